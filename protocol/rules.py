@@ -1,6 +1,7 @@
 """Rules between values of a page, such as `valid + invalid == total`; nothing is executed."""
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,8 @@ from protocol.errors import UsageError
 from protocol.text import name_some
 
 MAX_RULE = 500  # a rule has at most this many characters
-MAX_NUMBER = (
-    10**15
-)  # a number in a rule, and what they give together, is p/q with p and q below this
-HOW = (
-    "a rule is like a + b == c, of names, numbers, + - * /, sum(c), parentheses and == != < <= > >="
-)
+MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
+HOW = "it is like a + b == c: names, numbers, + - * /, sum(c), ( ) and == != < <= > >="
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -119,9 +116,9 @@ def check_rule(rule: Rule, text: str) -> Rule:
     if not rule.comparison or not rule.keys:
         what = "compares no values" if rule.comparison else "has a comparison that is not supported"
         raise UsageError(f"{text!r} {what}: {HOW}")
-    if rule.is_linear and any(
-        max(abs(one.numerator), one.denominator) > MAX_NUMBER for one in rule.coefficients.values()
-    ):
+    numbers: list[Fraction] = [*rule.coefficients.values()] if rule.is_linear else []
+    denominator = math.lcm(*(one.denominator for one in numbers))
+    if any(abs(one) > MAX_NUMBER for one in (Fraction(denominator), *numbers)):
         raise UsageError(f"{text!r} has numbers that are too large or have too many decimals")
     return rule
 

@@ -98,7 +98,7 @@ def test_a_rule_about_no_value(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' can't be read .invalid syntax.: a rule is like a . b == c"),
+        ("", "'' can't be read .invalid syntax.: it is like a . b == c"),
         ("a ==", "can't be read"),
         ("a == 1\nb == 2", "can't be read"),
         ("a == \0", "can't be read"),

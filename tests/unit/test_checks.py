@@ -1,0 +1,212 @@
+"""The values of a page are decided together: readings, rules, and what a rule may not do."""
+
+import math
+import random
+import time
+from collections import defaultdict
+from fractions import Fraction
+from itertools import product
+
+import pytest
+
+from protocol.form import Cell, Check
+from protocol.known import Known
+from worker.sight.forms.checks import BROKEN, Decision, decide, read_values
+from worker.sight.numbers.weighing import Proposal
+
+Chances = dict[str, float]
+
+
+def solve(fields: dict[str, Chances], *rules: str, within: float = 0.0) -> dict[str, Decision]:
+    """Decide fields, and columns, which are named as `c1/2` for the second row."""
+    cells = [
+        Cell(name, "marks" if row else "", int(row or 0), Known())
+        for name, _, row in (field.partition("/") for field in fields)
+    ]
+    readings = [[Proposal(*one) for one in chances.items()] for chances in fields.values()]
+    decided = decide(cells, readings, [Check(rule, within) for rule in rules])
+    return dict(zip(fields, decided, strict=True))
+
+
+def numbers(decided: dict[str, Decision]) -> list[str]:
+    return [one.number for one in decided.values()]
+
+
+def failed(decided: dict[str, Decision]) -> list[str]:
+    return [name for name, one in decided.items() if one.failed]
+
+
+def test_without_rules_each_is_what_it_looks_like() -> None:
+    decided = solve({"a": {"7": 0.6, "1": 0.3, "": 0.1}, "b": {}})
+    assert decided["a"] == Decision("7", 0.6, [("1", 0.3)], False)
+    assert decided["b"] == Decision("", 0.0, [], False)
+
+
+def test_a_rule_chooses_among_what_may_be_read() -> None:
+    fields = {"valid": {"63": 0.5, "68": 0.4, "65": 0.1}, "bad": {"7": 0.9, "1": 0.1}}
+    decided = solve({**fields, "total": {"75": 0.7, "15": 0.3}}, "valid + bad == total")
+    assert numbers(decided) == ["68", "7", "75"] and not failed(decided)
+    assert decided["valid"].confidence > 0.95 and decided["bad"].confidence > 0.95
+    assert decided["valid"].alternatives[0].number == "63"
+
+
+def test_a_rule_does_not_overrule_what_is_clearly_written() -> None:
+    clear = {"10": 0.998, "11": 0.002}
+    decided = solve({"a": clear, "b": clear, "c": {"21": 0.999}}, "a + b == c")
+    assert numbers(decided) == ["10", "10", "21"] and failed(decided) == ["a", "b", "c"]
+    assert decided["a"].confidence > 0.7 and decided["c"].confidence == pytest.approx(1)
+
+
+def test_what_no_combination_satisfies_is_marked_alone() -> None:
+    rows = {
+        "c1/1": {"1": 1.0},
+        "c2/1": {"1": 1.0},
+        "c1/2": {"3": 0.9, "2": 0.1},
+        "c2/2": {"4": 1.0},
+    }
+    assert failed(solve(rows, "c1 == c2")) == ["c1/2", "c2/2"]
+
+
+def test_two_rules_say_more_than_one() -> None:
+    fields = {"a": {"1": 0.997, "7": 0.003}, "b": {"2": 1.0}, "c": {"9": 1.0}, "d": {"70": 1.0}}
+    assert numbers(solve(fields, "a + b == c"))[0] == "1"
+    assert numbers(solve(fields, "a + b == c", "a * 10 == d"))[0] == "7"
+
+
+def test_a_column_and_its_sum() -> None:
+    column = {f"c1/{row}": {str(row): 0.9, str(row + 3): 0.1} for row in range(1, 6)}
+    column["c1/3"] = {"8": 0.6, "3": 0.4}
+    decided = solve(column | {"total": {"15": 1.0}}, "sum(c1) == total")
+    assert numbers(decided) == ["1", "2", "3", "4", "5", "15"] and not failed(decided)
+
+
+def test_a_mean_may_be_rounded() -> None:
+    fields = {"low": {"11.2": 1.0}, "high": {"20.5": 1.0}, "mean": {"15.0": 0.6, "15.9": 0.4}}
+    rule = "mean == (high + low) / 2"
+    assert failed(solve(fields, rule)) == [*fields]
+    decided = solve(fields, rule, within=0.05)
+    assert numbers(decided)[2] == "15.9" and not failed(decided)
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer"),
+    [
+        ("a * b == 21", ["3", "7"]),
+        ("a / b < 1", ["3", "7"]),
+        ("b / (a - 8) > -1", ["3", "1"]),
+        ("2 <= a <= 4", ["3", "1"]),
+        ("a != 8", ["3", "1"]),
+        ("a < b", ["3", "7"]),
+    ],
+)
+def test_rules_of_any_kind(rule: str, answer: list[str]) -> None:
+    fields = {"a": {"8": 0.6, "3": 0.4}, "b": {"1": 0.6, "7": 0.4}}
+    decided = solve(fields, rule)
+    assert numbers(decided) == answer and not failed(decided)
+
+
+def test_where_nothing_is_written_a_rule_is_not_held() -> None:
+    decided = solve({"a": {"": 0.99, "5": 0.01}, "b": {"4": 1.0}, "c": {"9": 1.0}}, "a + b == c")
+    assert numbers(decided) == ["", "4", "9"] and not failed(decided)
+    clear = solve({"a": {"6": 0.97, "": 0.03}, "b": {"4": 1.0}, "c": {"9": 1.0}}, "a + b == c")
+    assert numbers(clear) == ["6", "4", "9"] and failed(clear) == ["a", "b", "c"]
+    assert not failed(solve({"a": {}, "b": {"4": 1.0}, "c": {"9": 1.0}}, "a + b == c"))
+
+
+def test_an_empty_place_of_a_column_adds_nothing_to_its_sum() -> None:
+    column = {"c1/1": {"": 1.0}, "c1/2": {"4": 0.6, "9": 0.4}, "total": {"9": 1.0}}
+    assert numbers(solve(column, "sum(c1) == total")) == ["", "9", "9"]
+    unread = {"c1/1": {}, "c1/2": {"4": 1.0}, "total": {"9": 1.0}}
+    assert not failed(solve(unread, "sum(c1) == total"))
+    wrong = {"c1/1": {"": 1.0}, "c1/2": {"4": 1.0}, "total": {"9": 1.0}}
+    assert failed(solve(wrong, "sum(c1) == total")) == [*wrong]
+
+
+@pytest.mark.parametrize(
+    ("number", "values"),
+    [
+        ("007", ["7"]),
+        ("-12.5", ["-12.5"]),
+        ("+3,25", ["3.25"]),
+        ("12.500", ["12500", "12.5"]),
+        ("0.125", ["0.125"]),
+        ("1,234.50", ["1234.5"]),
+        ("1.234.567", ["1234567"]),
+        ("1.234.567,8", ["1234567.8"]),
+        ("40%", ["40"]),
+        ("50.-", ["50"]),
+        (".5", ["0.5"]),
+        ("5.", ["5"]),
+        *((other, []) for other in ("", "-", "1.2.24", "12/05/2024", "12:30", "1" * 16, "1,2,3")),
+    ],
+)
+def test_what_a_number_is_worth(number: str, values: list[str]) -> None:
+    assert read_values(number) == [*map(Fraction, values)]
+
+
+def test_a_dot_may_separate_thousands() -> None:
+    fields = {"a": {"12.500": 1.0}, "b": {"500": 1.0}, "c": {"13.000": 1.0}}
+    assert not failed(solve(fields, "a + b == c"))
+    assert not failed(solve(fields, "a < 13", "c > 12000"))
+
+
+def test_it_is_the_most_probable_of_all_combinations() -> None:
+    """As if each combination were tried."""
+    chance = random.Random(1)
+    rules = "a + b == c", "c - d <= 2", "a * d != 6"
+    checks = {
+        rules[0]: lambda a, b, c, d: a + b == c,
+        rules[1]: lambda a, b, c, d: c - d <= 2,
+        rules[2]: lambda a, b, c, d: a * d != 6,
+    }
+    for _ in range(30):
+        fields = {}
+        for name in "abcd":
+            shares = [chance.expovariate(1) ** 2 for _ in range(4)]
+            read = map(str, chance.sample(range(1, 8), 4))
+            pairs = zip(read, (share / sum(shares) for share in shares), strict=True)
+            fields[name] = dict(sorted(pairs, key=lambda one: -one[1]))
+        weights = {}
+        for chosen in product(*fields.values()):
+            broken = sum(not check(*map(int, chosen)) for check in checks.values())
+            likely = math.prod(fields[name][one] for name, one in zip(fields, chosen, strict=True))
+            weights[chosen] = likely * BROKEN**broken
+        decided = solve(fields, *rules)
+        best = max(weights, key=lambda chosen: weights[chosen])
+        assert numbers(decided) == [*best]
+        for index, one in enumerate(decided.values()):
+            shares_of: Chances = defaultdict(float)
+            for chosen, weight in weights.items():
+                shares_of[chosen[index]] += weight / sum(weights.values())
+            assert one.confidence == pytest.approx(shares_of[one.number], abs=0.02)
+
+
+def make_sheet(rows: int) -> tuple[dict[str, Chances], list[str]]:
+    """A sheet with sums of rows and of columns, on which one of fifteen values is misread."""
+    chance = random.Random(2)
+    values = [[chance.randrange(100) for _ in "ab"] for _ in range(rows)]
+    rows_of_three = [(a, b, a + b) for a, b in values]
+    right = {f"t{i + 1}": sum(row[i] for row in rows_of_three) for i in range(3)}
+    for index, row in enumerate(rows_of_three, 1):
+        right |= {f"c{i + 1}/{index}": value for i, value in enumerate(row)}
+    fields = {}
+    for index, (name, value) in enumerate(right.items()):
+        others = [str(value + change) for change in (1, 10, 3, 7, 30, 11, 70)]
+        sure = 0.35 if index % 15 == 7 else 0.9
+        rest = [(1 - sure) * share for share in (0.7, 0.2, 0.06, 0.02, 0.01, 0.005, 0.005)]
+        chances = dict(zip([str(value), *others], [sure, *rest], strict=True))
+        fields[name] = dict(sorted(chances.items(), key=lambda one: -one[1]))
+    return fields, [*map(str, right.values())]
+
+
+def test_a_table_with_sums_of_rows_and_columns_takes_little_time() -> None:
+    fields, right = make_sheet(31)
+    rules = ["c1 + c2 == c3", *(f"sum(c{i}) == t{i}" for i in (1, 2, 3))]
+    before = [next(iter(chances)) for chances in fields.values()]
+    begun = time.process_time()
+    decided = solve(fields, *rules)
+    assert time.process_time() - begun < 1  # it takes 0.1 s alone; other processes slow it down
+    assert sum(map(str.__ne__, before, right)) == 6
+    assert numbers(decided) == right and not failed(decided)
+    assert min(one.confidence for one in decided.values()) > 0.95
+    assert solve(fields, *rules) == decided

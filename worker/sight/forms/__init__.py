@@ -1,0 +1,1 @@
+"""From a page with a form on it to pictures of its fields."""
