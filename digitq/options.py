@@ -15,8 +15,9 @@ from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS, settings, use
 
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
-    "A SOURCE is a folder, an image, a .zip, .tar (.gz, .bz2, .xz), .parquet, .csv, .npy or "
-    "idx3-ubyte file, mnist:test, mnist:train, mnist:sample, or - to read paths from stdin."
+    "A SOURCE is a folder, an image, a PDF or TIFF with its pages, a .zip, .tar (.gz, .bz2, .xz), "
+    ".parquet, .csv, .npy or idx3-ubyte file, mnist:test, mnist:train, mnist:sample, or - to read "
+    "paths from stdin."
 )
 BROKER_HELP = "Redis to use [DIGITQ_BROKER_URL, else {}]"
 

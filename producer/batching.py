@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -100,11 +101,10 @@ def read_call(image: Image, reading: Reading) -> Call:
         return Call(np.array(image).reshape(PIXELS))  # the caller may change it meanwhile
     if isinstance(image, str):
         refuse_url(image)
-    cells = reading.cells
-    batches = [chunk.batch for chunk in cut_chunks(image_source([image]).items, cells=cells)]
-    images = sum(batch.num_rows for batch in batches) // max(1, len(cells))
-    if images != 1:
-        raise UsageError(f"{images} images, but `classify` takes one: `submit` takes many")
+    first = islice(image_source([image]).items, 2)  # a document may have thousands of pages
+    batches = [chunk.batch for chunk in cut_chunks(first, cells=reading.cells)]
+    if sum(batch.num_rows for batch in batches) != max(1, len(reading.cells)):
+        raise UsageError("`classify` takes one image: `submit` takes many")
     return Call(batches[0])
 
 

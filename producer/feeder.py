@@ -77,7 +77,7 @@ class Feeder(threading.Thread):
         feeders.add(self)
         if os.getpid() not in processes:
             processes.add(os.getpid())
-            Finalize(None, _end_feeders, exitpriority=100)  # 100 is early; forks ignore `atexit`
+            Finalize(None, end_feeders, exitpriority=100)  # 100 is early; forks ignore `atexit`
 
     def run(self) -> None:
         try:
@@ -257,7 +257,7 @@ feeders: WeakSet[Feeder] = WeakSet()
 processes: set[int] = set()  # ids of processes with an exit handler; a fork needs its own
 
 
-def _end_feeders() -> None:
+def end_feeders() -> None:
     """Wait until all detached jobs are in Redis, then stop all feeders: a thread in Arrow's code
     while Python exits would end the process by SIGABRT. Attached jobs are cancelled: nobody else
     can collect them."""

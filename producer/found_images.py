@@ -12,10 +12,12 @@ from typing import NamedTuple
 import PIL.Image
 
 from producer.record import Record
+from producer.sources.documents import page_entries
 from producer.sources.opening import count_files, open_source, prefix_of, refuse_overlap
 from producer.sources.source import (
     EmptyError,
     Entry,
+    Naming,
     SkippedFiles,
     SourceItem,
     UniqueIds,
@@ -25,6 +27,8 @@ from producer.sources.source import (
 from protocol.chunk import ARRAY, PIXELS, Kind, kind_of
 from protocol.errors import UsageError
 from protocol.text import printable
+
+NUMBER_MARK = re.compile(r"#\d+$")  # of a page, or of the second of two equal ids
 
 
 class FoundImage(NamedTuple):
@@ -90,7 +94,8 @@ def _find(
                 "" if os.path.lexists(name) else f" in {os.getcwd()}: name its SOURCE if it moved"
             )
             for id in missing:
-                if len(names) == 1 or id == printable(name) or id.startswith(prefix_of(name)):
+                own = printable(name), f"{printable(name)}#", prefix_of(name)
+                if len(names) == 1 or id == own[0] or id.startswith(own[1:]):
                     missing[id] = _reason(error) + hint
 
 
@@ -100,15 +105,22 @@ def _open_each(
     """Each SOURCE with its images, opened when its first one is asked for."""
     if names == ["-"]:
         for id in [*missing]:  # each id is a path; the second of two equal paths ends in #2
-            path = id if os.path.lexists(id) else re.sub(r"#\d+$", "", id)
-            yield path, [Entry(id, partial(read_file, path))]
+            path = id if os.path.lexists(id) else NUMBER_MARK.sub("", id)
+            if id in missing:  # it was not among the pages of an earlier path
+                yield path, _read_file(path, id)
     elif count_files(names):
         for name in names:
-            yield name, [Entry(printable(name), partial(read_file, name))]
+            yield name, _read_file(name, printable(name))
     else:
         unique = UniqueIds() if len(names) > 1 else None
         for name in names:
             yield name, _read(name, unique)
+
+
+def _read_file(path: str, id: str) -> Iterator[Entry]:
+    """The image with this id, or the pages of the file."""
+    naming = Naming(unique=lambda name: id if name == printable(path) else name)
+    return page_entries(naming, path, partial(read_file, path), file=path)
 
 
 def _read(name: str, unique: UniqueIds | None) -> Iterator[SourceItem]:
@@ -162,5 +174,6 @@ def find_file(id: str, source: str, sources: int) -> str | None:
         return source
     rest = id.removeprefix(prefix_of(source)) if sources > 1 else id
     beside = os.path.join(os.path.dirname(source), rest)  # the source is a list of files
-    paths = os.path.join(source, rest), beside, rest, source
+    document = os.path.join(source, NUMBER_MARK.sub("", rest))  # the image is one of its pages
+    paths = os.path.join(source, rest), beside, rest, document, source
     return next(filter(os.path.isfile, paths), None)

@@ -14,6 +14,8 @@ import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
 
+from protocol.pdf import PDF, render_page
+
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
 MAX_THUMBNAIL_BYTES = 10_000  # all pictures of a page then take less than 20 MB
 TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
@@ -54,6 +56,8 @@ def make_thumbnail(content: bytes) -> Thumbnail | None:
         register_heif_opener()
         formats.append("HEIF")
     try:
+        if content.startswith(PDF):
+            return shrink(render_page(content))
         with (
             warnings.catch_warnings(action="ignore"),
             PIL.Image.open(io.BytesIO(content), formats=formats) as image,

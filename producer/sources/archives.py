@@ -13,6 +13,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any, cast
 
+from producer.sources.documents import is_document_name, page_entries
 from producer.sources.source import (
     Entry,
     Naming,
@@ -62,7 +63,7 @@ def archive_source(path: Path, naming: Naming) -> Source:
             entries = _zip_entries(archive, naming)
             names = [name for name, _ in _zip_members(archive)]
             images = [name for name in names if is_image_name(name)]
-            count = len(images)
+            count = None if any(map(is_document_name, images)) else len(images)
             has_labels = not {*map(_stem, images)}.isdisjoint(map(_stem, filter(_is_label, names)))
         else:
             entries = _tar_entries(_decompress(path), naming)
@@ -96,7 +97,8 @@ def _zip_entries(archive: zipfile.ZipFile, naming: Naming) -> Iterator[Entry]:
             if label := labels.get(_stem(path)):
                 truth = _read_label(partial(_read_zipped, archive, label), label.file_size)
                 used.add(_stem(path))
-            yield naming.entry(member.filename, partial(_read_zipped, archive, member), path, truth)
+            read = partial(_read_zipped, archive, member)
+            yield from page_entries(naming, member.filename, read, path, truth)
         elif not path.endswith("/") and not _is_label(path):  # `is_dir` fails for an empty name
             naming.skipped.skip(path)
     for stem in labels.keys() - used:
@@ -187,7 +189,8 @@ def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
                 truth, unused = _read_label(read, size), "" if held else name
                 continue
             if held_bytes > settings().image_bytes:
-                yield from (naming.entry(*image, image[0], truth) for image in held)
+                for image in held:
+                    yield from page_entries(naming, *image, image[0], truth)
                 held, held_bytes = [], 0
             try:
                 content = read()
@@ -197,7 +200,8 @@ def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
                 held.append((name, unreadable(str(error))))
             held_bytes += tarfile.BLOCKSIZE
             unused = ""
-        yield from (naming.entry(*image, image[0], truth) for image in held)
+        for image in held:
+            yield from page_entries(naming, *image, image[0], truth)
         if unused:
             naming.skipped.skip(unused)
 

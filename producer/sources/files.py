@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.sources.source import Naming, SkippedFiles, Source, is_image_name, read_file
+from producer.sources.documents import count_pages, page_entries
+from producer.sources.source import Entry, Naming, SkippedFiles, Source, is_image_name, read_file
 from protocol.errors import UsageError
 
 PADDED_DIGITS = 20  # numbers with fewer digits get leading zeros in a sort key
@@ -102,24 +103,29 @@ def folder_source(root: Path, naming: Naming) -> Source:
     # Two files get the same id only if bytes that are not UTF-8 were escaped
     naming.unique = lambda name: unique(name) if "\\x" in name else name
     entries = (
-        naming.entry(name, partial(read_file, f"{root}/{name}"), f"{above}/{name}")
+        entry
         for name in walk(root, naming.skipped)
+        for entry in _read_pages(naming, name, f"{root}/{name}", f"{above}/{name}")
     )
     return Source(
         str(root),
         naming.at_least_one(entries, root),
         naming.truth_from_parent,
-        lambda: sum(1 for _ in walk(root, SkippedFiles())),
+        lambda: sum(count_pages(f"{root}/{name}") for name in walk(root, SkippedFiles())),
     )
 
 
 def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
     """One image for each path, whatever its name; the id is the path."""
     whole = os.path.abspath if naming.truth_from_parent else str
-    entries = (naming.entry(path, partial(read_file, path), whole(path)) for path in paths)
-    count = len(paths) if isinstance(paths, list) else None
+    entries = (entry for path in paths for entry in _read_pages(naming, path, path, whole(path)))
+    count = (lambda: sum(map(count_pages, paths))) if isinstance(paths, list) else lambda: None
     some = naming.at_least_one(entries, name)
-    return Source(name, some, naming.truth_from_parent, lambda: count)
+    return Source(name, some, naming.truth_from_parent, count)
+
+
+def _read_pages(naming: Naming, name: str, file: str, path: str) -> Iterator[Entry]:
+    return page_entries(naming, name, partial(read_file, file), path, file=file)
 
 
 def stdin_paths() -> Iterator[str]:

@@ -13,6 +13,7 @@ import PIL.ImageOps
 import pyarrow as pa
 
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
+from producer.sources.documents import count_pages, page_entries
 from producer.sources.image_tables import arrow_source
 from producer.sources.source import (
     Naming,
@@ -77,12 +78,23 @@ def image_source(images: Images) -> Source:
     items: Any = [images] if _is_file(images) else images
     if not isinstance(items, Iterable):
         raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
-    count = None
-    if isinstance(items, list | tuple) and not any(
-        len(getattr(one, "shape", ())) > 2 for one in items
-    ):
-        count = len(items)  # an array of three dimensions may hold several images
-    return Source("images from Python", _read_items(items, copies=True), None, lambda: count)
+    read = _read_items(items, copies=True)
+    return Source("images from Python", read, None, partial(_count, items))
+
+
+def _count(items: Iterable[Any]) -> int | None:
+    """How many images a list has: a path may be of a document. None if they are not known yet: an
+    array of three dimensions may hold several."""
+    if not isinstance(items, list | tuple):
+        return None
+    if any(len(getattr(one, "shape", ())) > 2 for one in items):
+        return None
+    images = (_take_apart(number, item)[1] for number, item in enumerate(items))
+    return sum(count_pages(os.fspath(one)) if _is_path(one) else 1 for one in images)
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, str | os.PathLike)
 
 
 def _is_file(image: Any) -> bool:
@@ -116,7 +128,8 @@ def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
             )
         if pixels is None:
             name, read = _find_reader(number, image if array is None else array)
-            yield naming.entry(id or name, read, truth=truth)
+            file = os.fspath(image) if _is_path(image) else ""
+            yield from page_entries(naming, id or name, read, truth=truth, file=file)
         elif is_batch:
             for start in range(0, len(pixels), PIECE_ROWS):
                 piece = _to_bytes(pixels[start : start + PIECE_ROWS])

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
 from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
+from producer.sources.documents import count_pages
 from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.image_tables import TABLE_SUFFIXES, table_source
 from producer.sources.source import (
@@ -139,9 +140,10 @@ def is_set(name: str) -> bool:
 
 
 def count_files(names: Sequence[str]) -> int | None:
-    """How many SOURCEs there are if each is one image file, whose path is its id; else None."""
+    """How many images there are if each SOURCE is an image file, whose path is in the ids; else
+    None."""
     are_files = all(is_image_name(name) and not os.path.isdir(name) for name in names)
-    return len(names) if are_files else None
+    return sum(map(count_pages, names)) if are_files else None
 
 
 def prefix_of(name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from protocol.text import name_some, plural, printable, too_large
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
+    *(".pdf", ".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
 )
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `…`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -186,14 +186,27 @@ def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
 def read_file(path: str) -> bytes:
     """The bytes of a file, in four system calls; `open` would make twice as many. Raises `OSError`,
     or `UnreadableImageError` if it is too large or not a regular file."""
-    status = os.stat(path)  # this is first: opening a pipe or a device may block or have effects
-    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        raise UnreadableImageError("not a file, but a pipe, a socket or a device")
+    status = stat_file(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_limited(partial(os.read, descriptor), status.st_size)
     finally:
         os.close(descriptor)
+
+
+def open_file(path: str) -> IO[bytes]:
+    """An open file. Raises `OSError`, or `UnreadableImageError` if it is not a regular file."""
+    stat_file(path)
+    return open(path, "rb")
+
+
+def stat_file(path: str) -> os.stat_result:
+    """Look at a file before it is opened, since opening a pipe or a device may block or have
+    effects. Raises `OSError`, or `UnreadableImageError` if it is not a regular file."""
+    status = os.stat(path)
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise UnreadableImageError("not a file, but a pipe, a socket or a device")
+    return status
 
 
 def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:

@@ -413,7 +413,7 @@ DEEP_JPEG = encode_image(draw_one(), "JPEG").replace(b"\xff\xc0\0\x0b\x08", b"\x
         (PNG[:60], "damaged"),
         (encode_image(PIL.Image.new("L", (50, 50), 255)), "blank"),
         (HUGE_PNG, "too large: 20000×20000 pixels, over 100 megapixels"),
-        (b"%PDF-1.7 and more", "not an image that can be read, but a PDF"),
+        (b"%PDF-1.7 and more", "damaged: the PDF can't be read"),
         (b"\0\0\0\x18ftypmp42 a film", "not an image that can be read$"),
         (DEEP_JPEG, "not an image that can be read, but a JPEG that is damaged, or of a rare kind"),
         (

@@ -35,6 +35,7 @@ FILES = [
     encode_image(IMAGE, "TIFF"),
     encode_image(IMAGE.convert("1"), "TIFF", compression="group4"),
     encode_image(IMAGE.convert("F"), "TIFF", compression="tiff_lzw"),
+    encode_image(IMAGE, "PDF"),
     encode_image(IMAGE, "BMP"),
     encode_image(IMAGE, "PPM"),
     encode_image(IMAGE, "WEBP"),

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import textwrap
-import warnings
 from contextlib import suppress
 from functools import cache
 from itertools import chain, count
@@ -26,7 +25,12 @@ from protocol.text import in_one_line, too_large
 from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
 from worker.models.model import Model, load_model
 from worker.sight.decoding.any_file import read_picture
-from worker.sight.decoding.pillow import decode_image, prepare_libraries, to_picture
+from worker.sight.decoding.pillow import (
+    decode_image,
+    measure_image,
+    prepare_libraries,
+    to_picture,
+)
 from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
@@ -66,8 +70,8 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
     with watch.running(), watch.on(0):
         original = decode_image(content, ORIGINAL_SIDE)
     watch.forget()  # a worker does not decode the original
-    with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
-        panels.append([(f"original\n{file.width} x {file.height}", to_shown(original))])
+    width, height = measure_image(content)
+    panels.append([(f"original\n{width} x {height}", to_shown(original))])
     with watch.running(), watch.on(0):
         for step in trace_digit(content):
             if step.name in list(SCALES)[1:]:

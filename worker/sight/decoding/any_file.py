@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import PIL.Image
 
+from protocol.pdf import PDF, count_pdf_pages
 from worker.sight.decoding.pillow import TIFF, decode_image, to_picture
 from worker.sight.decoding.plain import JPEG, PNG, decode_plain_jpeg, decode_plain_png
 from worker.sight.types import Picture, TimeLimitError
@@ -37,7 +38,7 @@ def read_picture(content: bytes, side: int) -> Picture:
 
 
 def has_more_pages(content: bytes) -> bool:
-    """Whether a TIFF has several pages, or a GIF, WebP, PNG or AVIF several animation frames."""
+    """Whether a PDF or TIFF has several pages, or a GIF, WebP, PNG or AVIF several frames."""
     if content.startswith(PNG):
         head = content[: content.find(b"IDAT")]
         start = head.find(b"acTL") + 4
@@ -45,9 +46,11 @@ def has_more_pages(content: bytes) -> bool:
         return start > 3 and int.from_bytes(head[start : start + 4]) + (b"fcTL" not in head) > 1
     if content[8:16] == b"WEBPVP8X":
         return content.count(b"ANMF") > 1
-    if not content.startswith((b"GIF8", *TIFF)):
+    if not content.startswith((b"GIF8", PDF, *TIFF)):
         return content[4:12] == b"ftypavis"  # an AVIF sequence
     try:
+        if content.startswith(PDF):
+            return count_pdf_pages(content) > 1
         with PIL.Image.open(io.BytesIO(content), formats=("GIF", "TIFF")) as image:
             return bool(getattr(image, "is_animated", False))
     except TimeLimitError:

@@ -1,4 +1,4 @@
-"""Decodes image files of many formats, depths and modes with Pillow."""
+"""Decodes image files of many formats, depths and modes with Pillow, and PDFs with pdfium."""
 
 import io
 import re
@@ -15,6 +15,7 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
+from protocol.pdf import PDF, PdfError, measure_page, render_page
 from worker.sight.decoding.plain import (
     JPEG,
     MAX_MEGAPIXELS,
@@ -30,7 +31,6 @@ TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # other kinds of files, by their first bytes
     JPEG: "a JPEG that is damaged, or of a rare kind",
     **dict.fromkeys(TIFF, "a TIFF that is damaged, or of a rare kind"),
-    b"%PDF": "a PDF",
     b"PK\3\4": "a zip archive",
     b"\x1f\x8b": "compressed by gzip",
     b"PAR1": "a Parquet file",
@@ -68,6 +68,8 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     if not content:
         raise ImageError("the file is empty")
     try:
+        if content.startswith(PDF):
+            return reduce(render_page(content), side)
         with warnings.catch_warnings(action="ignore"):  # damaged metadata is not used
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
             image: PIL.Image.Image = PIL.Image.open(io.BytesIO(content), formats=formats)
@@ -84,12 +86,23 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
             return image
     except ImageError:
         raise
+    except PdfError as error:
+        raise ImageError(str(error)) from None
     except PIL.UnidentifiedImageError:
         raise ImageError(f"not an image that can be read{describe_foreign(content)}") from None
     except DAMAGED as error:
         raise ImageError(f"damaged: {describe(error)}") from None
     except Exception as error:  # whatever a decoder raises is the image's error
         raise ImageError(f"can't be decoded: {describe(error)}") from None
+
+
+def measure_image(content: bytes) -> tuple[int, int]:
+    """Width and height in a file's header, in px; of a PDF's page, those at `PAGE_DPI`. The file
+    could be decoded before."""
+    if content.startswith(PDF):
+        return measure_page(content)
+    with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as image:
+        return image.size
 
 
 @cache

@@ -1,15 +1,12 @@
 """From the bytes of a file to the number in the picture."""
 
-import io
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from warnings import catch_warnings
 
 import cv2
 import numpy as np
-import PIL.Image
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +24,7 @@ from protocol.values import (
 )
 from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
+from worker.sight.decoding.pillow import measure_image
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
@@ -356,9 +354,7 @@ def scale_to_file(content: bytes, shape: tuple[int, ...]) -> NDArray[np.float64]
 
 def size_of(content: bytes, shape: tuple[int, ...]) -> tuple[int, int]:
     """Width and height of the upright picture in a file; `shape` is that of the decoded one."""
-    # this reads only the header; a damaged file could not be decoded before
-    with catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as image:
-        shorter, longer = sorted(image.size)
+    shorter, longer = sorted(measure_image(content))
     if shape[0] == shape[1]:  # if the file is nearly square, the longer side is unknown
         longer = shorter
     return (longer, shorter) if shape[1] > shape[0] else (shorter, longer)

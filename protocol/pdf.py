@@ -1,0 +1,88 @@
+"""PDF documents, which pdfium opens and renders. Only one thread at a time may use it."""
+
+import io
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import PIL.Image
+import PIL.ImageChops
+
+PDF = b"%PDF"  # how a document begins
+PAGE_DPI = 200  # the resolution at which a page is rendered
+POINTS_PER_INCH = 72
+MAX_PAGE_PIXELS = 60_000_000  # a larger page, such as A0, is rendered at a lower resolution
+MAX_PAGE_SIDE = 1 << 16  # px: so is a longer one
+
+pdfium_lock = threading.RLock()  # the end of a document, by Python's collector, may come within
+
+
+class PdfError(Exception):
+    """Raised if a document or a page can't be read; its text becomes the error of a row."""
+
+
+@contextmanager
+def use_pdfium() -> Iterator[Any]:
+    """The library, for this thread alone. Within this context, its errors become `PdfError`."""
+    import pypdfium2
+
+    with pdfium_lock:
+        try:
+            yield pypdfium2
+        except pypdfium2.PdfiumError as error:
+            if "password" in str(error):
+                raise PdfError("encrypted: the PDF needs a password") from None
+            raise PdfError("damaged: the PDF can't be read, or has no pages") from None
+
+
+@contextmanager
+def open_pdf(content: bytes) -> Iterator[Any]:
+    """The document in the bytes of a file, for this thread alone. Raises `PdfError`."""
+    with use_pdfium() as pdfium, closing(pdfium.PdfDocument(content)) as document:
+        yield document
+
+
+def count_pdf_pages(content: bytes) -> int:
+    """How many pages a document has. Raises `PdfError`."""
+    with open_pdf(content) as document:
+        return len(document)
+
+
+def find_scale(page: Any) -> float:
+    """How many px a point of a page becomes.
+
+    It is a little less, because pdfium rounds sides up: a scan at `PAGE_DPI` keeps its pixels.
+    """
+    width, height = map(float, page.get_size())
+    fitting = math.sqrt(MAX_PAGE_PIXELS / (width * height)), MAX_PAGE_SIDE / max(width, height)
+    return min(PAGE_DPI / POINTS_PER_INCH, *fitting) * (1 - 1e-6)
+
+
+def measure_page(content: bytes) -> tuple[int, int]:
+    """Width and height of what `render_page` gives, in px. Raises `PdfError`."""
+    with open_pdf(content) as document:
+        page = document[0]
+        scale = find_scale(page)
+        return math.ceil(page.get_width() * scale), math.ceil(page.get_height() * scale)
+
+
+def render_page(content: bytes) -> PIL.Image.Image:
+    """The first page at `PAGE_DPI`, in grey if it has no colours. Raises `PdfError`."""
+    with open_pdf(content) as document:
+        page = document[0]
+        with closing(page.render(scale=find_scale(page), rev_byteorder=True)) as bitmap:
+            image: PIL.Image.Image = bitmap.to_pil()
+    red, *others = image.split()
+    is_grey = not any(PIL.ImageChops.difference(red, other).getbbox() for other in others)
+    return red if is_grey else image
+
+
+def cut_page(document: Any, index: int) -> bytes:
+    """A page of an open document as a document of its own. Raises `PdfError`."""
+    file = io.BytesIO()
+    with use_pdfium() as pdfium, closing(pdfium.PdfDocument.new()) as page:
+        page.import_pages(document, [index])
+        page.save(file)
+    return file.getvalue()
