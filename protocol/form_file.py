@@ -33,6 +33,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def refuse_column(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError("the wide table has such a column anyway: choose another name")
+    return name
+
+
 def check_area(box: SidesOfBox) -> SidesOfBox:
     if box[0] >= box[2] or box[1] >= box[3]:
         raise ValueError("a box is left, top, right, bottom, and has an area")
@@ -40,8 +46,9 @@ def check_area(box: SidesOfBox) -> SidesOfBox:
 
 
 Box = Annotated[SidesOfBox, AfterValidator(check_area)]
-Column = Annotated[str, AfterValidator(check_name)]
+Column = Annotated[str, AfterValidator(check_name), AfterValidator(refuse_column)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(check_name)]
+FieldName = Annotated[Name, AfterValidator(refuse_column)]
 
 
 def check_columns(columns: list[str]) -> list[str]:
@@ -86,7 +93,7 @@ class CheckPart(Part):
 class FormFile(Part):
     blank: str | None = None
     align: Align = "page"
-    fields: dict[Name, FieldPart] = {}
+    fields: dict[FieldName, FieldPart] = {}
     tables: dict[Name, TablePart] = {}
     checks: list[CheckPart] = []
 
@@ -107,20 +114,18 @@ def parse_form_file(path: Path) -> FormFile:
         raise UsageError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         mistake = error.errors()[0]
-        room, *inside = [part for part in mistake["loc"] if part != "[key]"]
-        if room == "checks" and inside:
-            inside[0] = int(inside[0]) + 1  # people count from 1
+        keys = [one + 1 if isinstance(one, int) else one for one in mistake["loc"]]  # from 1
+        where = [str(one) for one in keys if one != "[key]"]
         match mistake["type"]:
             case "missing":
                 message = "it is missing"
             case "extra_forbidden":
-                keys = (KINDS_OF_PART[str(room)] if inside else FormFile).model_fields
-                message = f"there is no such key; there are {', '.join(keys)}"
+                known = (KINDS_OF_PART[where[0]] if where[1:] else FormFile).model_fields
+                message = f"there is no such key; there are {', '.join(known)}"
             case _:
                 reason = mistake["msg"].removeprefix("Value error, ")
                 message = f"{mistake['input']!r}: {reason}"
-        key = ".".join(map(str, (room, *inside)))
-        raise UsageError(f"{path}: {key}: {message}") from None
+        raise UsageError(f"{path}: {'.'.join(where)}: {message}") from None
 
 
 @contextmanager
@@ -155,12 +160,6 @@ def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
     raise UsageError(f"can't read {path}: {reason}")
 
 
-def refuse_column(key: str, name: str) -> None:
-    """Raises `UsageError` for a name that a column of the wide table has anyway."""
-    if name in RESERVED_NAMES:
-        raise UsageError(f"{key}: {name!r} is a column of the wide table, too: choose another name")
-
-
 def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
     places: list[tuple[str, SidesOfBox | None]]
@@ -176,11 +175,7 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
         if box and size and (box[2] > size[0] or box[3] > size[1]):
             raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
     count = len(file.fields)
-    for name in file.fields:
-        refuse_column(f"fields.{name}", name)
     for name, table in file.tables.items():
-        for column in table.columns:
-            refuse_column(f"tables.{name}.columns", column)
         if both := [column for column in table.columns if column in file.fields]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
         count += sum(map(bool, table.columns)) * table.rows

@@ -8,6 +8,7 @@ from PIL import Image
 
 from protocol.errors import UsageError
 from protocol.form import Check, Field, Form, Table, read_form
+from protocol.form_file import KINDS_OF_PART, FormFile
 from protocol.known import Known
 
 
@@ -125,13 +126,13 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("rows = 2", "rows = 5000", "tables.marks.rows: 5000: "),
         ("rows = 2", "rows = 1500", "fields and tables have 1 to 2,000 values, not 3,002"),
         ("box = [10, 60, 90, 80]", "", "fields.total.box: it is missing"),
-        ("90, 80]", "90]", "fields.total.box.3: it is missing"),
-        ("90, 80]", "90, '80']", "fields.total.box.3: '80': Input should be a valid number"),
-        ("90, 80]", "90, inf]", "fields.total.box.3: inf: Input should be a finite number"),
+        ("90, 80]", "90]", "fields.total.box.4: it is missing"),
+        ("90, 80]", "90, '80']", "fields.total.box.4: '80': Input should be a valid number"),
+        ("90, 80]", "90, inf]", "fields.total.box.4: inf: Input should be a finite number"),
         (
             "[10, 60",
             "[-1, 60",
-            "fields.total.box.0: -1: Input should be greater than",
+            "fields.total.box.1: -1: Input should be greater than",
         ),
         ("90, 80]", "90, 60]", "fields.total.box: .* a box is left, top, right, bottom, and has a"),
         ("90, 80]", "90, 201]", "fields.total.box: it is outside of the blank of 100×200 px"),
@@ -145,11 +146,11 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("fields.total", "fields.' '", "fields. : ' ': a name has no /, and no space around it"),
         ("fields.total", "fields.'a/b'", "fields.a/b: 'a/b': a name has no /"),
         ("fields.total", "fields.''", "fields.: '': String should have at least 1 character"),
-        ('"c1"', '" c1"', "tables.marks.columns.1: ' c1': a name has no /"),
+        ('"c1"', '" c1"', "tables.marks.columns.2: ' c1': a name has no /"),
         ('"c1"', '"c2"', "tables.marks.columns: .*there must be a name, and none twice"),
         ('"c1", "c2"', '""', "tables.marks.columns: .*there must be a name, and none twice"),
-        ('"c1"', '"row"', "tables.marks.columns: 'row' is a column of the wide table, too"),
-        ("fields.total", "fields.review", "fields.review: 'review' is a column of the wide"),
+        ('"c1"', '"row"', "tables.marks.columns.2: 'row': the wide table has such a column anyway"),
+        ("fields.total", "fields.review", "fields.review: 'review': the wide table has such"),
         ('"c1"', '"total"', "tables.marks.columns: 'total' is the name of a field, too"),
         ("{1,2}'", "['", "tables.marks: the pattern .* is neither a regular expression"),
         ("length = 3", "length = '6-3'", "fields.student: the length '6-3' must be like 9"),
@@ -180,3 +181,15 @@ def test_a_file_that_can_t_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "deep.toml").write_text(f"a = {'[' * 5000}")
     with pytest.raises(UsageError, match=r"deep.toml is not TOML"):
         read_form(tmp_path / "deep.toml")
+
+
+def test_the_form_in_the_pages_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/forms.md").read_text()
+    (tmp_path / "form.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    (tmp_path / "students.csv").write_text("id\n202301587\n")
+    Image.new("1", (1654, 2339), 1).save(tmp_path / "blank.pdf", resolution=200)
+    assert len(read_form(tmp_path / "form.toml").cells) == 47
+    table = page.split("| key | default |")[1].split("\n\n")[0]
+    keys = {name for part in (*KINDS_OF_PART.values(), FormFile) for name in part.model_fields}
+    shown = " ".join(line.split(" | ")[0] for line in table.splitlines())
+    assert {*re.findall(r"`(\w+)(?:\.NAME)?`", shown)} == keys
