@@ -22,13 +22,14 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-COMPARISONS: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
+# Whether a rule holds where the left side is more than the right one by d, and may be by w
+COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: lambda d, w: abs(d) <= w,
+    ast.NotEq: lambda d, w: abs(d) > w,
+    ast.Lt: lambda d, w: d < w,
+    ast.LtE: lambda d, w: d <= w,
+    ast.Gt: lambda d, w: d > -w,
+    ast.GtE: lambda d, w: d >= -w,
 }
 Columns = dict[str, dict[int, int]]  # by the table and the row of a name: the index of the place
 Place = tuple[str, str, int]  # the name of a field or column, the table ("" for a field), the row
@@ -39,8 +40,8 @@ class Rule:
     """Two sides that are compared. A value in them has a key: its name, or `sum(name)`."""
 
     left: ast.expr
-    comparison: str
     right: ast.expr
+    compare: Callable[[Any, Any], Any]  # one of `COMPARISONS`
 
     @property
     def names(self) -> list[str]:
@@ -77,22 +78,6 @@ class Rule:
         """Both sides, for the values by their keys. `number` is the type of the numbers beside."""
         return measure(self.left, values, number), measure(self.right, values, number)
 
-    def compare(self, difference: Any, within: Any) -> Any:
-        """Whether the rule holds where the left side is more than the right by this difference."""
-        match self.comparison:
-            case "==":
-                return abs(difference) <= within
-            case "!=":
-                return abs(difference) > within
-            case "<":
-                return difference < within
-            case "<=":
-                return difference <= within
-            case ">":
-                return difference > -within
-            case _:
-                return difference >= -within
-
 
 def parse_rule(text: str) -> list[Rule]:
     """The rules that a text says: `a < b < c` says two. Raises `UsageError`."""
@@ -103,24 +88,21 @@ def parse_rule(text: str) -> list[Rule]:
         if not isinstance(compared, ast.Compare):
             raise UsageError(f"{text!r} compares nothing: {HOW}")
         sides = pairwise([compared.left, *compared.comparators])
-        return [
-            check_rule(Rule(left, COMPARISONS.get(type(kind), ""), right), text)
-            for (left, right), kind in zip(sides, compared.ops, strict=True)
-        ]
+        kinds = [COMPARISONS[type(kind)] for kind in compared.ops]
+        rules = [Rule(*both, kind) for both, kind in zip(sides, kinds, strict=True)]
+    except KeyError:
+        raise UsageError(f"{text!r} has a comparison that is not supported: {HOW}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error
         raise UsageError(f"{text!r} can't be read ({reason}): {HOW}") from None
-
-
-def check_rule(rule: Rule, text: str) -> Rule:
-    if not rule.comparison or not rule.keys:
-        what = "compares no values" if rule.comparison else "has a comparison that is not supported"
-        raise UsageError(f"{text!r} {what}: {HOW}")
-    numbers: list[Fraction] = [*rule.coefficients.values()] if rule.is_linear else []
-    denominator = math.lcm(*(one.denominator for one in numbers))
-    if any(abs(one) > MAX_NUMBER for one in (Fraction(denominator), *numbers)):
-        raise UsageError(f"{text!r} has numbers that are too large or have too many decimals")
-    return rule
+    for rule in rules:
+        if not rule.keys:
+            raise UsageError(f"{text!r} compares no values: {HOW}")
+        numbers: list[Fraction] = [*rule.coefficients.values()] if rule.is_linear else []
+        denominator = math.lcm(*(one.denominator for one in numbers))
+        if any(abs(one) > MAX_NUMBER for one in (Fraction(denominator), *numbers)):
+            raise UsageError(f"{text!r} has numbers that are too large or have too many decimals")
+    return rules
 
 
 def name_of(key: str) -> str:
