@@ -1,7 +1,6 @@
 """The file that describes a form: what it may say, and the mistakes in it that are told."""
 
 import io
-import math
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from protocol.errors import UsageError
 from protocol.known import Known, read_allowed, read_text
+from protocol.pdf import PDF, PdfError, measure_page
 from protocol.settings import settings
 from protocol.text import too_large
 
 MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
 RESERVED_NAMES = ("page", "table", "row", "review")  # columns of the wide table that are no fields
-PDF_DPI = 200  # a PDF has this many px on an inch
 Align = Literal["page", "lines"]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 # Left, top, right and bottom in px of the blank
@@ -144,17 +143,15 @@ def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
         if path.stat().st_size > limit:
             raise UsageError(f"{path} is {too_large(limit)}")
         content = path.read_bytes()
-        if content.startswith(b"%PDF"):
-            import pypdfium2
-
-            with pypdfium2.PdfDocument(content) as document:
-                width, height = document[0].get_size()  # in points, of which an inch has 72
-            return content, (math.ceil(width * PDF_DPI / 72), math.ceil(height * PDF_DPI / 72))
+        if content.startswith(PDF):
+            return content, measure_page(content)
         with catch_warnings(action="ignore"):
             image = PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG"])
             return content, PIL.ImageOps.exif_transpose(image).size
     except OSError as error:
         reason = error.strerror or "it is no PNG, JPEG or PDF, or damaged"
+    except PdfError as error:
+        reason = str(error)
     except (PIL.Image.DecompressionBombError, RuntimeError, SyntaxError, ValueError):
         reason = "it is damaged or too large"
     raise UsageError(f"can't read {path}: {reason}")

@@ -16,7 +16,6 @@ SUBFILE_TAG = 254
 NOT_A_PAGE = 0b101  # bits of this tag: a smaller picture of a page, or its mask
 BLOCK_TAGS = {273: 279, 324: 325}  # where a page's strips or tiles are, and their sizes
 POINTER_TAGS = (330, 34665, 34853)  # further pictures and data, which are left out
-MAX_TAGS = 1 << 16  # a page has fewer tags
 DAMAGED_PAGE = "damaged: the page can't be read"
 NO_PAGE = -1  # where a damaged page is
 TIFF_ERRORS = (LookupError, OSError, OverflowError, ValueError, struct.error)
@@ -74,8 +73,6 @@ class TiffPages:
     def _read_tags(self, start: int) -> tuple[dict[int, Tag], int]:
         """The tags of a page, and where the offset of the next page is."""
         count = self._read_one(self._count, start)
-        if count >= MAX_TAGS:
-            raise ValueError("too many tags")
         content = self._read(start + self._count.size, count * self._tag.size)
         tags = {tag: (*rest,) for tag, *rest in self._tag.iter_unpack(content)}
         return tags, start + self._count.size + len(content)

@@ -164,7 +164,7 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
 def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:
     calls = Client(redis_only.url)._calls
     queue = CallQueue(Reading("cnn"), is_pixels=True)
-    queue.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
+    queue.waiting.extend(read_call(DIGITS[0], Reading("mlp")) for _ in range(600))
     assert len(calls._take_calls(queue)) == MODEL_ROWS["cnn"]
 
 
@@ -267,7 +267,7 @@ def test_a_call_is_given_up_and_kept_no_longer(redis_only: Local) -> None:
 def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
     """Until its deadline, as where a worker died with it."""
     client = Client(redis_only.url, retry_seconds=1)
-    lost = read_call(DIGITS[0])
+    lost = read_call(DIGITS[0], Reading("mlp"))
     sending = client._calls._queued(lost, Reading("mlp"))
     sending.__enter__()
     wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE))

@@ -142,7 +142,7 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("blank.png", "none.png", "blank: can't read .*none.png: No such file"),
         ("blank.png", "ids.csv", "blank: can't read .*ids.csv: it is no PNG, JPEG or PDF"),
         ("blank.png", "cut.png", "blank: can't read .*cut.png: it is no PNG, JPEG or PDF, or dama"),
-        ("blank.png", "bad.pdf", "blank: can't read .*bad.pdf: it is damaged"),
+        ("blank.png", "bad.pdf", "blank: can't read .*bad.pdf: damaged: the PDF"),
         ("fields.total", "fields.' '", "fields. : ' ': a name has no /, and no space around it"),
         ("fields.total", "fields.'a/b'", "fields.a/b: 'a/b': a name has no /"),
         ("fields.total", "fields.''", "fields.: '': String should have at least 1 character"),
