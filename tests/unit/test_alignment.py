@@ -1,0 +1,224 @@
+"""Where the fields of a form are on a page, or that it is not there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+
+from protocol.form import Form, Table
+from protocol.form_file import Box
+from protocol.known import Known
+from tests.forms import (
+    COLUMNS,
+    FONT,
+    HEIGHT,
+    ROWS,
+    WIDTH,
+    cell_boxes,
+    draw_blank,
+    draw_words,
+    fill,
+    make_form,
+    take_photo,
+)
+from worker.sight.forms.cutting import Cut, cut_cells
+from worker.sight.forms.perspective import Points, project
+from worker.sight.types import Grey, ImageError
+
+Place = Callable[[Points], Points]
+Corners = list[tuple[float, float]]
+WHOLE: Corners = [(0, 0), (WIDTH, 0), (WIDTH, HEIGHT), (0, HEIGHT)]
+FLAT = (WIDTH, HEIGHT)
+PAGES: dict[str, tuple[Corners, tuple[int, int]]] = {
+    "shifted": ([(x + 31, y - 17) for x, y in WHOLE], FLAT),
+    "larger": ([(1.03 * x, 1.03 * y) for x, y in WHOLE], FLAT),
+    "stretched": ([(0.98 * x, 1.02 * y) for x, y in WHOLE], FLAT),
+    "askew": ([(20, 0), (WIDTH, 30), (WIDTH - 40, HEIGHT), (-15, HEIGHT - 25)], FLAT),
+    "upside down": (WHOLE[2:] + WHOLE[:2], FLAT),
+    "clockwise": ([(HEIGHT, 0), (HEIGHT, WIDTH), (0, WIDTH), (0, 0)], (HEIGHT, WIDTH)),
+    "counterclockwise": ([(0, WIDTH), (0, 0), (HEIGHT, 0), (HEIGHT, WIDTH)], (HEIGHT, WIDTH)),
+    "photo": ([(330, 200), (1000, 300), (950, 1270), (150, 1120)], (1200, 1600)),
+    "from below": ([(250, 150), (900, 150), (1100, 1300), (60, 1350)], (1200, 1500)),
+}
+
+
+@cache
+def blank(seed: int = 0) -> Grey:
+    return draw_blank(seed)
+
+
+def check_cuts(
+    cuts: list[Cut | ImageError], place: Place, near: float = 0.1, boxes: list[Box] | None = None
+) -> int:
+    """Each cut shows its cell, to `near` times its height; gives how many cells were cut."""
+    for (left, top, right, bottom), cut in zip(boxes or cell_boxes(), cuts, strict=True):
+        if isinstance(cut, Cut):
+            height, width = cut.picture.shape
+            middle = place(np.array([((left + right) / 2, (top + bottom) / 2)]))
+            ends = place(np.array([((left + right) / 2, top), ((left + right) / 2, bottom)]))
+            seen = project(cut.to_page, np.array([(width / 2, height / 2), (width / 2, 0)]))
+            cell_height = np.linalg.norm(ends[1] - ends[0])
+            assert np.linalg.norm(seen[0] - middle[0]) < near * cell_height
+            up = (seen[1] - seen[0]) / np.linalg.norm(seen[1] - seen[0])
+            assert up @ (ends[0] - ends[1]) > 0.95 * cell_height  # the cut is upright
+    return sum(isinstance(cut, Cut) for cut in cuts)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_fields_are_found(name: str) -> None:
+    corners, size = PAGES[name]
+    page, place = take_photo(fill(blank()), corners, size, 255 if size == FLAT else 90)
+    cuts = cut_cells(make_form(blank()), page)
+    assert check_cuts(cuts, place) == len(cell_boxes())
+
+
+def spoil(page: Grey, how: str) -> Grey:
+    rng = np.random.default_rng(0)
+    values = page.astype(np.float32)
+    if how == "dark":
+        values = 20 + values / 8 + np.linspace(0, 30, page.shape[1], dtype=np.float32)
+    elif how == "blurred":
+        values = cv2.GaussianBlur(values, (0, 0), 2)
+    elif how == "one bit":
+        values = 255 * (values > 128).astype(np.float32)
+    elif how == "grainy":
+        values += rng.normal(0, 30, page.shape).astype(np.float32)
+    return values.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("how", ["dark", "blurred", "one bit", "grainy"])
+def test_the_fields_are_found_on_bad_pictures(how: str) -> None:
+    page, place = take_photo(fill(blank()), *PAGES["photo"])
+    cuts = cut_cells(make_form(blank()), spoil(page, how))
+    assert check_cuts(cuts, place, 0.15) == len(cell_boxes())
+
+
+def bend(page: Grey) -> tuple[Grey, Place]:
+    """The page bent upwards in its middle by 14 px."""
+    down, right = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    bent = cv2.remap(page, right, down + 14 * np.sin(right / WIDTH * np.pi), cv2.INTER_LINEAR)
+
+    def place(points: Points) -> Points:
+        return points - np.stack([0 * points[:, 0], 14 * np.sin(points[:, 0] / WIDTH * np.pi)], 1)
+
+    return np.asarray(bent), place
+
+
+def test_a_bent_page_is_followed() -> None:
+    page, place = bend(fill(blank()))
+    assert check_cuts(cut_cells(make_form(blank()), page), place, 0.15) == len(cell_boxes())
+
+
+def test_fields_beyond_the_edge_are_errors() -> None:
+    page = fill(blank())[:650]
+    cuts = cut_cells(make_form(blank()), page)
+    assert check_cuts(cuts, lambda points: points) == 4
+    assert {str(cut) for cut in cuts[4:]} == {"not on the page"}
+
+
+def letter() -> Grey:
+    page = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    for line in range(35):
+        draw_words(page, 1000 + line, 50, 40 + 30 * line)
+        draw_words(page, 2000 + line, 450, 40 + 30 * line)
+    return page
+
+
+FOREIGN: dict[str, Callable[[], Grey]] = {
+    "blank page": lambda: np.full((HEIGHT, WIDTH), 255, np.uint8),
+    "black page": lambda: np.zeros((HEIGHT, WIDTH), np.uint8),
+    "noise": lambda: np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8),
+    "a letter": letter,
+    "another form": lambda: fill(blank(7)),
+    "tiny": lambda: np.full((3, 5), 200, np.uint8),
+    "far too blurred": lambda: np.asarray(cv2.GaussianBlur(fill(blank()), (0, 0), 12)),
+    "mirrored": lambda: np.ascontiguousarray(fill(blank())[:, ::-1]),
+    "a corner of the form": lambda: fill(blank())[:90, :400],
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_page_without_the_form_is_not_aligned(name: str) -> None:
+    with pytest.raises(ImageError, match="page not aligned: "):
+        cut_cells(make_form(blank()), FOREIGN[name]())
+
+
+def test_a_form_with_the_same_title_but_other_fields_is_not_aligned() -> None:
+    page = fill(blank(7))
+    page[:350] = fill(blank())[:350]
+    page[350:] = np.roll(page[350:], 60, axis=0)
+    with pytest.raises(ImageError, match="page not aligned: what is printed"):
+        cut_cells(make_form(blank()), page)
+
+
+def test_two_forms_on_one_photo_are_not_aligned() -> None:
+    page = np.hstack([fill(blank()), fill(blank(), 1)])
+    with pytest.raises(ImageError, match="page not aligned: the form is on it twice"):
+        cut_cells(make_form(blank()), page)
+
+
+def test_a_blank_with_nothing_printed_aligns_no_page() -> None:
+    empty = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    with pytest.raises(ImageError, match="page not aligned: too little is printed"):
+        cut_cells(make_form(empty), fill(blank()))
+
+
+def test_the_same_page_gives_the_same_cuts() -> None:
+    page, _ = take_photo(fill(blank()), *PAGES["photo"])
+    first, second = (cut_cells(replace(make_form(blank())), page) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert isinstance(one, Cut) and isinstance(other, Cut)
+        assert np.array_equal(one.picture, other.picture)
+        assert np.array_equal(one.to_page, other.to_page)
+
+
+def ruled_form() -> Form:
+    """A form without a blank: its table has six rows below its header."""
+    table = Table("marks", None, 6, ("", "c1", "c2", "c3"), Known())
+    return Form(None, "lines", (), (table,), ())
+
+
+def ruled_page() -> Grey:
+    """A page with a table of handwritten digits below words."""
+    page = draw_blank()
+    page[110:690] = 255
+    for (left, top, _, bottom), number in zip(cell_boxes()[4:], range(23, 95, 4), strict=True):
+        place = int(left + 30), int(bottom - 8)
+        cv2.putText(page, f"{number}", place, FONT, (bottom - top) / 35, 40, 2, cv2.LINE_AA)
+    return page
+
+
+@pytest.mark.parametrize("name", ["askew", "upside down", "clockwise", "photo"])
+def test_a_table_is_found_by_its_lines(name: str) -> None:
+    corners, size = PAGES[name]
+    page, place = take_photo(ruled_page(), corners, size, 255 if size == FLAT else 90)
+    assert check_cuts(cut_cells(ruled_form(), page), place, 0.15, cell_boxes()[4:]) == 18
+
+
+def test_bent_lines_with_gaps_are_followed() -> None:
+    page = ruled_page()
+    rng = np.random.default_rng(1)
+    for left, top in zip(rng.integers(100, 720, 40), rng.choice(ROWS[1:], 40), strict=True):
+        page[top - 2 : top + 3, left : left + 12] = 255
+    page[ROWS[3] - 2 : ROWS[3] + 3, COLUMNS[1] + 3 : COLUMNS[3] - 3] = 255
+    bent, place = bend(page)
+    assert check_cuts(cut_cells(ruled_form(), bent), place, 0.15, cell_boxes()[4:]) == 18
+
+
+def test_a_table_with_other_rows_or_columns_is_not_aligned() -> None:
+    (table,) = ruled_form().tables
+    for other, said in (
+        (replace(table, rows=9), "its table has 7 rows, not 9"),
+        (replace(table, columns=("", "c1", "c2")), "its table has 4 columns, not 3"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            cut_cells(replace(ruled_form(), tables=(other,)), ruled_page())
+
+
+@pytest.mark.parametrize("name", ["blank page", "noise", "a letter", "tiny"])
+def test_a_page_without_a_table_is_not_aligned(name: str) -> None:
+    with pytest.raises(ImageError, match="page not aligned: "):
+        cut_cells(ruled_form(), FOREIGN[name]())

@@ -1,0 +1,354 @@
+"""Where a printed form is on a page: by features of its blank, then by the lines of each place."""
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.form_file import Box
+from worker.sight.forms.perspective import Points, project, to_corners, warp
+from worker.sight.forms.smooth_shift import Shift, fit_shift, monomials, warp_smoothly
+from worker.sight.types import Grey, ImageError
+
+FEATURE_SIDE = 1000  # px: the blank's longer side where its features are sought
+PAGE_SIDES = (
+    800,
+    1600,
+)  # px: that of a page; if features of the first size don't fit, of the second
+MAX_FEATURES = 2500
+INK_PERCENT, SIFT_INK, MIN_SIFT_INK = 2.0, 100, 8  # the darkest share in %, grey values
+PAPER = 190  # grey value of paper where features are sought
+MAX_RATIO = 0.8  # a match is at most this many times as far as the next one in the blank
+NEAR_BLANK_PX = 6  # two features of the blank that are nearer are one place
+MAX_SAME_PLACE = 4  # so many features at one place are passed over
+MAGSAC_PX, MAGSAC_CONFIDENCE, MAGSAC_ITERATIONS = 3.0, 0.999, 3000
+MIN_INLIERS = 12
+MIN_FORM_AREA = 0.04  # the form covers at least this share of the page
+MAX_STRETCH = 3.0  # a side of the form is at most this many times as long as the opposite one
+MAX_BEND = 0.02  # a bent page is so far from a flat one, in shares of the blank's longer side
+MAX_SECOND = 0.5  # a second place with this share of the first one's matches is a second form
+
+TILE_SIDE = 600  # px: the blank's longer side where tiles are compared
+TILE = 60  # px
+SEARCH = 12  # px: a tile is sought this far from where the homography puts it
+MIN_TILE_INK = 4.0  # grey values: a tile whose spread is lower shows nothing printed
+GROUND_PX = 12.0  # the ground of a picture is what a Gaussian of this width leaves
+SURE_FIT = 0.3  # a tile whose correlation is at least this fits
+MIN_FIT = 0.55  # at least this share of the printed tiles that are on the page fits
+MIN_VISIBLE_TILES = 4
+ROBUST_PX = 1.5  # a tile's shift that is farther from the smooth one counts less
+
+PLACE_HEIGHT = 48  # px: a place is compared at the scale at which it is about as high
+PLACE_MARGIN = 0.35  # what is around a place, in heights, is compared too
+PLACE_SEARCH = 8  # px
+SHIFT_COST = 0.25  # a shift by all of PLACE_SEARCH needs this much more correlation than none
+MIN_PLACE_FIT = 0.15  # with a lower correlation, the place keeps the smooth shift
+NOT_ALIGNED = "page not aligned"
+
+
+@dataclass(frozen=True)
+class Template:
+    """What is known of a blank."""
+
+    grey: Grey
+    points: Points  # (N, 2): the features' places, px
+    descriptors: NDArray[np.float32]  # (N, 128)
+    flat: NDArray[np.float32]  # the blank at TILE_SIDE, without its ground
+    scale: float  # of `flat`
+    tiles: NDArray[np.intp]  # (T, 2): left and top of printed tiles, px of `flat`
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """From px of the blank to px of the page: a homography after a smooth shift."""
+
+    homography: NDArray[np.float64]  # (3, 3)
+    shift: Shift  # px of the blank
+    size: tuple[int, int]  # the blank's width and height, px
+
+    def to_page(self, points: Points) -> Points:
+        """Points (N, 2) of the blank on the page."""
+        return project(self.homography, points + monomials(points, self.size) @ self.shift)
+
+
+def make_template(grey: Grey) -> Template:
+    """Find what is printed on a blank. Raises `ImageError`."""
+    points, descriptors = find_features(grey, FEATURE_SIDE)
+    scale = min(1.0, TILE_SIDE / max(grey.shape))
+    flat = flatten(shrink(grey, scale))
+    starts = [range(0, max(1, side - TILE // 2), TILE) for side in flat.shape[::-1]]
+    corners = [
+        (left, top)
+        for top, left in product(starts[1], starts[0])
+        if flat[top : top + TILE, left : left + TILE].std() > MIN_TILE_INK
+    ]
+    if len(points) < MIN_INLIERS or len(corners) < MIN_VISIBLE_TILES:
+        raise ImageError(f"{NOT_ALIGNED}: too little is printed on the form's blank")
+    return Template(grey, points, descriptors, flat, scale, np.array(corners))
+
+
+def shrink(grey: Grey, scale: float) -> Grey:
+    """A smaller picture; one that would be larger stays as it is."""
+    if scale >= 1:
+        return grey
+    size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
+
+
+def flatten(grey: Grey) -> NDArray[np.float32]:
+    """Without the ground and its shadows: 0 on paper, negative in ink."""
+    values = grey.astype(np.float32)
+    flat = cv2.GaussianBlur(values, (0, 0), 0.8) - cv2.GaussianBlur(values, (0, 0), GROUND_PX)
+    return np.asarray(flat, np.float32)
+
+
+def find_features(grey: Grey, side: int) -> tuple[Points, NDArray[np.float32]]:
+    """The places (N, 2) in px, and descriptors (N, 128), of features of a picture."""
+    small = shrink(grey, side / max(grey.shape))
+    # ink is made as dark on all pictures, because faint features are passed over
+    flat = flatten(small)
+    flat *= SIFT_INK / max(MIN_SIFT_INK, -float(np.percentile(flat, INK_PERCENT)))
+    sift = cv2.SIFT.create(MAX_FEATURES)
+    seen = (flat + PAPER).clip(0, 255).astype(np.uint8)
+    keypoints, descriptors = sift.detectAndCompute(seen, None)
+    if descriptors is None:
+        return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
+    scale = np.array(grey.shape[::-1]) / small.shape[::-1]
+    points = (np.array([keypoint.pt for keypoint in keypoints]) + 0.5) * scale
+    # the root of a descriptor's shares is compared: Arandjelović and Zisserman, 2012
+    return points, np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
+
+
+def match(template: Template, points: Points, descriptors: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Pairs (M, 2) of features of the blank and of the page."""
+    if not len(points):
+        return np.zeros((0, 2), np.intp)
+    alike = descriptors @ template.descriptors.T  # 1 for equal ones
+    rows = np.arange(len(points))
+    first = second = alike.argmax(1)
+    best = alike[rows, first]
+    # the second best is at another place: the blank may have several features at one place
+    for _ in range(MAX_SAME_PLACE):
+        near = np.abs(template.points[second] - template.points[first]).max(1) < NEAR_BLANK_PX
+        alike[rows[near], second[near]] = -1
+        second = np.where(near, alike.argmax(1), second)
+    gaps = 1 - np.stack([best, alike[rows, second]])  # half of the squared distances
+    is_clear = gaps[0] < MAX_RATIO**2 * gaps[1]
+    return np.asarray(np.stack([first, rows], axis=1)[is_clear])
+
+
+def align(template: Template, page: Grey) -> Alignment:
+    """Where the blank is on a page. Raises `ImageError` if it can't be found for sure."""
+    for side in PAGE_SIDES:
+        found = find_features(page, side)
+        try:
+            return settle(template, page, find_form(template, page.shape, *found))
+        except ImageError as error:
+            if side == PAGE_SIDES[-1] or side >= max(page.shape):
+                raise
+            problem = error
+    raise problem
+
+
+def find_form(
+    template: Template,
+    shape: tuple[int, ...],
+    points: Points,
+    descriptors: NDArray[np.float32],
+) -> Alignment:
+    """Where the features of a page put the blank. Raises `ImageError`."""
+    pairs = match(template, points, descriptors)
+    sources, targets = template.points[pairs[:, 0]], points[pairs[:, 1]]
+    matrix, is_inlier = fit_homography(sources, targets, max(shape))
+    if matrix is None:
+        raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
+    size = np.array(template.grey.shape[::-1])
+    corners = project(matrix, to_corners((0, 0, *size)))
+    if not is_plausible(matrix, corners, size, shape):
+        raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
+    outside = np.array(
+        [
+            cv2.pointPolygonTest(corners.astype(np.float32), target.tolist(), False) < 0
+            for target in targets
+        ],
+        bool,
+    )
+    _, others = fit_homography(sources[outside], targets[outside], max(shape))
+    if others.sum() > MAX_SECOND * is_inlier.sum():
+        raise ImageError(f"{NOT_ALIGNED}: the form is on it twice")
+    height, width = template.grey.shape
+    misses = project(np.asarray(np.linalg.inv(matrix), np.float64), targets) - sources
+    bent = np.abs(misses).max(1) < MAX_BEND * max(height, width)
+    terms, weights = (
+        monomials(sources[bent], (width, height)),
+        np.eye(2)[None].repeat(bent.sum(), 0),
+    )
+    near = ROBUST_PX / template.scale
+    return Alignment(matrix, fit_shift(terms, misses[bent], weights, near), (width, height))
+
+
+def fit_homography(
+    sources: Points, targets: Points, side: int
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """The homography of most matches, or `None`, and which matches those are."""
+    if len(sources) < MIN_INLIERS:
+        return None, np.zeros(0, bool)
+    threshold = MAGSAC_PX * side / PAGE_SIDES[0]
+    matrix, inliers = cv2.findHomography(
+        sources, targets, cv2.USAC_MAGSAC, threshold, None, MAGSAC_ITERATIONS, MAGSAC_CONFIDENCE
+    )
+    if matrix is None or inliers.sum() < MIN_INLIERS:
+        return None, np.zeros(0, bool)
+    return matrix, inliers[:, 0] > 0
+
+
+def is_plausible(
+    matrix: NDArray[np.float64], corners: Points, size: NDArray[np.intp], shape: tuple[int, ...]
+) -> bool:
+    """Whether a camera can see the blank so: neither mirrored nor folded, tiny nor drawn out."""
+    third = np.column_stack([to_corners((0, 0, *size)), np.ones(4)]) @ matrix[2]
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
+    turns = np.roll(corners, -1, axis=0) - corners
+    bends = np.cross(np.c_[turns, np.zeros(4)], np.c_[np.roll(turns, -1, axis=0), np.zeros(4)])
+    area = cv2.contourArea(corners.astype(np.float32))
+    opposite = sides[:2] / sides[2:]
+    return bool(
+        (third * third[0] > 0).all()
+        and (bends[:, 2] > 0).all()
+        and area > MIN_FORM_AREA * shape[0] * shape[1]
+        and (opposite < MAX_STRETCH).all()
+        and (opposite > 1 / MAX_STRETCH).all()
+    )
+
+
+def settle(template: Template, page: Grey, alignment: Alignment) -> Alignment:
+    """Add the smooth shift that the printed tiles show. Raises `ImageError` if they don't fit."""
+    flat = template.flat
+    tiles = find_visible(template, page, alignment)
+    if len(tiles) < MIN_VISIBLE_TILES:
+        raise ImageError(f"{NOT_ALIGNED}: too little of the form is on it")
+    alignment = follow_tiles(template, page, follow_tiles(template, page, alignment, tiles), tiles)
+    seen = see(template, page, alignment)
+    areas = [np.s_[top : top + TILE, left : left + TILE] for left, top in tiles]
+    fits = np.array([correlate(flat[area], seen[area]) for area in areas])
+    if judge(fits) < MIN_FIT:
+        raise ImageError(f"{NOT_ALIGNED}: what is printed on it does not fit the form")
+    return alignment
+
+
+def follow_tiles(
+    template: Template, page: Grey, alignment: Alignment, tiles: NDArray[np.intp]
+) -> Alignment:
+    """The alignment with the smooth shift that brings tiles to where they are seen."""
+    wide = cv2.copyMakeBorder(see(template, page, alignment), *(SEARCH,) * 4, cv2.BORDER_CONSTANT)
+    places, shifts, weights = [], [], []
+    for left, top in tiles:
+        tile = template.flat[top : top + TILE, left : left + TILE]
+        high, broad = tile.shape
+        around = wide[top : top + high + 2 * SEARCH, left : left + broad + 2 * SEARCH]
+        right, down, fit = find_shift(tile, around, SEARCH)
+        places.append((left + broad / 2, top + high / 2))
+        shifts.append((right, down))
+        weights.append(max(0.0, fit) ** 2 * measure_structure(tile))
+    terms = monomials(np.array(places) / template.scale, alignment.size)
+    whole = terms @ alignment.shift + np.array(shifts) / template.scale
+    near = ROBUST_PX / template.scale
+    return replace(alignment, shift=fit_shift(terms, whole, np.array(weights), near))
+
+
+def judge(fits: NDArray[np.float64]) -> float:
+    """The share of tiles that fit."""
+    return float(np.mean(fits > SURE_FIT))
+
+
+def find_visible(template: Template, page: Grey, alignment: Alignment) -> NDArray[np.intp]:
+    """The printed tiles that are on the page, (T, 2)."""
+    places = (template.tiles[:, None] + to_corners((0, 0, TILE, TILE))).clip(
+        0, template.flat.shape[::-1]
+    )
+    targets = alignment.to_page(places.reshape(-1, 2) / template.scale).reshape(-1, 4, 2)
+    is_on_page = ((targets > -1) & (targets < np.array(page.shape[::-1]) + 1)).all((1, 2))
+    return template.tiles[is_on_page]
+
+
+def see(template: Template, page: Grey, alignment: Alignment) -> NDArray[np.float32]:
+    """The page as it lies on the blank at TILE_SIDE, without its ground."""
+    high, wide = template.flat.shape
+    middle = np.array(alignment.size) / 2 + np.array([(0, 0), (1 / template.scale, 0)])
+    step = float(np.linalg.norm(np.diff(alignment.to_page(middle), axis=0)))
+    small = shrink(page, 1 / max(1e-6, step))
+    factors = np.array(small.shape[::-1]) / page.shape[::-1]
+    place = lambda points: alignment.to_page(points / template.scale) * factors  # noqa: E731
+    return flatten(warp_smoothly(small, place, (wide, high)))
+
+
+def find_shift(
+    tile: NDArray[np.float32], around: NDArray[np.float32], reach: int
+) -> tuple[float, float, float]:
+    """Where a tile fits best in what is `reach` px around it: right, down, and the correlation."""
+    scores = cv2.matchTemplate(around, tile, cv2.TM_CCOEFF_NORMED)
+    steps = np.arange(-reach, reach + 1, dtype=np.float32) / reach
+    scores = np.nan_to_num(scores, posinf=0, neginf=0)
+    likely = scores - SHIFT_COST * (steps[:, None] ** 2 + steps**2)
+    down, right = np.unravel_index(likely.argmax(), likely.shape)
+    best = float(scores[down, right])
+    across = right + find_peak(likely[down], int(right)) - reach
+    return float(across), float(down + find_peak(likely[:, right], int(down)) - reach), best
+
+
+def find_peak(values: NDArray[np.float32], at: int) -> float:
+    """How far the top of the parabola through three values is from the middle one."""
+    if not 0 < at < len(values) - 1:
+        return 0.0
+    before, here, after = map(float, values[at - 1 : at + 2])
+    bend = before - 2 * here + after
+    return (before - after) / (2 * bend) if bend < -1e-9 else 0.0
+
+
+def measure_structure(tile: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How well a tile shows shifts in each direction, (2, 2): its structure tensor, with trace 2.
+
+    A tile with a single line shows no shift along it.
+    """
+    down, right = np.gradient(tile)
+    tensor = np.array([[(right * right).mean(), (right * down).mean()], [0, (down * down).mean()]])
+    tensor[1, 0] = tensor[0, 1]
+    return 2 * tensor / max(float(np.trace(tensor)), 1e-6)
+
+
+def correlate(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Pearson's correlation of two pictures."""
+    first, second = first - first.mean(), second - second.mean()
+    return float((first * second).sum() / max(1e-6, np.linalg.norm(first) * np.linalg.norm(second)))
+
+
+def settle_place(
+    template: Template, page: Grey, alignment: Alignment, box: Box
+) -> NDArray[np.float64]:
+    """How far a box of the blank is shifted by its own lines, (2,).
+
+    It is added to px of the blank before `Alignment.to_page`.
+    """
+    left, top, right, bottom = box
+    margin = max(PLACE_MARGIN * (bottom - top), 6.0)
+    scale = min(1.0, PLACE_HEIGHT / max(1.0, bottom - top))
+    reach = PLACE_SEARCH / scale
+    height, width = template.grey.shape
+    left, top = max(0.0, left - margin), max(0.0, top - margin)
+    right, bottom = min(float(width), right + margin), min(float(height), bottom + margin)
+    size = round((right - left) * scale), round((bottom - top) * scale)
+    if min(size) < 8:
+        return np.zeros(2)
+    to_blank = np.array([[1 / scale, 0, left], [0, 1 / scale, top], [0, 0, 1]])
+    printed = flatten(warp(template.grey, to_blank, size))
+    corners = to_corners((left - reach, top - reach, right + reach, bottom + reach))
+    wide = size[0] + 2 * PLACE_SEARCH, size[1] + 2 * PLACE_SEARCH
+    frame = to_corners((0, 0, *wide)).astype(np.float32)
+    matrix = cv2.getPerspectiveTransform(frame, alignment.to_page(corners).astype(np.float32))
+    around = flatten(warp(page, matrix, wide))
+    if printed.std() < MIN_TILE_INK:
+        return np.zeros(2)
+    across, down, fit = find_shift(printed, around, PLACE_SEARCH)
+    return np.array([across, down]) / scale if fit >= MIN_PLACE_FIT else np.zeros(2)
