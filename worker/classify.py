@@ -1,7 +1,8 @@
 """Classifies one chunk, from its images to its answers, without a queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import cycle, islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from protocol.chunk import (
     ARRAY,
     CLASSES,
+    FORM_SCHEMA,
     NUMBER_SCHEMA,
     PIXELS,
     PROBABILITIES,
@@ -25,6 +27,7 @@ from protocol.chunk import (
     result_schema,
 )
 from protocol.errors import BrokerError, DigitqError
+from protocol.form import Form
 from protocol.known import Known
 from protocol.settings import read_by
 from worker.models.card import hash_card
@@ -33,6 +36,8 @@ from worker.models.number import load_networks
 from worker.service.limits import Watch
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.digits import trace_digit, trace_other_views
+from worker.sight.forms.cutting import Cut
+from worker.sight.forms.reading import decide_page, trace_cell, trace_page
 from worker.sight.normalisation.steps import Views
 from worker.sight.normalisation.views import VIEW_WEIGHTS
 from worker.sight.numbers.recognition import NumberReading, trace_number
@@ -73,12 +78,13 @@ def classify_chunk(
     chunk: Chunk,
     model: str,
     read: Read = read_image,
-    known: Known = Known(),  # noqa: B008 (frozen)
+    known: Known | Form = Known(),  # noqa: B008 (frozen)
 ) -> pa.RecordBatch:
     """Classify a chunk: one result row for each of its rows, in the same order.
 
     The row of an image that can't be read has an error. `truth` is copied if the chunk has it. The
-    model `number` reads whole numbers, with what is `known` of them.
+    model `number` reads whole numbers, with what is `known` of them, or the fields of pages that
+    have a form.
     """
     read_what = read_by(model)
     try:
@@ -88,8 +94,12 @@ def classify_chunk(
             loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged
         failed = [build_row(id, None, str(error)) for id in chunk.batch.column("id").to_pylist()]
+        if isinstance(known, Form):
+            return build_page_rows(failed, chunk.batch, known)
         return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(read_what)), chunk.batch)
-    if read_what == "number":
+    if isinstance(known, Form):
+        result = read_pages(chunk.batch, read, known)
+    elif read_what == "number":
         result = read_numbers(chunk.batch, read, known)
     else:
         result = classify_digits(chunk, loaded, read)
@@ -155,6 +165,56 @@ def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBa
     return with_truth(pa.RecordBatch.from_pylist(rows, NUMBER_SCHEMA), batch)
 
 
+def read_pages(batch: pa.RecordBatch, read: Read, form: Form) -> pa.RecordBatch:
+    """Read the fields of each page in a chunk's batch, whose rows are the fields of its pages."""
+    watch.forget()
+    rows, ids = list[dict[str, Any]](), batch.column("id").to_pylist()
+    for first in range(0, batch.num_rows, len(form.cells)):
+        outcomes = read_page(batch, first, read, form)
+        rows += [
+            build_row(id, *outcome) for id, outcome in zip(ids[first:], outcomes, strict=False)
+        ]
+    return build_page_rows(rows, batch, form)
+
+
+def read_page(
+    batch: pa.RecordBatch, first: int, read: Read, form: Form
+) -> Sequence[Outcome[NumberReading]]:
+    """The reading of each field of the page in row `first`, or the field's error.
+
+    The page is decoded and cut once. Each field has a time limit of its own.
+    """
+    kind, error = kind_of(batch), None
+    if "error" in batch.schema.names:
+        error = batch.column("error")[first].as_py()
+    if error is None:
+        images = pc.cast(batch.column(kind), pa.binary())
+
+        def reader(content: bytes) -> Iterator[list[Cut | ImageError] | None]:
+            return trace_page(as_file(content, kind), form)
+
+        ((cuts, error),) = run_turns({first: _trace_row(images, first, reader, read)})
+    if error is not None or cuts is None:
+        return [(None, error)] * len(form.cells)
+    # Numbers that no row of the chunk has: the page and its first field may each end a process
+    start = batch.num_rows + first
+    readers = [partial(trace_cell, cut, cell) for cut, cell in zip(cuts, form.cells, strict=True)]
+    traced = {row: read(row, b"", reader) for row, reader in enumerate(readers, start)}
+    return decide_page(form, cuts, run_turns(traced))
+
+
+def build_page_rows(
+    rows: Sequence[Mapping[str, Any]], batch: pa.RecordBatch, form: Form
+) -> pa.RecordBatch:
+    """The result batch, whose rows name their pages and fields."""
+    named = [
+        {"page": row["id"].removesuffix(f"/{cell.id}"), "field": cell.field, **row}
+        | ({"row": cell.row} if cell.table else {})
+        for row, cell in zip(rows, cycle(form.cells))
+    ]
+    return with_truth(pa.RecordBatch.from_pylist(named, FORM_SCHEMA), batch)
+
+
 def as_file(content: bytes, kind: Kind) -> bytes:
     """An image as a file: 28×28 pixels get the header of a PGM."""
     is_array = kind == "pixels" or content.startswith(ARRAY)
@@ -189,13 +249,18 @@ def read_images(batch: pa.RecordBatch, reader: Reader[T], read: Read) -> list[Ou
 def read_rows(
     images: pa.BinaryArray, rows: Sequence[int], reader: Reader[T], read: Read
 ) -> list[Outcome[T]]:
-    """Run the reader on the images of these rows, within the limits of time and memory."""
+    """Run the reader on the images of these rows."""
+    return run_turns({row: _trace_row(images, row, reader, read) for row in rows})
+
+
+def run_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
+    """Run the readings by row, each within the limits of time and memory; gives the outcomes."""
     outcomes: list[Outcome[T]] = []
+    left = iter(readings.items())
     prepare_libraries()
     with watch.running():
-        for start in range(0, len(rows), INTERLEAVED_IMAGES):
-            part = rows[start : start + INTERLEAVED_IMAGES]
-            outcomes += take_turns({row: _trace_row(images, row, reader, read) for row in part})
+        while part := dict(islice(left, INTERLEAVED_IMAGES)):
+            outcomes += take_turns(part)
     return outcomes
 
 

@@ -27,16 +27,15 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
     """Show how each image came to its answer.
 
     The task, in JSON, has the picture's name, or none, as `out`; the `model`; and as `known` the
-    descriptor of a file with what is known of numbers.
+    descriptor of a file with what is known of numbers, or the form.
     """
-    from protocol.known import Known
+    from protocol.reading import decode_known
     from worker.sight.inspection import inspect as inspect_one
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    out, model, known = task["out"] and Path(task["out"]), task["model"], Known()
-    if model == NUMBER:
-        with open(task["known"], "rb", closefd=False) as file:
-            known = Known.decode(file.read())
+    out, model = task["out"] and Path(task["out"]), task["model"]
+    with open(task["known"], "rb", closefd=False) as file:
+        known = decode_known(file.read())
     status = 0
     for image in images:
         try:

@@ -21,8 +21,10 @@ from protocol.chunk import (
     untimed_rows,
 )
 from protocol.errors import BrokerError
+from protocol.form import Form
 from protocol.known import Known
 from protocol.ledger import Ledger
+from protocol.reading import decode_known
 from protocol.records import Begun, BegunCall, ChunkResult
 from protocol.settings import settings
 from protocol.text import plural
@@ -37,10 +39,10 @@ CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted befo
 MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
-MAX_LISTS = 4  # at most this many lists of allowed numbers are kept; a million numbers take 20 MB
+MAX_LISTS = 4  # at most so many lists or forms are kept; a million allowed numbers take 20 MB
 DISCARDED = "discarded: another worker was first, or the job has ended"
 
-lists: dict[str, Known] = {}  # by name; the one that was used last is at the end
+lists: dict[str, Known | Form] = {}  # by name; the one that was used last is at the end
 own = threading.local()  # `--pool threads` runs tasks in several threads
 
 
@@ -145,10 +147,10 @@ def discard(job_id: str, number: int) -> str:
     return DISCARDED
 
 
-def fetch_known(job_id: str, name: str) -> Known:
-    """What is known of a job's numbers. Raises `BrokerError` if Redis has lost it."""
-    found = lists.pop(name, None) or Known.decode(ledger().known(job_id, name))
-    if found.allowed is not None:
+def fetch_known(job_id: str, name: str) -> Known | Form:
+    """What is known of a job's numbers, or its form. Raises `BrokerError` if Redis has lost it."""
+    found = lists.pop(name, None) or decode_known(ledger().known(job_id, name))
+    if isinstance(found, Form) or found.allowed is not None:
         lists[name] = found  # it is now the latest
         if len(lists) > MAX_LISTS:
             lists.pop(next(iter(lists)))

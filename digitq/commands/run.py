@@ -200,7 +200,8 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> No
     """Show how images came to their answers.
 
     Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
-    a whole number it draws a box around each digit, and prints what else the number may be.
+    a whole number it draws a box around each digit, and prints what else the number may be. Of a
+    page with a form it prints the number in each field.
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """

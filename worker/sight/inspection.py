@@ -12,17 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.ImageDraw import Draw, ImageDraw
 from PIL.ImageFont import FreeTypeFont, ImageFont, load_default, truetype
 from PIL.PngImagePlugin import PngInfo
 
-from protocol.chunk import FoundDigit, Reason
+from protocol.chunk import Chunk, FoundDigit, Reason
 from protocol.errors import OutputError, UsageError
+from protocol.form import Form
 from protocol.known import Known
 from protocol.settings import INSPECT_SUFFIX, NUMBER, settings
 from protocol.text import in_one_line, too_large
-from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
+from worker.classify import (
+    MIN_DIGIT_CONFIDENCE,
+    TTA_BELOW,
+    classify_chunk,
+    combine_views,
+    watch,
+)
 from worker.models.model import Model, load_model
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import (
@@ -32,6 +40,7 @@ from worker.sight.decoding.pillow import (
     to_picture,
 )
 from worker.sight.digits import trace_digit, trace_other_views
+from worker.sight.forms.reading import PAGE_SIDE
 from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
 from worker.sight.types import error_of_row
@@ -271,7 +280,7 @@ def read(path: Path) -> bytes:
     return content
 
 
-def inspect(path: Path, out: Path | None, name: str, known: Known) -> int:
+def inspect(path: Path, out: Path | None, name: str, known: Known | Form) -> int:
     """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
 
     Raises `UsageError`, `OutputError`.
@@ -282,7 +291,9 @@ def inspect(path: Path, out: Path | None, name: str, known: Known) -> int:
     content, title = read(path), in_one_line(path.name)
     source = ascii(os.path.realpath(path))[1:-1]
     out = out or choose_out(path, source)
-    if name == NUMBER:
+    if isinstance(known, Form):
+        lines, picture, status = inspect_page(content, title, known)
+    elif name == NUMBER:
         lines, picture, status = inspect_number(content, title, known)
     else:
         lines, picture, status = inspect_digit(content, title, name)
@@ -313,6 +324,27 @@ def inspect_number(content: bytes, title: str, known: Known) -> Inspected:
     lines += [f"or {number}  {probability:.2%}" for number, probability in reading.alternatives]
     size = size_of(content, picture.shape)
     return lines, draw_boxes(picture, size, reading.digits, headline), 0
+
+
+def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
+    """The number in each field of a page, and the picture with a box around each digit."""
+    ids = [f"/{cell.id}" for cell in form.cells]
+    images = pa.array([content, *[None] * (len(ids) - 1)], pa.binary())
+    chunk = Chunk(0, pa.record_batch({"id": ids, "image": images}))
+    rows = classify_chunk(chunk, NUMBER, known=form).to_pylist()
+    lines, found = list[str](), list[FoundDigit]()
+    for cell, row in zip(form.cells, rows, strict=True):
+        answer = row["error"] or f"{row['number'] or 'nothing'}, {row['confidence']:.2%} sure"
+        reason = f", to review: {row['reason']}" if row["reason"] and not row["error"] else ""
+        lines.append(f"{cell.id}: {answer}{reason}")
+        found += [FoundDigit(**digit) for digit in row["digits"] or ()]
+    errors = {row["error"] for row in rows}
+    if None not in errors:
+        return [f"{title}: {' / '.join(map(str, errors))}"], None, 1
+    headline = f"{title}: {len(rows)} fields, {sum(row['review'] for row in rows)} to review"
+    picture = read_picture(content, PAGE_SIDE)
+    size = size_of(content, picture.shape)
+    return [headline, *lines], draw_boxes(picture, size, found, headline), int(errors != {None})
 
 
 def inspect_digit(content: bytes, title: str, name: str) -> Inspected:

@@ -1,0 +1,144 @@
+"""Pages with a form, from their pictures to a table with a column for each field."""
+
+import csv
+import re
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from digitq.private.processes import Local
+from producer.client import Client
+from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
+from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
+from tests.waiting import DIGITQ
+
+FORM = f"""
+blank = "blank.png"
+[fields.student]
+box = {[*BOXES["student"]]}
+length = "3-6"
+[fields.valid]
+box = {[*BOXES["valid"]]}
+pattern = 'integer'
+[fields.invalid]
+box = {[*BOXES["invalid"]]}
+pattern = 'integer'
+[fields.total]
+box = {[*BOXES["total"]]}
+pattern = 'integer'
+[tables.marks]
+box = {[TABLE[0], ROWS[1], *TABLE[2:]]}
+rows = 6
+columns = ["", "c1", "", ""]
+pattern = 'integer'
+[[checks]]
+rule = "valid + invalid == total"
+"""
+WRITTEN = {"student": "40375", "valid": "24", "invalid": "13", "total": "37"}
+
+
+def draw_page(blank: np.ndarray, written: dict[str, str]) -> np.ndarray:
+    page = blank.copy()
+    for name, number in written.items():
+        left, _, _, bottom = BOXES[name]
+        cv2.putText(page, number, (int(left) + 9, int(bottom) - 8), FONT, 1, 40, 2, cv2.LINE_AA)
+    return page
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the form, and with pages: a good one upside down, one that adds up wrongly, and
+    one without the form."""
+    folder = tmp_path_factory.mktemp("scans")
+    blank = draw_blank()
+    letter = np.full_like(blank, 255)
+    for line in range(20):
+        draw_words(letter, 900 + line, 90, 100 + 40 * line)
+    pages = {
+        "a": np.rot90(draw_page(blank, WRITTEN), 2),
+        "b": draw_page(blank, WRITTEN | {"total": "88"}),
+        "c": letter,
+    }
+    (folder / "pages").mkdir()
+    for name, page in pages.items():
+        cv2.imwrite(str(folder / "pages" / f"{name}.png"), page)
+    cv2.imwrite(str(folder / "blank.png"), blank)
+    (folder / "form.toml").write_text(FORM)
+    rows = [f"a.png,{name},,{number}\n" for name, number in WRITTEN.items()]
+    (folder / "truth.csv").write_text("page,field,row,number\n" + "".join(rows))
+    return folder
+
+
+def test_pages_become_a_table(local: Local, scans: Path, tmp_path: Path, ask: Ask) -> None:  # noqa: F811
+    out = tmp_path / "marks.csv"
+    status, _, err = ask(
+        *("classify", scans / "pages", "--form", scans / "form.toml", "-o", out, "--wide"),
+        *("--truth", scans / "truth.csv", "--broker", local.url),
+    )
+    assert status == 1 and "30 fields, 10 with an error" in err, err
+    assert "accuracy 100.00% of 4" in err and "18 rows of the pages are in" in err
+    rows = {row["id"]: row for row in csv.DictReader(out.read_text().splitlines())}
+    assert len(rows) == 30
+    assert {rows[f"a.png/{name}"]["number"] for name in WRITTEN} == {*WRITTEN.values()}
+    assert rows["a.png/marks/2/c1"]["number"] == ""
+    assert (
+        rows["b.png/total"] | {"page": "b.png", "field": "total", "row": ""} == rows["b.png/total"]
+    )
+    reasons = [rows[f"b.png/{name}"]["reason"] for name in WRITTEN]
+    assert reasons[1:] == ["check failed"] * 3 and reasons[0] != "check failed"
+    errors = {row["error"] for id, row in rows.items() if id.startswith("c.png/")}
+    assert len(errors) == 1 and errors.pop().startswith("page not aligned")
+    wide = [*csv.DictReader((tmp_path / "marks-wide.csv").read_text().splitlines())]
+    assert len(wide) == 18 and [*wide[0]] == ["page", "row", *WRITTEN, "c1", "review"]
+    assert {**wide[0]} | WRITTEN == wide[0]
+    status, text, _ = ask("wide", out)
+    assert status == 0 and text == (tmp_path / "marks-wide.csv").read_text()
+    done = ask("classify", scans / "pages", "--form", scans / "form.toml", "-o", out, "--wide")
+    assert done[0] == 2 and "marks-wide.csv exists: --overwrite replaces it" in done[2]
+
+
+def test_one_page_gives_its_fields(client: Client, scans: Path) -> None:
+    fields = client.classify(scans / "pages" / "b.png", form=scans / "form.toml")
+    assert [*fields][:5] == [*WRITTEN, "marks/1/c1"] and len(fields) == 10
+    assert fields["student"].number == "40375" and fields["total"].number == "88"
+    left, top, right, bottom = BOXES["student"]
+    digits = fields["student"].digits or ()
+    assert all(left < one.left < one.right < right for one in digits)
+    assert all(top < (one.top + one.bottom) / 2 < bottom for one in digits)
+    job = client.submit([scans / "pages" / "b.png"], form=scans / "form.toml")
+    assert job.table().column("number").to_pylist() == [one.number for one in fields.values()]
+
+
+def test_a_page_is_inspected(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.inspect.png"
+    run = ["inspect", scans / "pages" / "b.png", "--form", scans / "form.toml", "--out", out]
+    done = subprocess.run([*DIGITQ, *map(str, run)], capture_output=True, text=True, cwd=tmp_path)
+    first, *lines = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, "b.png: 10 fields, 10 to review"), done.stderr
+    assert re.match("total: 88, .* sure, to review: check failed", lines[3])
+    assert (cv2.imread(str(out)) == (0, 0, 255)).all(2).any()  # red boxes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--wide"], "--wide writes the fields of pages: name their form with --form"),
+        (["--form", "form.toml", "--wide"], "name one with -o OUT"),
+        (["--form", "form.toml", "--truth", "parent"], "a folder's name is no truth"),
+        (["--form", "form.toml", "--length", "3"], "leave out length"),
+        (["--form", "none.toml"], "none.toml"),
+    ],
+)
+def test_what_does_not_go_with_a_form_is_told(
+    options: list[str],
+    message: str,
+    scans: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Ask,  # noqa: F811
+) -> None:
+    monkeypatch.chdir(scans)
+    status, _, err = ask("classify", "pages", *options)
+    assert status == 2 and message in err

@@ -1,0 +1,191 @@
+"""Rows of pages: a row for each field, which travel together; a page's error, and a field's."""
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from digitq.commands.evaluate import read_results
+from digitq.reports.wide import name_wide, write_wide
+from producer.chunking import cut_chunks
+from producer.results import open_results
+from producer.sinks.encoders import ENCODERS
+from producer.sinks.resumable import FileSink
+from producer.sources.source import Entry, unreadable
+from protocol.chunk import FORM_SCHEMA
+from protocol.errors import UsageError
+from protocol.form import Form
+from tests.reading_numbers import read_text
+from tests.unit.test_page_chunks import ANY, CELLS, FORM, make_pages
+from worker import classify
+from worker.classify import classify_chunk
+from worker.service.limits import Watch
+from worker.sight.numbers.recognition import NumberReading
+from worker.sight.types import ImageError
+
+PAGE = b"1234,40,1,2,3,39"  # what the fields of a page show, in their order
+NUMBERS = PAGE.decode().split(",")
+
+
+def trace_page(content: bytes, form: Form) -> Iterator[list[bytes] | None]:
+    yield None
+    if not content[:1].isdigit():
+        raise ImageError("page not aligned: another form")
+    yield content.split(b",")
+
+
+def trace_cell(cut: bytes, cell: object, content: bytes) -> Iterator[NumberReading]:
+    yield read_text(cut, ANY)
+
+
+@pytest.fixture(autouse=True)
+def texts_are_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page says in its bytes what its fields show."""
+    monkeypatch.setattr(classify, "trace_page", trace_page)
+    monkeypatch.setattr(classify, "trace_cell", trace_cell)
+    monkeypatch.setattr(classify, "decide_page", lambda form, cuts, outcomes: outcomes)
+
+
+def read_pages(*pages: bytes, **others: Any) -> pa.RecordBatch:
+    (chunk,) = cut_chunks(make_pages(*pages), model="number", cells=CELLS)
+    return classify_chunk(chunk, "number", known=FORM, **others)
+
+
+def test_a_row_names_its_page_and_field() -> None:
+    result = read_pages(PAGE, PAGE)
+    assert result.schema.equals(FORM_SCHEMA, check_metadata=False)
+    rows = result.to_pylist()
+    assert [row["id"] for row in rows] == [f"{n}.png/{cell}" for n in (0, 1) for cell in CELLS]
+    assert [row["number"] for row in rows] == NUMBERS * 2
+    assert rows[1] | {"page": "0.png", "field": "total", "row": None} == rows[1]
+    assert rows[-1] | {"page": "1.png", "field": "c2", "row": 2} == rows[-1]
+    assert rows[-1]["reason"] == "unsure"  # 39
+
+
+def test_a_page_that_cant_be_read_is_an_error_in_each_of_its_rows() -> None:
+    result = read_pages(b"a desk", PAGE).to_pylist()
+    bad, good = result[: len(CELLS)], result[len(CELLS) :]
+    assert {row["error"] for row in bad} == {"page not aligned: another form"}
+    assert [row["field"] for row in bad] == [row["field"] for row in good]
+    assert [row["number"] for row in good] == NUMBERS
+
+
+def test_a_field_that_cant_be_read_is_an_error_in_its_row_only() -> None:
+    rows = read_pages(PAGE.replace(b",2,", b",two,")).to_pylist()
+    errors = [row["error"] for row in rows]
+    assert errors == [None] * 3 + ["no number is in the image"] + [None] * 2
+    assert rows[3]["reason"] == "error"
+
+
+def test_what_the_producer_could_not_read_is_told_for_each_field() -> None:
+    (chunk,) = cut_chunks([Entry("a.png", unreadable("gone"))], model="number", cells=CELLS)
+    rows = classify_chunk(chunk, "number", known=FORM).to_pylist()
+    assert [row["error"] for row in rows] == ["gone"] * len(CELLS)
+
+
+def test_each_field_has_a_time_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spin(cut: bytes, *others: object) -> Iterator[NumberReading]:
+        end = time.process_time() + (9 if cut == b"39" else 0.1)
+        while time.process_time() < end:
+            yield read_text(b"1", ANY)
+
+    monkeypatch.setattr(classify, "trace_cell", spin)
+    monkeypatch.setattr(classify, "watch", Watch(seconds=0.3))  # all fields together take longer
+    errors = read_pages(PAGE).column("error").to_pylist()
+    assert errors == [None] * 5 + ["takes longer than 0.3 s"]
+
+
+def test_a_page_and_its_first_field_are_noted_apart() -> None:
+    """Both may end a process, and only the page's death is one of all of its fields."""
+    noted = []
+
+    def read(row: int, content: bytes, reader: classify.Reader[classify.T]) -> Iterator[classify.T]:
+        noted.append(row)
+        return reader(content)
+
+    read_pages(PAGE, PAGE, read=read)
+    assert len(noted) == len({*noted}) == 2 * (1 + len(CELLS))
+
+
+# Files
+
+
+@pytest.mark.parametrize("suffix", ENCODERS)
+def test_a_result_file_has_pages_and_fields(suffix: str, tmp_path: Path) -> None:
+    out = tmp_path / f"a{suffix}"
+    sink = FileSink(out, {})
+    batch = read_pages(PAGE, b"=desk")
+    sink.write(batch)
+    sink.finish("number")
+    (read,) = open_results(out).batches()
+    names = ["id", "page", "field", "row", "number", "error", "review"]
+    assert read.select(names).to_pylist() == batch.select(names).to_pylist()
+
+
+def write_results(path: Path, *pages: bytes) -> None:
+    sink = FileSink(path, {})
+    sink.write(read_pages(*pages))
+    sink.finish("number")
+
+
+def test_results_are_compared_with_answers_by_place(tmp_path: Path) -> None:
+    write_results(tmp_path / "marks.csv", PAGE)
+    truth = tmp_path / "truth.csv"
+    truth.write_text("page,field,row,number\n0.png,total,,40\n0.png,c1,2,5\n0.png,c9,2,5\n")
+    _, gaps, sink = read_results([str(tmp_path / "marks.csv")], str(truth), None)
+    assert (sink.counts.labelled, sink.counts.correct) == (2, 1)
+    assert gaps.unused == {"0.png//2/c9": "5"}
+
+
+@pytest.mark.parametrize("suffix", ENCODERS)
+def test_a_wide_table_has_a_row_for_each_row_of_a_table(suffix: str, tmp_path: Path) -> None:
+    results = tmp_path / "marks.csv"
+    write_results(results, PAGE, PAGE.replace(b"40", b"?"))
+    out = name_wide(results).with_suffix(suffix)
+    assert out.stem == "marks-wide" and write_wide(open_results(results), out, False) == 4
+    if suffix == ".csv":
+        rows: list[dict[str, Any]] = [*csv.DictReader(out.read_text().splitlines())]
+    elif suffix == ".jsonl":
+        rows = [*map(json.loads, out.read_text().splitlines())]
+    else:
+        rows = pq.read_table(out).to_pylist()
+    assert [*rows[0]] == ["page", "row", "student", "total", "c1", "c2", "review"]
+    shown = [[str(value or "") for value in row.values()] for row in rows]
+    assert shown == [
+        ["0.png", "1", "1234", "40", "1", "2", ""],
+        ["0.png", "2", "1234", "40", "3", "39", "c2"],
+        ["1.png", "1", "1234", "", "1", "2", "total"],
+        ["1.png", "2", "1234", "", "3", "39", "total, c2"],
+    ]
+    with pytest.raises(UsageError, match="exists: --overwrite replaces it"):
+        write_wide(open_results(results), out, False)
+
+
+def test_without_a_table_a_page_is_a_row(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    form = Form(None, "page", FORM.fields, (), ())
+    items = make_pages(b"12,9", b"?", b"3,4")
+    (chunk,) = cut_chunks(items, model="number", cells=[cell.id for cell in form.cells])
+    sink = FileSink(tmp_path / "a.jsonl", {})
+    sink.write(classify_chunk(chunk, "number", known=form))
+    sink.finish("number")
+    assert write_wide(open_results(tmp_path / "a.jsonl"), Path("-"), False) == 3
+    assert capfdbinary.readouterr().out.decode().splitlines() == [
+        "page,student,total,review",
+        '"0.png","12","9","total"',
+        '"1.png",,,"student, total"',
+        '"2.png","3","4",',
+    ]
+
+
+def test_results_without_pages_have_no_wide_table(tmp_path: Path) -> None:
+    FileSink(tmp_path / "a.csv", {}).finish("number")
+    with pytest.raises(UsageError, match="has no fields of pages"):
+        write_wide(open_results(tmp_path / "a.csv"), Path("-"), False)
