@@ -17,7 +17,7 @@ PAGE_SIDES = (
     800,
     1600,
 )  # px: that of a page; if features of the first size don't fit, of the second
-MAX_FEATURES = 2500
+MAX_FEATURES = 1800
 INK_PERCENT, SIFT_INK, MIN_SIFT_INK = 2.0, 100, 8  # the darkest share in %, grey values
 PAPER = 190  # grey value of paper where features are sought
 MAX_RATIO = 0.8  # a match is at most this many times as far as the next one in the blank

@@ -22,7 +22,7 @@ from worker.sight.types import Grey, ImageError
 
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced
 MAX_HEIGHT = 100  # px: a cut is at most as high
-CUT_MARGIN = 0.12  # a cut shows this much beyond its box, in heights of the box
+CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
 BOX_RIM = 8  # px of the blank: the outer lines of a table are at most so far outside of its box
 MAX_BOX_ERROR = 0.5  # lines of the blank count if they are nearer to the box, in heights of a row
