@@ -3,6 +3,7 @@
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,9 @@ from protocol.text import name_some
 MAX_RULE = 500  # a rule has at most this many characters
 MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
 HOW = "it is like a + b == c: names, numbers, + - * /, sum(c), ( ) and == != < <= > >="
+MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
+VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
+SEPARATOR = re.compile("[.,]")
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -197,3 +201,32 @@ def find_column(key: str, table: str, columns: Mapping[str, Columns]) -> dict[in
     if table not in found and len(found) > 1:
         raise UsageError(f"`{key}`: several tables have such a column: {name_some(found)}")
     return found.get(table) or next(iter(found.values()))
+
+
+def read_values(number: str) -> list[Fraction]:
+    """What a number may be worth: 12.500 may be twelve and a half, or twelve thousand five hundred.
+
+    Dates, times and fractions, and what is empty or has more than 15 digits, have no value.
+    """
+    match = VALUE.fullmatch(number)
+    if not match or not 0 < len(match[2]) - len(SEPARATOR.findall(match[2])) <= MAX_VALUE_DIGITS:
+        return []
+    first, *groups = SEPARATOR.split(match[2])
+    separators = SEPARATOR.findall(match[2])
+    found = []
+    if not groups or are_thousands(first, groups, separators):
+        found.append(first + "".join(groups))
+    if (
+        len(groups) == 1
+        or groups
+        and separators[-1] not in separators[:-1]
+        and are_thousands(first, groups[:-1], separators[:-1])
+    ):
+        found.append(f"{first}{''.join(groups[:-1])}.{groups[-1]}")
+    return [Fraction(match[1] + one) for one in found]
+
+
+def are_thousands(first: str, groups: Sequence[str], separators: Sequence[str]) -> bool:
+    """Whether these groups of digits are separated as thousands, all with the same sign."""
+    is_first = 0 < len(first) <= 3 and first[0] != "0"
+    return is_first and {*map(len, groups)} == {3} and len({*separators}) == 1

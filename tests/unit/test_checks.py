@@ -11,7 +11,8 @@ import pytest
 
 from protocol.form import Cell, Check
 from protocol.known import Known
-from worker.sight.forms.checks import BROKEN, Decision, decide, read_values
+from protocol.rules import read_values
+from worker.sight.forms.checks import BROKEN, Decision, decide
 from worker.sight.numbers.weighing import Proposal
 
 Chances = dict[str, float]

@@ -9,7 +9,6 @@ no more time than its rows (a forward-backward search, as in hidden Markov model
 """
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from protocol.chunk import Alternative
 from protocol.form import Cell, Check
-from protocol.rules import Rule, bind_rule, parse_rule
+from protocol.rules import Rule, bind_rule, parse_rule, read_values
 from worker.sight.numbers.recognition import MAX_ALTERNATIVES, MIN_ALTERNATIVE
 from worker.sight.numbers.weighing import Proposal
 
@@ -35,9 +34,6 @@ MAX_SUMS = 4000  # ... this many sums in all of them
 MIN_WAY = BROKEN**2 / 10  # less probable combinations are dropped: two rules can't make up for it
 ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 MIXER = np.int64(-7046029254386353131)  # odd, and its bits look random
-MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
-VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
-SEPARATOR = re.compile("[.,]")
 Sums = NDArray[np.float64]
 
 
@@ -170,35 +166,6 @@ def list_options(readings: Sequence[Proposal]) -> list[Option]:
         share = max(chance, MIN_CHANCE) / len(values)
         options += [Option(number, share, value) for value in values]
     return options
-
-
-def read_values(number: str) -> list[Fraction]:
-    """What a number may be worth: 12.500 may be twelve and a half, or twelve thousand five hundred.
-
-    Dates, times and fractions, and what is empty or has more than 15 digits, have no value.
-    """
-    match = VALUE.fullmatch(number)
-    if not match or not 0 < len(match[2]) - len(SEPARATOR.findall(match[2])) <= MAX_VALUE_DIGITS:
-        return []
-    first, *groups = SEPARATOR.split(match[2])
-    separators = SEPARATOR.findall(match[2])
-    found = []
-    if not groups or are_thousands(first, groups, separators):
-        found.append(first + "".join(groups))
-    if (
-        len(groups) == 1
-        or groups
-        and separators[-1] not in separators[:-1]
-        and are_thousands(first, groups[:-1], separators[:-1])
-    ):
-        found.append(f"{first}{''.join(groups[:-1])}.{groups[-1]}")
-    return [Fraction(match[1] + one) for one in found]
-
-
-def are_thousands(first: str, groups: Sequence[str], separators: Sequence[str]) -> bool:
-    """Whether these groups of digits are separated as thousands, all with the same sign."""
-    is_first = 0 < len(first) <= 3 and first[0] != "0"
-    return is_first and {*map(len, groups)} == {3} and len({*separators}) == 1
 
 
 def bind_checks(
