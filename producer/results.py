@@ -55,6 +55,16 @@ class ResultFile:
         return self.read == "number"
 
     @property
+    def has_form(self) -> bool:
+        """Whether each row is a field of a page."""
+        return "page" in self.schema.names
+
+    @property
+    def row(self) -> str:
+        """What a row is of."""
+        return "field" if self.has_form else "image"
+
+    @property
     def answer_column(self) -> str:
         return "number" if self.reads_numbers else "label"
 

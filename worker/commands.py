@@ -92,3 +92,11 @@ def see() -> None:
     from worker.sight.digits import see_images
 
     see_images(sys.stdin.buffer, sys.stdout.buffer)
+
+
+@commands.command(hidden=True)
+def show() -> None:
+    """Write the surroundings of the fields of the pages on stdin, as `show_pages` has it."""
+    from worker.sight.forms.surroundings import show_pages
+
+    show_pages(sys.stdin.buffer, sys.stdout.buffer)

@@ -70,8 +70,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "
             "a spreadsheet may have removed some"
         )
-    what = "field" if "page" in table.schema.names else "image"
-    report_rows(sink, has_speed=False, what=what)
+    report_rows(sink, has_speed=False, what=table.row)
 
 
 @click.command()

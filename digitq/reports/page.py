@@ -6,26 +6,30 @@ from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from digitq.reports.corrections import checksum
+from digitq.reports.fields import find_form, sort_by_page, tell_failed_rules
+from digitq.reports.page_image import PageImage
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, Group, Survey
-from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
+from digitq.reports.thumbnails import Eye, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
-from protocol.chunk import CLASSES, CORRECTED
+from protocol.chunk import CLASSES
 from protocol.errors import OutputError
+from protocol.form import Form
 from protocol.text import in_one_line, plural
 from protocol.values import MAX_CHARACTERS
 
@@ -45,27 +49,6 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "unsure": "the confidence is lower than that of most right answers",
     "unsure at first": "other views of the image made the network sure, the first did not",
 }
-
-
-@dataclass
-class PageImage:
-    """One image of the page."""
-
-    row: dict[str, Any]
-    groups: list[str] = field(default_factory=list)  # why it is shown
-    picture: Thumbnail | None = None
-    seen: str | None = None  # the URI of the 28×28 px that the network saw
-    problem: str | None = None  # why there is no picture, or how it may be wrong
-
-    def __post_init__(self) -> None:
-        row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
-        answer = row.get("label") if answer is None else answer
-        self.id, self.name = str(row["id"]), in_one_line(row["id"])
-        self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
-        self.is_corrected = bool(row.get(CORRECTED.name))
-        is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
-        self.confidence = percent(row["confidence"]) if is_shown else ""
-        self.reason = in_one_line(row["error"] or row["reason"] or "")
 
 
 class Tab(NamedTuple):
@@ -94,14 +77,20 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     """
     survey = Survey.of(results.read, results.batches())
     images = list_images(survey)
-    notes = [*add_pictures(images, results, sources)]
+    form, notes = None, list[str]()
+    if results.has_form:
+        images = sort_by_page(images)
+        form, notes = find_form(results.record)
+    if form:
+        tell_failed_rules(images, form)
+    notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
             "boxes and other readings are missing: a CSV has none; .jsonl and .parquet have them"
         )
     replace_file(out, render(results, survey, images, notes))
     counts = survey.counts
-    return [f"{plural(counts.images, 'image')}, {counts.review:,} to review", *notes]
+    return [f"{plural(counts.images, results.row)}, {counts.review:,} to review", *notes]
 
 
 def list_images(survey: Survey) -> list[PageImage]:
@@ -109,7 +98,7 @@ def list_images(survey: Survey) -> list[PageImage]:
     images: dict[int, PageImage] = {}
     for group, rows in survey.groups().items():
         for number, row in rows:
-            image = images.setdefault(number, PageImage(row))
+            image = images.setdefault(number, PageImage(row, number))
             image.groups.append(group)
             if None not in (image.truth, image.answer) and image.truth != image.answer:
                 image.groups.append("wrong")
@@ -117,37 +106,43 @@ def list_images(survey: Survey) -> list[PageImage]:
 
 
 def add_pictures(
-    images: Sequence[PageImage], results: ResultFile, sources: Sequence[str]
+    images: Sequence[PageImage], results: ResultFile, sources: Sequence[str], form: Form | None
 ) -> Iterator[str]:
     """Give the images their pictures, and what the network saw; yields notes for the page.
 
     Raises `UsageError` if one of `sources` can't be read.
     """
-    by_id: defaultdict[str, list[PageImage]] = defaultdict(list)
+    by_id: defaultdict[str, list[PageImage]] = defaultdict(list)  # of the image, or of the page
     for image in images:
-        by_id[image.id].append(image)
+        by_id[image.page or image.id].append(image)
     problems: defaultdict[str, list[str]] = defaultdict(list)
     has_worker = find_spec("cv2") is not None
-    with closing(Eye()) as eye:
+    with closing(Eye(form)) as eye:
         for found in find_images(results.record, sources, [*by_id]):
+            shown = by_id[found.id]
             picture = make_thumbnail(found.content) if found.content else None
             if problem := found.problem or (None if picture else "can't be shown"):
                 problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
                 # The error of a row already says that its file has no picture
-                if found.problem or not all(image.row["error"] for image in by_id[found.id]):
+                if found.problem or not all(image.row["error"] for image in shown):
                     problems[problem].append(found.id)
-            seen = None
+            seen, strips = None, [picture] * len(shown)
+            if found.content and form and has_worker:
+                strips = eye.show(found.content, [image.cell for image in shown])
             # The network sees an array as it is, and a whole number not as 28×28 px
-            if found.content and not (found.is_array or results.reads_numbers) and has_worker:
+            elif found.content and not (found.is_array or results.reads_numbers) and has_worker:
                 seen = eye.look(found.content)
-            for image in by_id[found.id]:
-                image.picture, image.seen, image.problem = picture, seen, problem
+            for image, strip in zip(shown, strips, strict=True):
+                image.picture, image.seen, image.problem = strip or picture, seen, problem
     commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
     for problem, ids in commonest[:MAX_LISTED]:
         what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
         yield f"{what}: {problem}"
-    if not (has_worker or results.reads_numbers):
-        yield "what the network saw is not shown, as the extra `worker` is not installed"
+    if not has_worker and (form or not results.reads_numbers):
+        what = (
+            "fields are not shown where they are" if form else "what the network saw is not shown"
+        )
+        yield f"{what}, as the extra `worker` is not installed"
 
 
 def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:
@@ -156,8 +151,10 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:
     wrong = counts.labelled - counts.correct
     rest = counts.images - counts.review - counts.failed
     some_wrong = "some of each kind" if survey.scores.read == "digit" else "a random sample"
+    has_pages = any(image.page for image in images)
+    first = "The page with the least sure first." if has_pages else "The least sure first."
     groups = [  # name, title, images in the file, which of them are shown, a note
-        ("review", "To review", counts.review, "the least sure", "The least sure first."),
+        ("review", "To review", counts.review, "the least sure", first),
         ("failed", "Failed", counts.failed, "the first", ""),
         ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
         ("rest", "Others", rest, "a random sample", "They need no review."),
@@ -232,7 +229,14 @@ def render(
         errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(MAX_LISTED)],
         facts=list_facts(results),
         tabs=list_tabs(survey, images),
-        images=images,
+        what=results.row,
+        sheets=[
+            (
+                page and in_one_line(page),
+                [(line, [*shown]) for line, shown in groupby(fields, attrgetter("line"))],
+            )
+            for page, fields in groupby(images, attrgetter("page"))
+        ],
         notes=notes,
         answers=chart_answers(survey),
         confidences=chart_confidences(survey),

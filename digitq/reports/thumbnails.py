@@ -1,19 +1,22 @@
-"""Small pictures for a page: an image, and the 28×28 pixels that the network saw of it."""
+"""Small pictures for a page: an image, what the network saw of it, and the fields of a form."""
 
 import io
 import subprocess
 import sys
 import warnings
 from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
 
+from protocol.form import Form, to_box
+from protocol.form_file import Box
 from protocol.pdf import PDF, render_page
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
@@ -24,8 +27,9 @@ MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
 SEEN_SIDE = 28  # px: height and width of what the network sees
 SEE = [sys.executable, "-P", "-m", "worker", "see"]
+SHOW = [sys.executable, "-P", "-m", "worker", "show"]
 MAX_ENDED = 5  # if this many images in a row end the process, no image is to blame
-QUESTION = pa.schema([("image", pa.binary())])
+QUESTION = pa.schema([("image", pa.binary()), ("cells", pa.list_(pa.string()))])
 # Pillow reads these itself; for other formats, such as EPS, it may start programs
 THUMBNAIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
 
@@ -37,6 +41,7 @@ class Thumbnail(NamedTuple):
     shown: tuple[int, int]  # px: width and height of the small picture
     width: int  # px: of the upright picture in the file
     height: int
+    box: Box | None = None  # px of the upright picture: the field that it shows
 
     @property
     def is_tiny(self) -> bool:
@@ -111,38 +116,58 @@ def from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 class Eye:
-    """Shows what the network sees of images. The worker normalises them, in a process."""
+    """Shows what the network sees of images, or where the fields of a form are on pages. The worker
+    finds it, in a process."""
 
     _process: "subprocess.Popen[bytes] | None" = None  # it starts at the first image
     _ended = 0  # how many images in a row have ended the process
     _writer: pa.ipc.RecordBatchStreamWriter
     _reader: pa.ipc.RecordBatchStreamReader | None = None
 
+    def __init__(self, form: Form | None = None) -> None:
+        self._command = SHOW if form else SEE
+        self._question = QUESTION.with_metadata({"form": form.encode()} if form else None)
+
     def look(self, content: bytes) -> str | None:
         """The 28×28 px of an image as the URI of a PNG; `None` if there are none."""
-        if self._ended == MAX_ENDED:
-            return None
-        question = pa.record_batch([pa.array([content], pa.binary())], QUESTION)
-        try:
-            if not self._process:
-                pipe, null = subprocess.PIPE, subprocess.DEVNULL
-                self._process = subprocess.Popen(SEE, stdin=pipe, stdout=pipe, stderr=null)
-                self._writer = pa.ipc.new_stream(self._process.stdin, QUESTION)
-            self._writer.write_batch(question)
-            if self._process.stdin:
-                self._process.stdin.flush()
-            self._reader = self._reader or pa.ipc.open_stream(self._process.stdout)
-            pixels = self._reader.read_next_batch().column("pixels")[0].as_py()
-        except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
-            self.close()
-            self._ended += 1
-            return None
-        self._ended = 0
+        (pixels,) = self._ask(content, []) or [None]
         if pixels is None:
             return None
         file = io.BytesIO()
         PIL.Image.frombytes("L", (SEEN_SIDE, SEEN_SIDE), pixels).save(file, "PNG", optimize=True)
         return data_uri(file.getvalue(), "png")
+
+    def show(self, content: bytes, cells: Sequence[str]) -> list[Thumbnail | None]:
+        """Strips of a page with these cells; `None` for each that is not found."""
+        shown: list[Thumbnail | None] = []
+        for strip in self._ask(content, cells) or [None] * len(cells):
+            picture = make_thumbnail(strip["picture"]) if strip else None
+            shown.append(picture and picture._replace(box=to_box(strip["box"])))
+        return shown
+
+    def _ask(self, content: bytes, cells: Sequence[str]) -> list[Any] | None:
+        """The column that the process answers; `None` if it ends."""
+        if self._ended == MAX_ENDED:
+            return None
+        question = pa.record_batch([[content], [cells]], schema=self._question)
+        try:
+            if not self._process:
+                pipe, null = subprocess.PIPE, subprocess.DEVNULL
+                self._process = subprocess.Popen(
+                    self._command, stdin=pipe, stdout=pipe, stderr=null
+                )
+                self._writer = pa.ipc.new_stream(self._process.stdin, self._question)
+            self._writer.write_batch(question)
+            if self._process.stdin:
+                self._process.stdin.flush()
+            self._reader = self._reader or pa.ipc.open_stream(self._process.stdout)
+            answer = self._reader.read_next_batch().column(0).to_pylist()
+        except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
+            self.close()
+            self._ended += 1
+            return None
+        self._ended = 0
+        return list(answer)
 
     def close(self) -> None:
         """End the process."""

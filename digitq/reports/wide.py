@@ -43,7 +43,7 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
 
     Raises `UsageError` if the results are not of pages or can't be read, and `OutputError`.
     """
-    if "page" not in results.schema.names:
+    if not results.has_form:
         raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
     batches = spread_pages(read_pages(results))
     if str(out) == "-":

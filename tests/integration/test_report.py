@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,10 +18,13 @@ from digitq.private.processes import Local
 from producer.record import Part, Record
 from producer.results import open_results
 from producer.sinks.resumable import FileSink
-from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from protocol.form import read_form
 from protocol.origin import Origin
 from tests.browser import open_browser
 from tests.drawing import draw_one, random_digits
+from tests.forms import BOXES, draw_blank
+from tests.integration.test_forms import FORM, WRITTEN, draw_page
 
 SURE, UNSURE = 40, 30  # rows of the table
 ODD_IDS = [
@@ -85,14 +89,17 @@ def digit_row(id: str, label: int | None, confidence: float, truth: int | None) 
     }  # fmt: skip
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """A result file with a record of a folder of images, a picture for each row."""
+def write_table(
+    path: Path, rows: Sequence[dict[str, Any]], folder: Path, form: Path | None = None
+) -> None:
+    """A result file with a record of a folder of images, a picture for each row or page."""
     folder.mkdir(exist_ok=True)
     is_number = "number" in rows[0]
     schema = NUMBER_SCHEMA if is_number else RESULT_SCHEMA.append(TRUTH)
+    schema = FORM_SCHEMA if form else schema
     batch = pa.RecordBatch.from_pylist(list(rows), schema)
     model = "number" if is_number else "cnn"
-    origin = Origin((folder.name,), str(folder.parent))
+    origin = Origin((folder.name,), str(folder.parent), form=form and str(form))
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         sink.write(batch)
         record = Record.build(model, origin, sink.counts, (Part("j", "2026-11-30T10:00:00+00:00"),))
@@ -282,6 +289,74 @@ def test_typed_numbers_need_no_enter(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("Backspace")
     page.keyboard.press("Backspace")  # an empty field has no answer
     expect(count).to_have_text("2 of 4")
+
+
+def write_marks(tmp_path: Path) -> Path:
+    """The results of three pages with a form, and beside them what is shown of them.
+
+    `a.png` is upside down, and has an unsure row of a table; `b.png` adds up wrongly; `c.png` is
+    gone.
+    """
+    blank, pages = draw_blank(), tmp_path / "pages"
+    pages.mkdir()
+    cv2.imwrite(str(tmp_path / "blank.png"), blank)
+    cv2.imwrite(str(pages / "a.png"), np.rot90(draw_page(blank, WRITTEN), 2))
+    cv2.imwrite(str(pages / "b.png"), draw_page(blank, WRITTEN | {"total": "88"}))
+    form = tmp_path / "form.toml"
+    form.write_text(FORM.replace('"c1", ""', '"c1", "c2"') + '[[checks]]\nrule = "valid > 1"\n')
+    rows: list[dict[str, Any]] = []
+    for page in ("a.png", "b.png", "c.png"):
+        for cell in read_form(form).cells:
+            reason = "check failed" if page == "b.png" and cell.field in [*BOXES][1:] else None
+            if (page, cell.row) == ("a.png", 2):
+                reason = "unsure"
+            number = WRITTEN.get(cell.field, "7")
+            rows += [
+                {
+                    "id": f"{page}/{cell.id}",
+                    "page": page,
+                    "field": cell.field,
+                    "row": cell.row or None,
+                    "number": "88" if cell.field == "total" and page == "b.png" else number,
+                    "confidence": {"unsure": 0.4, "check failed": 0.5}.get(str(reason), 0.99),
+                    "review": reason is not None,
+                    "reason": reason,
+                }
+            ]
+    results = tmp_path / "marks.parquet"
+    write_table(results, rows, pages, form)
+    run("report", results)
+    return results
+
+
+def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None:
+    marks = write_marks(tmp_path)
+    page.goto((tmp_path / "marks.html").as_uri())
+    expect(page.locator(".tiles")).to_contain_text(re.compile(r"fields\s*48"))
+    expect(page.locator(".sheet:visible > h3")).to_have_text(["a.png", "b.png"])
+    cards = page.locator(".card:visible")
+    names = ["marks/2/c1", "marks/2/c2", "valid", "invalid", "total"]
+    expect(cards.locator("h3")).to_have_text(names)
+    expect(cards.locator(".shot rect")).to_have_count(5)  # each field in its strip
+    left, right = (cards.nth(n).bounding_box() for n in (0, 1))
+    assert left and right and left["y"] == right["y"] and left["x"] < right["x"]
+    expect(page.locator(".card code")).to_have_text(["valid + invalid == total"] * 3)
+    page.keyboard.type("12")
+    page.keyboard.press("Tab")  # the next cell of the row
+    page.keyboard.type("34")
+    page.keyboard.press("Enter")
+    for number in ("", "", "37"):
+        page.keyboard.type(number)
+        page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("5 of 5")
+    corrections = save(page, tmp_path)
+    run("correct", marks, corrections, "-o", tmp_path / "final.csv")
+    run("wide", tmp_path / "final.csv", "-o", tmp_path / "wide.csv")
+    with open(tmp_path / "wide.csv", newline="") as file:
+        wide = [*csv.DictReader(file)]
+    assert len(wide) == 18 and not any(row["review"] for row in wide)
+    assert (wide[1]["c1"], wide[1]["c2"], wide[6]["total"]) == ("12", "34", "37")
+    expect(page.locator(".sheet", has_text="c.png").locator(".missing")).to_have_count(16)
 
 
 def test_two_tabs_keep_each_other_s_answers(page: Page, tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ from functools import cache
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from protocol.form import Form, Table
 from protocol.form_file import Box
 from protocol.known import Known
+from tests.drawing import encode_image
 from tests.forms import (
+    BOXES,
     COLUMNS,
     FONT,
     HEIGHT,
@@ -24,8 +27,10 @@ from tests.forms import (
     make_form,
     take_photo,
 )
+from worker.service.limits import Watch
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import Points, project
+from worker.sight.forms.surroundings import show_cells
 from worker.sight.types import Grey, ImageError
 
 Place = Callable[[Points], Points]
@@ -222,3 +227,25 @@ def test_a_table_with_other_rows_or_columns_is_not_aligned() -> None:
 def test_a_page_without_a_table_is_not_aligned(name: str) -> None:
     with pytest.raises(ImageError, match="page not aligned: "):
         cut_cells(ruled_form(), FOREIGN[name]())
+
+
+def test_a_field_is_shown_within_its_surroundings() -> None:
+    page = fill(draw_blank())
+    content = encode_image(PIL.Image.fromarray(np.ascontiguousarray(np.rot90(page, 2))))
+    ids = ["marks/2/c3", "other", "total"]
+    cell, missing, total = show_cells(make_form(draw_blank()), content, ids, Watch())
+    assert missing is None
+    for strip, box in ((cell, cell_boxes()[9]), (total, BOXES["total"])):
+        assert strip
+        shown = cv2.imdecode(np.frombuffer(strip["picture"], np.uint8), 0)
+        left, top, right, bottom = strip["box"]
+        scale = (right - left) / (box[2] - box[0])
+        beside, above = left / scale, top / scale
+        whole = page[
+            round(box[1] - above) : round(box[3] + above),
+            round(box[0] - beside) : round(box[2] + beside),
+        ]
+        expected = cv2.resize(whole, shown.shape[::-1], interpolation=cv2.INTER_AREA)
+        soft = [cv2.GaussianBlur(one, (0, 0), 2).ravel() for one in (shown, expected)]
+        assert np.corrcoef(*soft)[0, 1] > 0.8 and shown.shape[1] >= 2 * shown.shape[0]
+    assert show_cells(make_form(draw_blank()), b"", ids, Watch()) == [None] * 3

@@ -21,6 +21,7 @@ import pytest
 from digitq.cli import main
 from digitq.reports import thumbnails
 from digitq.reports.corrections import correct_batch
+from digitq.reports.fields import find_form
 from digitq.reports.page import MEANINGS, list_images, list_tabs
 from digitq.reports.survey import (
     MAX_IN_CELL,
@@ -30,6 +31,8 @@ from digitq.reports.survey import (
     Survey,
 )
 from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
+from producer.counts import Counts
+from producer.record import Record
 from producer.results import open_results
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_truths
@@ -527,3 +530,18 @@ def test_in_a_corrected_table_a_person_s_answer_is_the_right_one(tmp_path: Path)
     table.write_text("id,label,confidence\na.png,5,0.9\n")
     with pytest.raises(UsageError, match="has the answers of a network, not right ones"):
         read_truths(table)
+
+
+def test_a_form_that_is_gone_or_changed_is_told(tmp_path: Path) -> None:
+    form = tmp_path / "form.toml"
+    form.write_text('align = "lines"\n[tables.marks]\nrows = 2\ncolumns = ["a"]\n')
+    record = Record.build("number", Origin(form=str(form)), Counts(), ())
+    found, notes = find_form(record)
+    assert found and found.tables[0].rows == 2 and not notes
+    os.utime(form, (4e9, 4e9))
+    found, (note,) = find_form(record)
+    assert found and "may have changed since the pages were read" in note
+    form.write_text("rows = 2")
+    found, (note,) = find_form(record)
+    assert not found and note.startswith("fields are not shown where they are: ")
+    assert not find_form(None)[0] and "not on record" in find_form(None)[1][0]

@@ -1,0 +1,70 @@
+"""Shows fields of a page within what is around them, for `digitq report`."""
+
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from protocol.form import Form
+from protocol.form_file import Box
+from worker.service.limits import Watch
+from worker.sight.decoding.any_file import read_picture
+from worker.sight.decoding.pillow import prepare_libraries
+from worker.sight.forms.cutting import CUT_MARGIN, Cut, cut_cells
+from worker.sight.forms.perspective import project, to_corners, warp
+from worker.sight.forms.reading import PAGE_SIDE
+from worker.sight.normalisation.colours import to_grey
+from worker.sight.types import Grey
+
+AROUND = 0.6  # a strip shows this much above and below the field, in heights of the field
+MIN_RATIO = 2.2  # a strip is at least this many times as wide as high
+SHOWN = pa.struct([("picture", pa.binary()), ("box", pa.list_(pa.float32()))])
+Strip = dict[str, bytes | Box]  # `picture`, a PNG, and the field's `box` in px of it
+
+
+def show_strip(page: Grey, cut: Cut) -> Strip:
+    """The field with the page around it, upright."""
+    height, width = cut.picture.shape
+    margin = height * CUT_MARGIN / (1 + 2 * CUT_MARGIN)
+    above = AROUND * (height - 2 * margin)
+    high = round(height + 2 * above)
+    wide = round(max(width + 2 * above, MIN_RATIO * high))
+    beside = (wide - width) / 2
+    # A homography of four corners is not exact far away from them: an affine map is
+    corners = to_corners((0, 0, width, height))
+    known = np.column_stack([corners + (beside, above), np.ones(4)])
+    affine, *_ = np.linalg.lstsq(known, project(cut.to_page, corners))
+    strip = warp(page, np.vstack([affine.T, (0, 0, 1)]), (wide, high))
+    box = beside + margin, above + margin, wide - beside - margin, high - above - margin
+    return {"picture": cv2.imencode(".png", strip)[1].tobytes(), "box": box}
+
+
+def show_cells(form: Form, content: bytes, ids: Sequence[str], watch: Watch) -> list[Strip | None]:
+    """The strips of these cells of a page; `None` where a cell is not found."""
+    watch.forget()
+    try:
+        with watch.running(), watch.on(0):
+            page = to_grey(read_picture(content, PAGE_SIDE))
+            found = dict(zip((cell.id for cell in form.cells), cut_cells(form, page), strict=True))
+            cuts = [found.get(id) for id in ids]
+            return [show_strip(page, cut) if isinstance(cut, Cut) else None for cut in cuts]
+    except Exception:  # the rows have the error
+        return [None] * len(ids)
+
+
+def show_pages(questions: BinaryIO, strips: BinaryIO) -> None:
+    """Answer each page of an Arrow stream, with the ids of `cells`, with a batch of `strip`.
+
+    The stream's metadata has the form. `digitq report` runs this as a process.
+    """
+    prepare_libraries()
+    watch, schema = Watch(), pa.schema([("strip", SHOWN)])
+    with pa.ipc.open_stream(questions) as reader, pa.ipc.new_stream(strips, schema) as writer:
+        form = Form.decode(reader.schema.metadata[b"form"])
+        for batch in reader:
+            (page,) = batch.to_pylist()
+            shown = show_cells(form, page["image"], page["cells"], watch)
+            writer.write_batch(pa.record_batch([pa.array(shown, SHOWN)], schema=schema))
+            strips.flush()
