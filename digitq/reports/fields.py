@@ -1,16 +1,15 @@
 """The fields of pages in the page of a result file: where they are, and which rules fail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 
-from digitq.reports.page_image import PageImage
 from producer.found_images import changed_since
 from producer.record import Record
 from protocol.errors import UsageError
-from protocol.form import Check, Form, read_form
+from protocol.form import Form, read_form
 from protocol.rules import Rule, bind_rule, parse_rule, read_values
 from protocol.text import in_one_line
 
@@ -28,48 +27,30 @@ def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
     return form, []
 
 
-def sort_by_page(images: Sequence[PageImage]) -> list[PageImage]:
-    """The images of a page together, in the order of the file; the page of the first one first."""
-    pages = {image.page: place for place, image in reversed([*enumerate(images)])}
-    return sorted(images, key=lambda image: (pages[image.page], image.number))
+def find_broken_rules(form: Form, numbers: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:
+    """The rules that the numbers of these cells of a page break, each with the cells that it binds.
 
-
-def tell_failed_rules(images: Sequence[PageImage], form: Form) -> None:
-    """Put the rules that fail beside the fields that they bind.
-
-    A worker has marked all values of a rule that fails.
+    A worker has marked these cells: it marks all of a rule that is broken.
     """
-    cells = form.cells
-    bound = [
-        (check, rule, {key: [cells[place].id for place in each] for key, each in one.items()})
-        for check in form.checks
-        for rule in parse_rule(check.rule)
-        for one in bind_rule(rule, [cell.place for cell in cells])
-    ]
-    for _, page in groupby(images, lambda image: image.page):
-        failed = {image.cell: image for image in page if image.reason == "check failed"}
-        for check, rule, places in bound:
-            ids = {*chain(*places.values())}
-            if ids <= failed.keys():
-                values = {id: read_values(failed[id].answer or "") for id in ids}
-                if not any(holds(check, rule, places, values, pick) for pick in (0, -1)):
-                    for id in ids:
-                        failed[id].rules[check.rule] = None
+    values = {cell: read_values(number) or [Fraction(0)] for cell, number in numbers.items()}
+    for check in form.checks:
+        within = Fraction(repr(check.within))
+        for rule in parse_rule(check.rule):
+            for places in bind_rule(rule, [cell.place for cell in form.cells]):
+                ids = {key: [form.cells[one].id for one in each] for key, each in places.items()}
+                cells = {*chain(*ids.values())}
+                if cells <= values.keys() and not any(
+                    # Each number as the first and as the last value that it may have
+                    holds(rule, within, {key: [values[id][pick] for id in ids[key]] for key in ids})
+                    for pick in (0, -1)
+                ):
+                    yield check.rule, cells
 
 
-def holds(
-    check: Check,
-    rule: Rule,
-    places: Mapping[str, Sequence[str]],
-    values: Mapping[str, Sequence[Fraction]],
-    pick: int,
-) -> bool:
-    """Whether a rule is satisfied by one of the values that each place may have."""
-    sums = {
-        key: sum(((values[id] or [Fraction(0)])[pick] for id in ids), Fraction(0))
-        for key, ids in places.items()
-    }
+def holds(rule: Rule, within: Fraction, values: Mapping[str, Sequence[Fraction]]) -> bool:
+    """Whether a rule is satisfied; `values` are by key, those of a sum are added up."""
     try:
-        return bool(rule.compare(rule.subtract(sums), Fraction(repr(check.within))))
+        difference = rule.subtract({key: sum(each, Fraction(0)) for key, each in values.items()})
     except ZeroDivisionError:
         return False
+    return bool(rule.compare(difference, within))

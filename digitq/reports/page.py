@@ -6,28 +6,28 @@ from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from textwrap import shorten
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from digitq.reports.corrections import checksum
-from digitq.reports.fields import find_form, sort_by_page, tell_failed_rules
-from digitq.reports.page_image import PageImage
+from digitq.reports.fields import find_broken_rules, find_form
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, Group, Survey
-from digitq.reports.thumbnails import Eye, make_thumbnail
+from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
-from protocol.chunk import CLASSES
+from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
 from protocol.form import Form
 from protocol.text import in_one_line, plural
@@ -49,6 +49,41 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "unsure": "the confidence is lower than that of most right answers",
     "unsure at first": "other views of the image made the network sure, the first did not",
 }
+
+
+@dataclass
+class PageImage:
+    """One image of the page."""
+
+    row: dict[str, Any]
+    number: int  # of the row in the file, from 0
+    groups: list[str] = field(default_factory=list)  # why it is shown
+    picture: Thumbnail | None = None
+    seen: str | None = None  # the URI of the 28×28 px that the network saw
+    problem: str | None = None  # why there is no picture, or how it may be wrong
+    rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
+
+    def __post_init__(self) -> None:
+        row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
+        answer = row.get("label") if answer is None else answer
+        self.id, self.page = str(row["id"]), row.get("page")
+        self.cell = self.id.removeprefix(f"{self.page}/")  # of a page
+        self.name = in_one_line(self.cell if self.page else self.id)
+        # The row of a table, such as `marks/4`
+        self.line = self.cell.rpartition("/")[0] if row.get("row") else ""
+        self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
+        self.is_corrected = bool(row.get(CORRECTED.name))
+        is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
+        self.confidence = percent(row["confidence"]) if is_shown else ""
+        self.reason = in_one_line(row["error"] or row["reason"] or "")
+
+    @property
+    def boxes(self) -> list[Sequence[float]]:
+        """What is framed in the picture, in its px: the field, or else the digits."""
+        if self.picture and self.picture.box:
+            return [self.picture.box]
+        sides = itemgetter("left", "top", "right", "bottom")
+        return [sides(digit) for digit in self.row.get("digits") or ()]
 
 
 class Tab(NamedTuple):
@@ -79,10 +114,9 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     images = list_images(survey)
     form, notes = None, list[str]()
     if results.has_form:
-        images = sort_by_page(images)
         form, notes = find_form(results.record)
     if form:
-        tell_failed_rules(images, form)
+        name_broken_rules(images, form)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
@@ -94,7 +128,8 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
 
 
 def list_images(survey: Survey) -> list[PageImage]:
-    """The images that are shown: first those to review, the least sure one first."""
+    """The images that are shown: first those to review, the least sure one first. The fields of a
+    page are together, in the order of the file."""
     images: dict[int, PageImage] = {}
     for group, rows in survey.groups().items():
         for number, row in rows:
@@ -102,7 +137,21 @@ def list_images(survey: Survey) -> list[PageImage]:
             image.groups.append(group)
             if None not in (image.truth, image.answer) and image.truth != image.answer:
                 image.groups.append("wrong")
-    return [*images.values()]
+    pages = dict.fromkeys(image.page for image in images.values())
+    if [*pages] == [None]:
+        return [*images.values()]
+    places = {page: place for place, page in enumerate(pages)}
+    return sorted(images.values(), key=lambda image: (places[image.page], image.number))
+
+
+def name_broken_rules(images: Sequence[PageImage], form: Form) -> None:
+    """Name the rules of the form beside the fields where they fail."""
+    for _, page in groupby(images, attrgetter("page")):
+        failed = {image.cell: image for image in page if image.reason == "check failed"}
+        numbers = {cell: image.answer or "" for cell, image in failed.items()}
+        for rule, cells in find_broken_rules(form, numbers):
+            for cell in cells:
+                failed[cell].rules[rule] = None
 
 
 def add_pictures(
