@@ -50,7 +50,7 @@ def write_sign(sign: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "least"), [("$", "", 18), ("", "-", 18), ("", "/-", 0), ("$", "/-", 0)]
+    ("before", "after", "least"), [("$", "", 18), ("", "-", 18), ("", "/-", 5), ("$", "/-", 0)]
 )
 def test_signs_of_an_amount_are_no_digits(before: str, after: str, least: int) -> None:
     """A printed slash may be taken for a 1, but then the number is marked."""
@@ -62,7 +62,7 @@ def test_signs_of_an_amount_are_no_digits(before: str, after: str, least: int) -
         reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known("integer"))
         right += reading.number == number
         missed += reading.number != number and not reading.reason
-    assert right >= least and missed <= 2
+    assert right >= least and missed <= 3
 
 
 def test_a_date_is_not_taken_for_a_longer_number() -> None:

@@ -128,7 +128,11 @@ def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
     [
         ("digitq --version", "full", 3),
         ("digitq --version", "closed", 128 + signal.SIGPIPE),
-        ('worker inspect {"out":null,"model":"mlp"} 1.png', "closed", 128 + signal.SIGPIPE),
+        (
+            'worker inspect {"out":null,"model":"mlp","known":0} 1.png',
+            "closed",
+            128 + signal.SIGPIPE,
+        ),
         ("worker inspect --help", "full", 3),
         ("worker inspect --help", "closed", 1),  # as click has it
     ],
@@ -148,6 +152,7 @@ def test_a_stdout_that_can_t_be_written(
         [sys.executable, "-m", *command.split()],
         cwd=images,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=subprocess.PIPE,
         text=True,

@@ -28,7 +28,7 @@ from worker.sight.types import Grey, Picture
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
 PAPER_SHARE = 0.15  # of the numbers, if there are pictures of papers
 SMALL_SIGNS = ".,-"
-AROUND = 3  # px
+NEAR_RING = 3  # px
 NOISE = 4  # of 255: a small sign differs from what is around it by more
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
 # The corners of a picture are at most this deep; the middle of the number has depth 1. A picture
@@ -132,7 +132,9 @@ def is_visible(picture: Picture, box: NDArray[np.float32]) -> bool:
     right, bottom = np.ceil(box[2:]).astype(int).tolist()
     around = np.ones(picture.shape[:2], bool)
     around[top:bottom, left:right] = False
-    near = np.s_[max(0, top - AROUND) : bottom + AROUND, max(0, left - AROUND) : right + AROUND]
+    near = np.s_[
+        max(0, top - NEAR_RING) : bottom + NEAR_RING, max(0, left - NEAR_RING) : right + NEAR_RING
+    ]
     ring = picture[near][around[near]].astype(float)
     middle = np.median(ring)
     spread = 1.5 * np.median(np.abs(ring - middle)) + NOISE
