@@ -104,7 +104,9 @@ def read_call(image: Image, reading: Reading) -> Call:
     first = islice(image_source([image]).items, 2)  # a document may have thousands of pages
     batches = [chunk.batch for chunk in cut_chunks(first, cells=reading.cells)]
     if sum(batch.num_rows for batch in batches) != max(1, len(reading.cells)):
-        raise UsageError("`classify` takes one image: `submit` takes many")
+        raise UsageError(
+            "`classify` takes one image, or a document of one page: `submit` takes many"
+        )
     return Call(batches[0])
 
 

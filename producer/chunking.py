@@ -145,9 +145,10 @@ def _skip(
     """The items that `resume` does not count. The files of the others are not read."""
     rows = max(1, len(cells))
     left, seen = resume.images, 0
+    first = plural(resume.images // rows, "page" if cells else "image")
     has_changed = UsageError(
-        f"the source has changed: its first {plural(resume.images, 'image')} are not those in "
-        "the result file; --overwrite starts again"
+        f"the source has changed: its first {first} are not those in the result file; "
+        "--overwrite starts again"
     )
     for item in items:
         if left:

@@ -12,6 +12,7 @@ from protocol.form_file import Align, Box, check_layout, measure_blank, parse_fo
 from protocol.known import Known
 from protocol.rules import bind_rule, parse_rule
 
+MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
 
 
@@ -145,8 +146,15 @@ def read_form(path: Path) -> Form:
             tables.append(Table(name, table.box, table.rows, tuple(table.columns), known))
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
     form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
+    places, bound = [cell.place for cell in form.cells], 0
     for number, check in enumerate(checks, 1):
         with telling(f"{path}: checks.{number}.rule"):
             for rule in parse_rule(check.rule):
-                bind_rule(rule, [cell.place for cell in form.cells])
+                for values in bind_rule(rule, places):
+                    bound += sum(map(len, values.values()))
+            if bound > MAX_BOUND:
+                raise UsageError(
+                    f"the rules up to here connect {bound:,} values in all, counted for each time "
+                    f"that a rule is held: at most {MAX_BOUND:,} can be"
+                )
     return form

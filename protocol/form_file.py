@@ -15,11 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from protocol.errors import UsageError
 from protocol.known import Known, read_allowed, read_text
 from protocol.pdf import PDF, PdfError, measure_page
+from protocol.rules import MAX_NUMBER
 from protocol.settings import settings
 from protocol.text import too_large
 
 MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
-RESERVED_NAMES = ("page", "table", "row", "review")  # columns of the wide table that are no fields
+# Columns of the wide table that are no fields, and those that are written in another way
+RESERVED_NAMES = ("page", "table", "row", "review", "id", "digits", "alternatives", "probabilities")
 Align = Literal["page", "lines"]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 # Left, top, right and bottom in px of the blank
@@ -34,7 +36,7 @@ def check_name(name: str) -> str:
 
 def refuse_column(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError("the wide table has such a column anyway: choose another name")
+        raise ValueError("this name has another use in tables: choose another one")
     return name
 
 
@@ -86,7 +88,7 @@ class TablePart(KnownPart):
 
 class CheckPart(Part):
     rule: str
-    within: NotNegative = 0.0
+    within: Annotated[NotNegative, Field(le=MAX_NUMBER)] = 0.0
 
 
 class FormFile(Part):

@@ -90,7 +90,7 @@ def classify(
         run["modified"] = [os.stat(name).st_mtime_ns for name in files]
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.counts.images:
-            echo_err(f"continuing {out} after {sink.counts.images:,} images")
+            echo_err(f"continuing {out} after {plural(sink.counts.images, reading.row)}")
         with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
             job = client.start(source, reading, resume=sink.counts)
             take_results(client, job, sink, lambda: reading.count_rows(source.count()))

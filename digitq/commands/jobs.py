@@ -183,8 +183,8 @@ def collect(
     report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
         if freed := job.progress().freed_images:
-            images = plural(freed, "image")
-            echo_err(f"the results of {images} were deleted from Redis to make room")
+            rows = plural(freed, "field" if job.origin.form else "image")
+            echo_err(f"the results of {rows} were deleted from Redis to make room")
     if wide:
         show_wide(str(out))
     if page:

@@ -1,6 +1,7 @@
 """Pages with a form, from their pictures to a table with a column for each field."""
 
 import csv
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from digitq.private.processes import Local
 from producer.client import Client
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
 from tests.waiting import DIGITQ
+from worker.sight.forms.reading import SEVERAL_PAGES
 
 FORM = f"""
 blank = "blank.png"
@@ -98,6 +101,14 @@ def test_pages_become_a_table(local: Local, scans: Path, tmp_path: Path, ask: As
     assert status == 0 and text == (tmp_path / "marks-wide.csv").read_text()
     done = ask("classify", scans / "pages", "--form", scans / "form.toml", "-o", out, "--wide")
     assert done[0] == 2 and "marks-wide.csv exists: --overwrite replaces it" in done[2]
+
+
+def test_a_file_with_several_pages_is_not_read_in_part(client: Client, scans: Path) -> None:
+    page = Image.open(scans / "pages" / "b.png")
+    file = io.BytesIO()
+    page.save(file, "TIFF", save_all=True, append_images=[page])
+    fields = client.classify(file.getvalue(), form=scans / "form.toml")
+    assert {one.error for one in fields.values()} == {SEVERAL_PAGES}
 
 
 def test_one_page_gives_its_fields(client: Client, scans: Path) -> None:

@@ -80,6 +80,26 @@ def test_the_fields_are_found(name: str) -> None:
     assert check_cuts(cuts, place) == len(cell_boxes())
 
 
+def test_a_large_blank_has_the_same_fields() -> None:
+    """It is reduced when it is read; the boxes of the form's file are in px of the whole."""
+    factor = 4
+    large = cv2.resize(blank(), None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    form = make_form(blank())
+
+    def enlarge(box: Box | None) -> Box:
+        assert box
+        left, top, right, bottom = (factor * side for side in box)
+        return left, top, right, bottom
+
+    form = replace(
+        form,
+        blank=encode_image(PIL.Image.fromarray(large)),
+        fields=tuple(replace(one, box=enlarge(one.box)) for one in form.fields),
+        tables=tuple(replace(one, box=enlarge(one.box)) for one in form.tables),
+    )
+    assert check_cuts(cut_cells(form, fill(blank())), lambda points: points) == len(cell_boxes())
+
+
 def spoil(page: Grey, how: str) -> Grey:
     rng = np.random.default_rng(0)
     values = page.astype(np.float32)

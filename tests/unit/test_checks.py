@@ -211,3 +211,12 @@ def test_a_table_with_sums_of_rows_and_columns_takes_little_time() -> None:
     assert numbers(decided) == right and not failed(decided)
     assert min(one.confidence for one in decided.values()) > 0.95
     assert solve(fields, *rules) == decided
+
+
+def test_a_rule_that_is_broken_in_each_of_many_rows() -> None:
+    clear: Chances = {"3": 1.0}
+    rows = {f"{name}/{row}": clear for row in range(1, 166) for name in ("a", "b")}
+    decided = solve(rows, "a > sum(b)")
+    assert {one.number for one in decided.values()} == {"3"}
+    assert all(math.isfinite(one.confidence) for one in decided.values())
+    assert len(failed(decided)) == 330

@@ -213,10 +213,13 @@ def search(
         ways = shares[:, None] * weights
         states, picks = np.nonzero(ways > MIN_WAY * ways.max())
         sums = {rule: each[states] for rule, each in sums.items()}
+        factors = np.ones(len(states))  # the largest stays 1, whatever number of rules is broken
         for rule in [rule for rule in sums if place in rule.factors]:
             sums[rule] += np.array([rule.add_up(place, one) for one in options[place]])[picks]
             if rule.last == place:
-                weights[states, picks] *= rule.weigh(sums.pop(rule))
+                factors *= rule.weigh(sums.pop(rule))
+                factors /= factors.max()
+        weights[states, picks] *= factors
         _, firsts, merged = np.unique(
             mix(sums.values(), len(states)), return_index=True, return_inverse=True
         )

@@ -17,6 +17,7 @@ from worker.sight.forms.perspective import Points, to_corners
 from worker.sight.forms.perspective import warp as show
 from worker.sight.forms.ruling import Grid, find_grid
 from worker.sight.normalisation.colours import to_grey
+from worker.sight.numbers.recognition import scale_to_file
 from worker.sight.numbers.search import find_line
 from worker.sight.types import Grey, ImageError
 
@@ -71,17 +72,25 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
 @lru_cache(maxsize=4)
 def read_blank(form: Form) -> Blank:
     """What is printed on a form's blank, found once in a process. Raises `ImageError`."""
-    original = to_grey(read_picture(form.blank or b"", MIN_BLANK_SIDE))
-    boxes = [one.box for one in form.fields if one.box]
+    content = form.blank or b""
+    decoded = to_grey(read_picture(content, MIN_BLANK_SIDE))
+    across, down, _ = scale_to_file(content, decoded.shape).diagonal().tolist()
+
+    def shrink(box: Box) -> Box:
+        """The box in px of the decoded blank, which may have been reduced."""
+        left, top, right, bottom = box
+        return left / across, top / down, right / across, bottom / down
+
+    boxes = [shrink(one.box) for one in form.fields if one.box]
     for table in form.tables:
-        boxes += list_cells(original, table) if table.box else []
-    return Blank(make_template(original), tuple(boxes))
+        if table.box:
+            boxes += list_cells(decoded, shrink(table.box), table)
+    return Blank(make_template(decoded), tuple(boxes))
 
 
-def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
+def list_cells(blank: Grey, box: Box, table: Table) -> Iterator[Box]:
     """The cells of a table in px of the blank: by its lines, or equal ones if it lacks some."""
-    assert table.box
-    left, top, right, bottom = table.box
+    left, top, right, bottom = box
     columns = np.linspace(left, right, len(table.columns) + 1)
     rows = np.linspace(top, bottom, table.rows + 1)
     x, y = max(0, round(left) - BOX_RIM), max(0, round(top) - BOX_RIM)

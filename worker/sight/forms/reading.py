@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from protocol.form import Cell, Form
-from worker.sight.decoding.any_file import read_picture
+from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.forms.checks import decide
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.normalisation.colours import to_grey
@@ -16,12 +16,15 @@ from worker.sight.numbers.recognition import (
 )
 from worker.sight.types import ImageError
 
+SEVERAL_PAGES = "the file has several pages: give it as a SOURCE, which reads each"
 PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 
 
 def trace_page(content: bytes, form: Form) -> Iterator[list[Cut | ImageError] | None]:
     """The pictures of a page's places, or why there is none, after the last step; `None` after each
     one before. Their matrices lead to px of the picture in the file. Raises `ImageError`."""
+    if has_more_pages(content):  # a SOURCE gives each page of a document alone
+        raise ImageError(SEVERAL_PAGES)
     grey = to_grey(read_picture(content, PAGE_SIDE))
     yield None
     to_file = scale_to_file(content, grey.shape)
@@ -46,9 +49,16 @@ def decide_page(
     cuts: Sequence[Cut | ImageError],
     outcomes: Sequence[tuple[Readings | None, str | None]],
 ) -> list[tuple[NumberReading | None, str | None]]:
-    """The number at each place that the form's rules make the most probable, or the error there."""
+    """The number at each place that the form's rules make the most probable, or the error there.
+
+    If the rules can't be computed with these numbers, all of the page are marked.
+    """
     numbers = [readings.calibrated if readings else [] for readings, _ in outcomes]
-    decisions = decide(form.cells, numbers, form.checks)
+    try:
+        decisions = decide(form.cells, numbers, form.checks)
+    except ArithmeticError:
+        unchecked = decide(form.cells, numbers, ())
+        decisions = [one._replace(failed=True) for one in unchecked]
     decided: list[tuple[NumberReading | None, str | None]] = []
     for cut, (readings, error), decision in zip(cuts, outcomes, decisions, strict=True):
         if readings is None or isinstance(cut, ImageError):
