@@ -18,7 +18,7 @@ from producer.sinks.sink import output_errors
 from protocol.chunk import CELL_FIELDS
 from protocol.errors import UsageError
 
-RESULT_COLUMNS = ["id", *(field.name for field in CELL_FIELDS), "number", "review"]  # of results
+RESULT_COLUMNS = ["id", *(field.name for field in CELL_FIELDS), "number", "review", "reason"]
 BATCH_PAGES = 256  # this many pages are written at a time
 Place = dict[str, Any]  # a result row
 
@@ -102,8 +102,10 @@ def spread_page(page: Iterable[Place]) -> Iterator[dict[str, Any]]:
 
 
 def join(places: list[Place]) -> dict[str, Any]:
-    """One wide row, with the names of the fields that a person should look at."""
-    review = ", ".join(place["field"] for place in places if place["review"])
+    """One wide row, with the names of the fields that a person should look at; one in which nothing
+    is written shows itself."""
+    doubtful = (place for place in places if place["review"] and place["reason"] != "empty")
+    review = ", ".join(place["field"] for place in doubtful)
     numbers = {place["field"]: place["number"] for place in places}
     return {"page": places[0]["page"], **numbers, "review": review or None}
 
