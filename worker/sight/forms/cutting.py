@@ -38,10 +38,17 @@ class Cut:
     picture: Grey  # upright, with a small margin, at most MAX_HEIGHT px high
     to_page: NDArray[np.float64]  # (3, 3): from px of the picture to px of the page
 
+    @property
+    def box(self) -> Box:
+        """Where the field is within its margin, px of the picture."""
+        height, width = self.picture.shape
+        margin = height * CUT_MARGIN / (1 + 2 * CUT_MARGIN)
+        return margin, margin, width - margin, height - margin
+
 
 @dataclass(frozen=True)
 class Blank:
-    """What is known of a form's blank."""
+    """What is known of a form's blank, in px of its decoded picture."""
 
     template: Template
     boxes: tuple[Box, ...]  # the place of each cell, px; those of a table without a box are missing
@@ -73,24 +80,26 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
 def read_blank(form: Form) -> Blank:
     """What is printed on a form's blank, found once in a process. Raises `ImageError`."""
     content = form.blank or b""
-    decoded = to_grey(read_picture(content, MIN_BLANK_SIDE))
-    across, down, _ = scale_to_file(content, decoded.shape).diagonal().tolist()
-
-    def shrink(box: Box) -> Box:
-        """The box in px of the decoded blank, which may have been reduced."""
-        left, top, right, bottom = box
-        return left / across, top / down, right / across, bottom / down
-
-    boxes = [shrink(one.box) for one in form.fields if one.box]
+    original = to_grey(read_picture(content, MIN_BLANK_SIDE))
+    scale = scale_to_file(content, original.shape)
+    boxes = [scale_box(one.box, scale) for one in form.fields if one.box]
     for table in form.tables:
         if table.box:
-            boxes += list_cells(decoded, shrink(table.box), table)
-    return Blank(make_template(decoded), tuple(boxes))
+            boxes += list_cells(original, replace(table, box=scale_box(table.box, scale)))
+    return Blank(make_template(original), tuple(boxes))
 
 
-def list_cells(blank: Grey, box: Box, table: Table) -> Iterator[Box]:
-    """The cells of a table in px of the blank: by its lines, or equal ones if it lacks some."""
+def scale_box(box: Box, to_file: NDArray[np.float64]) -> Box:
+    """A box of the blank's file in px of its decoded picture, which may be smaller."""
+    across, down = np.diag(to_file)[:2].tolist()
     left, top, right, bottom = box
+    return left / across, top / down, right / across, bottom / down
+
+
+def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
+    """The cells of a table in px of the blank: by its lines, or equal ones if it lacks some."""
+    assert table.box
+    left, top, right, bottom = table.box
     columns = np.linspace(left, right, len(table.columns) + 1)
     rows = np.linspace(top, bottom, table.rows + 1)
     x, y = max(0, round(left) - BOX_RIM), max(0, round(top) - BOX_RIM)

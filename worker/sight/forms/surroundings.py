@@ -12,7 +12,7 @@ from protocol.form_file import Box
 from worker.service.limits import Watch
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.forms.cutting import CUT_MARGIN, Cut, cut_cells
+from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import project, to_corners, warp
 from worker.sight.forms.reading import PAGE_SIDE
 from worker.sight.normalisation.colours import to_grey
@@ -27,8 +27,8 @@ Strip = dict[str, bytes | Box]  # `picture`, a PNG, and the field's `box` in px 
 def show_strip(page: Grey, cut: Cut) -> Strip:
     """The field with the page around it, upright."""
     height, width = cut.picture.shape
-    margin = height * CUT_MARGIN / (1 + 2 * CUT_MARGIN)
-    above = AROUND * (height - 2 * margin)
+    left, top, right, bottom = cut.box
+    above = AROUND * (bottom - top)
     high = round(height + 2 * above)
     wide = round(max(width + 2 * above, MIN_RATIO * high))
     beside = (wide - width) / 2
@@ -37,7 +37,7 @@ def show_strip(page: Grey, cut: Cut) -> Strip:
     known = np.column_stack([corners + (beside, above), np.ones(4)])
     affine, *_ = np.linalg.lstsq(known, project(cut.to_page, corners))
     strip = warp(page, np.vstack([affine.T, (0, 0, 1)]), (wide, high))
-    box = beside + margin, above + margin, wide - beside - margin, high - above - margin
+    box = left + beside, top + above, right + beside, bottom + above
     return {"picture": cv2.imencode(".png", strip)[1].tobytes(), "box": box}
 
 
