@@ -14,6 +14,7 @@ from click.shell_completion import shell_complete
 from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo
 from digitq.commands.evaluate import evaluate
+from digitq.commands.forms import form
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.reports import correct, report, wide
 from digitq.commands.run import doctor, flower, inspect, metrics, up, worker
@@ -24,6 +25,7 @@ from protocol.host.process import make_stderr_unfailing
 
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),
+    "Make the form of pages": (form,),
     "Look at results and correct them": (report, correct, wide),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
     "Run and watch": (up, worker, flower, metrics, doctor),

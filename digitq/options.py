@@ -131,6 +131,14 @@ def number(
     return click.option(name, type=limits or click.IntRange(1), **shown)
 
 
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raises `UsageError` if a file can't be written there."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"can't write {path}: no such folder")
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"{path} exists: --overwrite replaces it")
+
+
 limit = number("--limit", "take only the first N images")
 
 

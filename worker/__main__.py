@@ -1,4 +1,4 @@
-"""`python -m worker inspect|train|see|show`, which `digitq inspect`, `train` and `report` run."""
+"""`python -m worker COMMAND`, which `digitq inspect`, `train`, `form` and `report` run."""
 
 import os
 import sys

@@ -17,7 +17,13 @@ from protocol.text import in_one_line
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Commands that `digitq inspect`, `digitq train` and `digitq report` run."""
+    """Commands that `digitq inspect`, `train`, `form` and `report` run."""
+
+
+def tell(error: DigitqError) -> int:
+    """Print an error on stderr; gives the exit status."""
+    print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
+    return 3 if isinstance(error, OutputError) else 2
 
 
 @commands.command()
@@ -42,8 +48,7 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
             status = max(status, inspect_one(image, out, model, known))
             sys.stdout.flush()
         except DigitqError as error:
-            print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
-            status = max(status, 3 if isinstance(error, OutputError) else 2)
+            status = max(status, tell(error))
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
@@ -76,14 +81,30 @@ def train(task: dict[str, Any]) -> None:
         if not write_if_better(trained, out, seed=seed, command=command):
             sys.exit(1)
     except DigitqError as error:
-        print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, OutputError) else 2)
+        sys.exit(tell(error))
     use = {NUMBER: "--read number"}.get(name, f"--model {name}")
     print(
         f"to use {out / name}.safetensors: digitq classify … {use} --weights "
         f"{shlex.quote(str(out))}",
         file=sys.stderr,
     )
+
+
+@commands.command()
+@click.argument("task", type=json.loads)
+def form(task: dict[str, str | None]) -> None:
+    """Propose a form, or draw one: the task, in JSON, has paths as these functions take them."""
+    from worker.sight.forms.overlay import show_form
+    from worker.sight.forms.proposal import write_proposal
+
+    paths = {name: Path(path) for name, path in task.items() if path is not None}
+    try:
+        if "blank" in paths:
+            write_proposal(**paths)
+        else:
+            sys.exit(show_form(**paths))
+    except DigitqError as error:
+        sys.exit(tell(error))
 
 
 @commands.command(hidden=True)

@@ -1,6 +1,5 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -115,10 +114,7 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
         raise UsageError("--report shows a result file: name one with -o OUT")
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"the page {page} must end in .html")
-    if not page.absolute().parent.is_dir():
-        raise UsageError(f"can't write {page}: no such folder")
-    if os.path.lexists(page) and not overwrite:
-        raise UsageError(f"{page} exists: --overwrite replaces it")
+    options.check_new(page, overwrite)
 
 
 def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:

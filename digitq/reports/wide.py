@@ -1,6 +1,5 @@
 """Results of pages as a wide table: a row for each page or row of a table, a column a field."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from digitq.options import check_new
 from producer.results import ResultFile
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.sink import output_errors
@@ -32,10 +32,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     """Raises `UsageError` if the table can't be written there."""
     if out.suffix.lower() not in ENCODERS:
         raise UsageError(f"{out} must end in {' or '.join(ENCODERS)}, or be -")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"can't write {out}: no such folder")
-    if os.path.lexists(out) and not overwrite:
-        raise UsageError(f"{out} exists: --overwrite replaces it")
+    check_new(out, overwrite)
 
 
 def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:

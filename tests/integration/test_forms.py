@@ -13,6 +13,7 @@ from PIL import Image
 
 from digitq.private.processes import Local
 from producer.client import Client
+from protocol.form import read_form
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
 from tests.waiting import DIGITQ
@@ -131,6 +132,51 @@ def test_a_page_is_inspected(scans: Path, tmp_path: Path) -> None:
     assert (done.returncode, first) == (0, "b.png: 10 fields, 9 to review"), done.stderr
     assert re.match("total: 88, .* sure, to review: check failed", lines[3])
     assert (cv2.imread(str(out)) == (0, 0, 255)).all(2).any()  # red boxes
+
+
+def run_form(*arguments: str | Path, folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [*DIGITQ, "form", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def test_a_form_is_proposed(scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.toml"
+    done = run_form("new", scans / "blank.png", "-o", out, folder=tmp_path)
+    assert done.returncode == 0 and "4 fields and 1 table are in" in done.stderr, done.stderr
+    form = read_form(out)
+    for field, box in zip(form.fields, BOXES.values(), strict=True):
+        assert field.box == pytest.approx(box, abs=2)
+        boxes = round((box[2] - box[0]) / (box[3] - box[1]))
+        assert field.known.pattern == rf"\d{{1,{boxes}}}"
+    (table,) = form.tables
+    assert table.box == pytest.approx([TABLE[0], ROWS[1], *TABLE[2:]], abs=2)
+    assert (table.rows, table.columns) == (6, ("c1", "c2", "c3", "c4"))
+    again = run_form("new", scans / "blank.png", "-o", out, folder=tmp_path)
+    assert again.returncode == 2 and "new.toml exists: --overwrite replaces it" in again.stderr
+    cv2.imwrite(str(tmp_path / "white.png"), np.full((900, 700), 255, np.uint8))
+    white = run_form("new", "white.png", "-o", out, "--overwrite", folder=tmp_path)
+    assert white.returncode == 2 and "white.png make no form" in white.stderr
+    assert read_form(out).fields and not [*tmp_path.glob("*.partial")]
+
+
+def test_a_form_is_drawn(scans: Path, tmp_path: Path) -> None:
+    done = run_form("show", scans / "form.toml", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "form.toml: all fields are on the page\n")
+    assert done.stderr == "the picture is form.inspect.png\n"
+    red = (cv2.imread(str(tmp_path / "form.inspect.png")) == (0, 0, 208)).all(2)
+    for left, top, right, bottom in BOXES.values():
+        edge = red[int(top) - 2 : int(top) + 3, int(left) : int(right)]
+        assert (
+            edge.any(0).mean() > 0.9
+            and not red[int(top) + 9 : int(bottom) - 8, int(left) + 9].any()
+        )
+    page = cv2.imread(str(scans / "pages" / "b.png"))
+    cv2.imwrite(str(tmp_path / "cut.png"), page[: int(BOXES["total"][1])])
+    cut = run_form("show", scans / "form.toml", "cut.png", "-o", "out.png", folder=tmp_path)
+    assert cut.returncode == 1 and cut.stdout.startswith("cut.png: not on the page: total, marks/1")
+    assert cut.stderr == "the picture is out.png\n" and (tmp_path / "out.png").is_file()
+    other = run_form("show", scans / "form.toml", scans / "pages" / "c.png", folder=tmp_path)
+    assert other.returncode == 1 and other.stdout.startswith("c.png: page not aligned: ")
 
 
 @pytest.mark.parametrize(

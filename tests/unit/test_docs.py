@@ -73,7 +73,9 @@ def heading_anchors(page: str) -> set[str]:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts}
+    """Its options, and those of its subcommands."""
+    parts = [command, *getattr(command, "commands", {}).values()]
+    return {option for part in parts for parameter in part.params for option in parameter.opts}
 
 
 # Commands

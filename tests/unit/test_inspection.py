@@ -254,7 +254,7 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
             "can't write /nowhere/steps.png: no such folder",
         ),
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
-        ("one.png", ["--out", "one.png"], "one.png exists, and `inspect` has not made it"),
+        ("one.png", ["--out", "one.png"], "one.png exists, and digitq has not drawn it"),
         ("one.png", ["--out", "steps.jpg"], "--out steps.jpg must end in .png"),
         ("rows.csv", [], "`digitq report rows.csv` shows results with their images"),
         (

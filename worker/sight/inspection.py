@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import textwrap
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from itertools import chain, count
 from pathlib import Path
 
@@ -234,7 +235,7 @@ def check_out(out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise UsageError(f"can't write {out}: no such folder")
     if out.exists() and drawn_from(out) is None:
-        raise UsageError(f"{out} exists, and `inspect` has not made it: choose another --out")
+        raise UsageError(f"{out} exists, and digitq has not drawn it: choose another --out")
 
 
 def choose_out(path: Path, source: str) -> Path:
@@ -285,18 +286,27 @@ def inspect(path: Path, out: Path | None, name: str, known: Known | Form) -> int
 
     Raises `UsageError`, `OutputError`.
     """
+    look: Callable[[bytes, str], Inspected] = partial(inspect_digit, name=name)
+    if isinstance(known, Form):
+        look = partial(inspect_page, form=known)
+    elif name == NUMBER:
+        look = partial(inspect_number, known=known)
+    return draw_file(path, out, read(path), look)
+
+
+def draw_file(
+    path: Path, out: Path | None, content: bytes, look: Callable[[bytes, str], Inspected]
+) -> int:
+    """Save the picture and print the lines that `look` gives for a file; gives the exit status.
+
+    Raises `UsageError`, `OutputError`.
+    """
     prepare_libraries()  # `check_out` and `choose_out` open pictures, too
     if out:
         check_out(out)
-    content, title = read(path), in_one_line(path.name)
     source = ascii(os.path.realpath(path))[1:-1]
     out = out or choose_out(path, source)
-    if isinstance(known, Form):
-        lines, picture, status = inspect_page(content, title, known)
-    elif name == NUMBER:
-        lines, picture, status = inspect_number(content, title, known)
-    else:
-        lines, picture, status = inspect_digit(content, title, name)
+    lines, picture, status = look(content, in_one_line(path.name))
     if picture:
         save_picture(picture, out, source)
     print(*lines, sep="\n")

@@ -81,10 +81,7 @@ def find_grid(page: Grey, rows: int, columns: int) -> Grid:
 
     Raises `ImageError`.
     """
-    scale = WORK_SIDE / max(page.shape)
-    width, height = (max(1, round(side * scale)) for side in page.shape[::-1])
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = np.asarray(cv2.resize(page, (width, height), interpolation=how))
+    small = resize_to_work(page)
     to_small, size = square(small)
     ink = find_ink(warp(small, to_small, size))
     masks = find_line_ink(ink, 0), find_line_ink(ink, 1)
@@ -103,8 +100,16 @@ def find_grid(page: Grey, rows: int, columns: int) -> Grid:
     upright = np.ascontiguousarray(upright.T)
     down = choose_lines(level, find_ends(upright), rows + 1, is_last=True)
     across = choose_lines(upright, find_ends(level), columns + 1, is_last=False)
-    enlarge = np.diag([page.shape[1] / width, page.shape[0] / height, 1.0])
+    enlarge = np.diag([*np.array(page.shape[::-1]) / small.shape[::-1], 1.0])
     return Grid(across + origin[0], down + origin[1], enlarge @ to_small, shift, size)
+
+
+def resize_to_work(page: Grey) -> Grey:
+    """The page as large as the constants above mean it."""
+    scale = WORK_SIDE / max(page.shape)
+    size = [max(1, round(side * scale)) for side in page.shape[::-1]]
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(page, size, interpolation=how))
 
 
 def find_ends(lines: Grey) -> tuple[int, int]:

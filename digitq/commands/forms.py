@@ -1,0 +1,53 @@
+"""`form new` and `form show`: make the file of a form, and see whether it fits."""
+
+import json
+from pathlib import Path
+
+import click
+
+from digitq import options
+from digitq.commands.run import exec_module
+from digitq.terminal import require
+from protocol.errors import UsageError
+from protocol.settings import INSPECT_SUFFIX
+
+
+@click.group()
+def form() -> None:
+    """Make the file of a form, and see whether it fits."""
+
+
+@form.command()
+@click.argument("blank", type=click.Path())
+@click.option("-o", "--out", type=click.Path(), required=True, help="form's file to write, a .toml")
+@click.option("--overwrite", is_flag=True, help="replace OUT")
+def new(blank: str, out: str, overwrite: bool) -> None:
+    """Propose the fields and tables of an empty form.
+
+    BLANK is a PNG, a JPEG or the first page of a PDF. An empty ruled box becomes a field, a row of
+    boxes too, and equal rows become a table.
+    """
+    if not out.endswith(".toml"):
+        raise UsageError(f"{out} must end in .toml")
+    options.check_new(Path(out), overwrite)
+    require("worker")
+    exec_module(None, "worker", "form", json.dumps({"blank": blank, "out": out}))
+
+
+@form.command()
+@click.argument("form", metavar="FORM.toml", type=click.Path())
+@click.argument("page", required=False, type=click.Path())
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False),
+    help=f"picture to write, a .png [the name of PAGE or FORM with {INSPECT_SUFFIX}, here]",
+)
+def show(**task: str | None) -> None:
+    """Draw the fields of a form on its blank, or where they are on PAGE.
+
+    Exit status: 0, 1 if a field is not on the page, 2 for bad usage, 3 if the picture can't be
+    written.
+    """
+    require("worker")
+    exec_module(None, "worker", "form", json.dumps(task))
