@@ -129,7 +129,7 @@ def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
         ("digitq --version", "full", 3),
         ("digitq --version", "closed", 128 + signal.SIGPIPE),
         (
-            'worker inspect {"out":null,"model":"mlp","known":0} 1.png',
+            'worker inspect {"out":null,"model":"mlp","known":0} 1.png',  # nothing is known
             "closed",
             128 + signal.SIGPIPE,
         ),
