@@ -94,14 +94,15 @@ def train(task: dict[str, Any]) -> None:
 @click.argument("task", type=json.loads)
 def form(task: dict[str, str | None]) -> None:
     """Propose a form, or draw one: the task, in JSON, has paths as these functions take them."""
-    from worker.sight.forms.overlay import show_form
-    from worker.sight.forms.proposal import write_proposal
-
     paths = {name: Path(path) for name, path in task.items() if path is not None}
     try:
         if "blank" in paths:
+            from worker.sight.forms.proposal import write_proposal
+
             write_proposal(**paths)
         else:
+            from worker.sight.forms.overlay import show_form
+
             sys.exit(show_form(**paths))
     except DigitqError as error:
         sys.exit(tell(error))

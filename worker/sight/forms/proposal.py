@@ -107,11 +107,10 @@ def find_boxes(small: Grey) -> list[RuledBox]:
             inside = np.s_[
                 top + HALF_LINE : bottom - HALF_LINE, left + HALF_LINE : right - HALF_LINE
             ]
-            is_empty = ink[inside].mean() <= MAX_PRINT and (
-                np.median(small[inside]) >= MIN_EMPTY_LIGHT * paper
-            )
+            is_light = np.median(small[inside]) >= MIN_EMPTY_LIGHT * paper
+            is_empty = bool(is_light and ink[inside].mean() <= MAX_PRINT)
             fits = height <= MAX_BOX_HEIGHT and width <= MAX_BOX_RATIO * height
-            boxes.append(RuledBox(left, top, right, bottom, bool(fits and is_empty)))
+            boxes.append(RuledBox(left, top, right, bottom, fits and is_empty))
     return boxes
 
 
@@ -169,10 +168,8 @@ def is_below(row: list[RuledBox], other: list[RuledBox]) -> bool:
 
 def surround(boxes: list[RuledBox]) -> list[int]:
     """The box of all these, to the middle of its lines."""
-    left, top, right, bottom, _ = zip(*boxes, strict=True)
+    sides = np.array(boxes)[:, :4]
     return [
-        min(left) - HALF_LINE,
-        min(top) - HALF_LINE,
-        max(right) + HALF_LINE,
-        max(bottom) + HALF_LINE,
+        *(sides[:, :2].min(0) - HALF_LINE).tolist(),
+        *(sides[:, 2:].max(0) + HALF_LINE).tolist(),
     ]
