@@ -105,7 +105,7 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
     target = name_wide(Path(results)) if out is None else Path(out)
     rows = write_wide(open_results(Path(results)), target, overwrite)
     if out != "-":
-        echo_err(f"{plural(rows, 'row')} of the pages are in {target}")
+        echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
 
 
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:

@@ -83,7 +83,7 @@ def test_pages_become_a_table(local: Local, scans: Path, tmp_path: Path, ask: As
         *("--truth", scans / "truth.csv", "--broker", local.url),
     )
     assert status == 1 and "30 fields, 10 with an error" in err, err
-    assert "accuracy 100.00% of 4" in err and "18 rows of the pages are in" in err
+    assert "accuracy 100.00% of 4" in err and "-wide.csv: 18 rows" in err
     rows = {row["id"]: row for row in csv.DictReader(out.read_text().splitlines())}
     assert len(rows) == 30
     assert {rows[f"a.png/{name}"]["number"] for name in WRITTEN} == {*WRITTEN.values()}

@@ -471,6 +471,12 @@ def test_marks_that_fill_boxes_are_passed_over() -> None:
         assert read_number(content, Known()).confidence < filled.confidence
     except ImageError as error:
         assert str(error) == "no number can be seen"
+    small = np.full((48, 128), 235, np.uint8)  # the crosses are a third of it
+    for left in (4, 44, 84):
+        cv2.rectangle(small, (left, 4), (left + 40, 44), 90, 1)
+        cv2.line(small, (left + 2, 6), (left + 38, 42), 50, 3, cv2.LINE_AA)
+        cv2.line(small, (left + 2, 42), (left + 38, 6), 50, 3, cv2.LINE_AA)
+    assert read_number(encode(cv2.GaussianBlur(small, (0, 0), 0.8)), Known(fill="X")).number == ""
     for value, fill, number in (("--45", "-", "45"), ("12/-", "/-", "12"), ("1-2/", "/", "1-2")):
         assert choose_readings(see_signs(value), Known(fill=fill))[0][0].number == number
     known = Known("decimal", fill="-")

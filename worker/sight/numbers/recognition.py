@@ -56,7 +56,8 @@ INK_SIDE = 300  # px: ink is measured in a picture whose longer side is at most 
 INK_CONTRAST = 24  # ink differs from the paper around it by more than this, in grey values
 PAPER_SIDE = 21  # px: the paper around a px is the median of a square with this side
 LINE_LENGTH = 25  # px: ink in a run of this length is a line of a form
-MAX_EMPTY_INK = 0.25  # with a greater share of other ink, the picture is a page or a texture
+# With a greater share of other ink, the picture is a page or a texture; marks may fill small boxes
+MAX_EMPTY_INK, MAX_FILLED_INK = 0.25, 0.5
 USUAL_WIDTH = 0.6  # a digit without a candidate gets a box of this many times its height
 
 
@@ -221,7 +222,8 @@ def measure_emptiness(found: FoundLine, chance: float, fill: str) -> float:
         cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones(shape, np.uint8))
         for shape in ((1, LINE_LENGTH), (LINE_LENGTH, 1))
     )
-    if other >= CLEAR or is_digit or (ink > along | down).mean() > MAX_EMPTY_INK:
+    most = MAX_FILLED_INK if "X" in fill else MAX_EMPTY_INK
+    if other >= CLEAR or is_digit or (ink > along | down).mean() > most:
         raise ImageError(NOTHING_SEEN)
     return chance * (1 - other)
 
