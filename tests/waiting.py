@@ -26,7 +26,7 @@ def freeze(*processes: int) -> None:
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     for pid in processes:
-        wait_for(lambda pid=pid: {_state(f"{pid}/task/{one}") for one in _threads(pid)} <= {"T"})
+        wait_for(lambda pid=pid: all(map(_stands_still, Path(f"/proc/{pid}/task").iterdir())))
 
 
 @contextmanager
@@ -56,19 +56,19 @@ def children_of(parent: int) -> list[int]:
     ]
 
 
-def _state(process: str) -> str:
-    return _read(process, "stat").rpartition(")")[2].split()[0]
-
-
-def _threads(pid: int) -> list[str]:
-    return os.listdir(f"/proc/{pid}/task")
+def _stands_still(thread: Path) -> bool:
+    """Also if it has just ended."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return True
 
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
-def _read(pid: int | str, name: str) -> str:
+def _read(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except OSError:  # it has just ended

@@ -36,8 +36,8 @@ def main() -> None:
         "--blend",
         type=float,
         metavar="SHARE",
-        help=f"with --fine-tune, `{NUMBER}`'s network of columns is the weights in use, and this "
-        "share of the new ones [1]",
+        help=f"with --fine-tune, the columns of `{NUMBER}` become a mean of the weights in use and "
+        "the new ones, which have this share [1]",
     )
     parser.add_argument(
         "--hands",

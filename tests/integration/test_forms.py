@@ -2,7 +2,9 @@
 
 import csv
 import io
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from producer.client import Client
 from protocol.form import read_form
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
-from tests.waiting import DIGITQ
+from tests.waiting import DIGITQ, children_of, freeze, wait_for
 from worker.sight.forms.reading import SEVERAL_PAGES
 
 FORM = f"""
@@ -102,6 +104,29 @@ def test_pages_become_a_table(local: Local, scans: Path, tmp_path: Path, ask: As
     assert status == 0 and text == (tmp_path / "marks-wide.csv").read_text()
     done = ask("classify", scans / "pages", "--form", scans / "form.toml", "-o", out, "--wide")
     assert done[0] == 2 and "marks-wide.csv exists: --overwrite replaces it" in done[2]
+
+
+def test_a_process_that_is_killed_costs_no_page(local: Local, client: Client, scans: Path) -> None:
+    """All processes of the worker end while at least one is at a chunk of pages."""
+    page, form = scans / "pages" / "b.png", scans / "form.toml"
+    expected = [one.number for one in client.classify(page, form=form).values()]
+    worker = local._processes["worker1"].pid
+    job = client.submit([page] * 12, form=form, detached=True)
+
+    def stand_still_at_a_chunk() -> bool:
+        freeze(*children_of(worker))
+        if client.ledger.running_chunks([job.id]):
+            return True
+        for child in children_of(worker):
+            os.kill(child, signal.SIGCONT)
+        return False
+
+    wait_for(stand_still_at_a_chunk)
+    for child in children_of(worker):
+        os.kill(child, signal.SIGKILL)
+    table = job.table()
+    assert table.column("number").to_pylist() == expected * 12
+    assert job.progress().most_attempts > 1
 
 
 def test_a_file_with_several_pages_is_not_read_in_part(client: Client, scans: Path) -> None:

@@ -191,3 +191,22 @@ def test_a_unit_is_before_the_digits_and_is_none() -> None:
     first = [line.signs[0] for line in lines]
     assert 0.1 < np.mean([sign.digit is None for sign in first]) < 0.4
     assert all([sign.digit for sign in line.digits] == [7, 8] for line in lines)
+
+
+@pytest.mark.parametrize(("darker", "is_seen"), [(60, True), (10, False), (-60, True)])
+def test_a_point_is_visible_if_it_differs_by_more_than_the_grain(
+    darker: int, is_seen: bool
+) -> None:
+    picture = 150 + np.random.default_rng(0).normal(0, 12, (30, 40))
+    picture[14:17, 20:23] -= darker
+    box = np.array([20, 14, 23, 17], np.float32)
+    assert numbers.is_visible(picture.clip(0, 255).astype(np.uint8), box) == is_seen
+
+
+def test_signs_that_nobody_can_see_or_name_are_not_in_the_text() -> None:
+    generator = np.random.default_rng(3)
+    scenes = [render_number(SCRIPTS, generator) for _ in range(150)]
+    unknown = [scene for scene in scenes if not scene.knows_signs]
+    assert 5 < len(unknown) < 50
+    assert all(scene.text == "".join(map(str, scene.digits)) for scene in unknown)
+    assert all(set(scene.text) <= set("0123456789.,-+/:%") for scene in scenes)

@@ -27,9 +27,9 @@ from worker.sight.types import Grey, Picture
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
 PAPER_SHARE = 0.15  # of the numbers, if there are pictures of papers
-SMALL_SIGNS = ".,-"
-NEAR_RING = 3  # px
-NOISE = 4  # of 255: a small sign differs from what is around it by more
+SMALL_SIGNS = ".,-"  # they may be lost in a coarse or a noisy picture
+NEAR_RING = 3  # px: such a sign is compared with a ring around it that is so wide
+NOISE = 4  # of 255: a visible sign differs from its ring by more
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
 # The corners of a picture are at most this deep; the middle of the number has depth 1. A picture
 # that reached to the horizon would need an endless sheet
@@ -125,9 +125,8 @@ def render_number(
 
 
 def is_visible(picture: Picture, box: NDArray[np.float32]) -> bool:
-    """Whether the inside of a box is darker or brighter than what is around it by more than that
-    varies: a small sign may be lost in a coarse or a noisy picture.
-    """
+    """Whether the inside of a box is darker or brighter than the ring around it, by more than the
+    ring itself varies."""
     left, top = np.maximum(np.floor(box[:2]), 0).astype(int).tolist()
     right, bottom = np.ceil(box[2:]).astype(int).tolist()
     around = np.ones(picture.shape[:2], bool)
