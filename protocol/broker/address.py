@@ -101,11 +101,11 @@ def _parse(url: str) -> Address:
 
 def _parse_sentinels(url: str) -> Address:
     """The address of the master that Sentinels know. Raises `ValueError` as `_parse`."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # its message could show a password
-        raise ValueError(NO_URL) from None
-    login, at, places = parts.netloc.replace(";", "%3B").rpartition("@")
+    # Python 3.13 takes no list of hosts if one of them is in brackets
+    _, _, rest = url.partition("://")
+    hosts = re.split("[/?#]", rest, maxsplit=1)[0]
+    parts = urlsplit(f"sentinel://{rest.removeprefix(hosts)}")
+    login, at, places = hosts.replace(";", "%3B").rpartition("@")
     each = [_split(f"redis://{login}{at}{place}{parts.path}") for place in places.split(",")]
     if "#" in url or not all(one.hostname for one in each):
         raise ValueError(NO_URL)

@@ -3,6 +3,7 @@
 import io
 import lzma
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -88,6 +89,9 @@ def test_a_tar_that_is_damaged_inside_gives_what_it_has_and_says_so(
     assert last == "(the rest)" and "the archive is broken from here on" in str(error)
 
 
+TRUNCATED = "it is truncated|unexpected end of data"  # the latter in the words of Python 3.13
+
+
 def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
     whole = make_tar(tmp_path / "whole.tar", "1.png", "2.png").read_bytes()
     endless = tarfile.TarInfo("2.png")
@@ -95,12 +99,14 @@ def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
     for content, message in [
         (whole[: 2 * tarfile.BLOCKSIZE], "it has no end mark"),
         (whole + whole, "more members follow after its end"),
-        (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it is truncated"),
+        (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), TRUNCATED),
     ]:
         (tmp_path / "a.tar").write_bytes(content)
         entries = [try_to_read(entry) for entry in open_sources([f"{tmp_path}/a.tar"]).items]  # type: ignore[arg-type]
         assert entries[0] == ("1.png", b"1.png")
-        assert entries[-1] == ("(the rest)", f"the archive is broken from here on: {message}")
+        name, error = entries[-1]
+        assert name == "(the rest)"
+        assert re.fullmatch(f"the archive is broken from here on: ({message})", str(error))
 
 
 def test_what_follows_the_end_of_a_tar_may_be_padding(tmp_path: Path) -> None:

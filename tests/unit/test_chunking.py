@@ -1,6 +1,7 @@
 """Pieces of any kind and size become chunks that lose nothing and keep to their limits."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,11 +127,9 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
     items = [gone, Entry("big", unreadable, "3"), *paths_source("x", ["a\0b.png"], Naming()).items]
     (chunk,) = cut_chunks(items, has_truth=True)
     assert chunk.batch.column("image").to_pylist() == [None] * 3
-    assert chunk.batch.column("error").to_pylist() == [
-        "can't be read: No such file or directory",
-        "larger than 64 MB",
-        "can't be read: embedded null byte",
-    ]
+    *errors, null = chunk.batch.column("error").to_pylist()
+    assert errors == ["can't be read: No such file or directory", "larger than 64 MB"]
+    assert re.fullmatch(r"can't be read: .*embedded null .*", null)  # in Python's words
     assert chunk.batch.column("truth").to_pylist() == [None, 3, None]
 
 
