@@ -53,6 +53,8 @@ def make_app(broker_url: str) -> Celery:
             "unacked_key": UNACKED,
             "unacked_index_key": UNACKED_INDEX,
             "unacked_mutex_key": "digitq:unacked_mutex",
+            # A worker that dies while it restores messages keeps the others from it for this long
+            "unacked_mutex_expire": min(10, settings().deadline_seconds),
             "socket_timeout": TIMEOUT_SECONDS,  # without it, a dead connection blocks for ever
             "socket_connect_timeout": TIMEOUT_SECONDS,
             "health_check_interval": TIMEOUT_SECONDS,  # by default a dead one is found after 51 s

@@ -25,7 +25,7 @@ from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
-from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX
+from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX, make_app
 from protocol.celery import app as worker_app
 from protocol.keys import IMAGES_QUEUE, UNACKED
 from protocol.ledger import Ledger
@@ -192,6 +192,9 @@ def test_an_image_outlives_its_worker(
     wait_for(lambda: redis.exists(UNACKED))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    options = make_app(deployment.url).conf.broker_transport_options
+    lock, seconds = options["unacked_mutex_key"], options.get("unacked_mutex_expire", 300)
+    assert redis.lock(lock, seconds).acquire()  # as a worker does that dies while it restores images
     deployment.check()
     assert result.get(SECONDS)["label"] is not None
 
