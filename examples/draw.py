@@ -1,11 +1,11 @@
-"""Draws the images in `examples/digits` and `examples/numbers` anew: `python examples/draw.py`."""
+"""Draws the images in the folders of `examples` anew: `python examples/draw.py`."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SCALE = 4  # strokes are drawn at this many times the size, and shrunk: so their edges are smooth
 STEPS = 24  # a curve is drawn as this many lines from one point to the next
@@ -27,6 +27,37 @@ STROKES = {
     "9": ["82,20 45,1 12,26 42,50 80,24 80,24 72,100"],
     "4 or 9": ["36,6 22,44 50,52 76,36", "66,2 78,22 66,100"],
 }
+
+# A mark sheet: the places of its lines, in px
+SHEET = (760, 860)  # width, height
+CLASS_BOXES = tuple(range(420, 621, 50)), (150, 200)
+MARKS = (60, 260, 380, 500, 620), (270, 310, 360, 410, 460, 510, 560)
+TOTAL_BOX = (500, 620), (590, 640)
+NAMES = ("Ada", "Ben", "Cleo", "Dora", "Emil")
+PHOTO = (1.02, -0.13, 4, 0.08, 0.98, -58, 1e-4, -6e-5)  # of a point of the photo, one of the sheet
+FORM = f"""\
+blank = "blank.png"
+
+[fields.class]
+box = [{CLASS_BOXES[0][0]}, {CLASS_BOXES[1][0]}, {CLASS_BOXES[0][-1]}, {CLASS_BOXES[1][-1]}]
+length = 4
+
+[tables.marks]
+box = [{MARKS[0][0]}, {MARKS[1][1]}, {MARKS[0][-1]}, {MARKS[1][-1]}]
+rows = {len(NAMES)}
+columns = ["", "oral", "written", "points"]
+length = "1-2"
+
+[fields.total]
+box = [{TOTAL_BOX[0][0]}, {TOTAL_BOX[1][0]}, {TOTAL_BOX[0][-1]}, {TOTAL_BOX[1][-1]}]
+length = "1-3"
+
+[[checks]]
+rule = "oral + written == points"
+
+[[checks]]
+rule = "sum(points) == total"
+"""
 
 
 def trace_curve(points: np.ndarray) -> np.ndarray:
@@ -62,21 +93,35 @@ def draw_text(
     for place in range(squares, max(size), squares) if squares else ():
         for line in ([(place, 0), (place, size[1])], [(0, place), (size[0], place)]):
             draw.line([(x * SCALE, y * SCALE) for x, y in line], (196, 212, 226), SCALE)
-    left = margin + height / 12
+    write(draw, texts, rng, (margin + height / 12, margin), width + height / 6, height, pen, ink)
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def write(
+    draw: ImageDraw.ImageDraw,
+    texts: Sequence[str],
+    rng: np.random.Generator,
+    place: tuple[float, float],
+    step: float,
+    height: int,
+    pen: float,
+    ink: tuple[int, int, int],
+) -> None:
+    """Write digits from a place on, each a step right of the one before it. All is in px."""
+    left, top = place
     for text in texts:
         slant = rng.normal(0.08, 0.04)
         for stroke in STROKES[text]:
             points = np.array([point.split(",") for point in stroke.split()], float) / 100
             points += rng.normal(0, 0.012, (1, 2))
             points[:, 0] += (0.5 - points[:, 1]) * slant
-            curve = trace_curve(points * (width, height) + (left, margin)) * SCALE
+            curve = trace_curve(points * (round(height * 0.6), height) + (left, top)) * SCALE
             radius = pen * SCALE / 2
             for (x, y), change in zip(curve, rng.normal(1, 0.03, len(curve)), strict=True):
                 reach = radius * change
                 draw.ellipse([x - reach, y - reach, x + reach, y + reach], ink)
             draw.line([(x, y) for x, y in curve], ink, round(2 * radius), "curve")
-        left += width + height / 6
-    return image.resize(size, Image.Resampling.LANCZOS)
+        left += step
 
 
 def photograph(image: Image.Image, rng: np.random.Generator, angle: float) -> Image.Image:
@@ -91,8 +136,59 @@ def photograph(image: Image.Image, rng: np.random.Generator, angle: float) -> Im
     return Image.fromarray(np.clip(np.asarray(blurred) * light + grain, 0, 255).astype(np.uint8))
 
 
+def draw_sheet(
+    rng: np.random.Generator, number: str = "", marks: Sequence[int] = ()
+) -> Image.Image:
+    """The mark sheet: the number of a class, three marks for each name in turn, and their total."""
+    image = Image.new("RGB", (SHEET[0] * SCALE, SHEET[1] * SCALE), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    for columns, rows in (CLASS_BOXES, MARKS, TOTAL_BOX):
+        for x in columns:
+            draw.line([(x * SCALE, y * SCALE) for y in (rows[0], rows[-1])], BLACK, 2 * SCALE)
+        for y in rows:
+            draw.line([(x * SCALE, y * SCALE) for x in (columns[0], columns[-1])], BLACK, 2 * SCALE)
+    printed = {"Mark sheet": (60, 50, 46), "Number of the class": (60, 162, 24)}
+    printed["Marks of the summer term, half a year, each out of twenty"] = (60, 224, 20)
+    heads = zip(("Name", "oral", "written", "points"), MARKS[0], strict=False)
+    printed |= {head: (left + 10, MARKS[1][0] + 8, 22) for head, left in heads}
+    printed |= {name: (70, top + 12, 24) for name, top in zip(NAMES, MARKS[1][1:-1], strict=True)}
+    printed["All points of the class together"] = (60, 602, 24)
+    last = "Leave a mark open if the pupil was ill.", "This sheet goes to the office in June."
+    printed |= {text: (60, top, 20) for text, top in zip(last, (690, 730), strict=True)}
+    for text, (left, top, size) in printed.items():
+        font = ImageFont.load_default(size * SCALE)
+        draw.text((left * SCALE, top * SCALE), text, BLACK, font)
+    for left, digit in zip(CLASS_BOXES[0], number, strict=False):
+        write(draw, digit, rng, (left + 14, CLASS_BOXES[1][0] + 9), 0, 32, 2.4, BLUE)
+    places = [(left, top) for top in MARKS[1][1:-1] for left in MARKS[0][1:-1]]
+    places += [(TOTAL_BOX[0][0], TOTAL_BOX[1][0])]
+    for (left, top), mark in zip(places, marks, strict=False):
+        place = left + rng.uniform(20, 40), top + rng.uniform(8, 14)
+        write(draw, str(mark), rng, place, 25, 31, 2.4, BLUE)
+    return image.resize(SHEET, Image.Resampling.LANCZOS)
+
+
+def draw_forms(folder: Path) -> None:
+    """Write the blank of the mark sheet, its form, a scan, and a photo on which a sum is wrong."""
+    rng = np.random.default_rng(10)
+    (folder / "pages").mkdir(parents=True, exist_ok=True)
+    draw_sheet(rng).convert("L").quantize(16).save(folder / "blank.png")
+    (folder / "form.toml").write_text(FORM)
+    marks = [9, 14, 23, 12, 17, 29, 7, 8, 15, 20, 18, 38, 16, 11, 27, 132]
+    scan = draw_sheet(rng, "3052", marks).rotate(0.6, Image.Resampling.BICUBIC, fillcolor="white")
+    scan.quantize(16).save(folder / "pages" / "scan.png")
+    marks = [11, 13, 24, 8, 15, 23, 19, 16, 36, 5, 10, 15, 14, 12, 26, 124]
+    sheet = draw_sheet(rng, "4718", marks)
+    size, desk = (SHEET[0] + 60, SHEET[1] + 100), (120, 100, 80)
+    photo = sheet.transform(
+        size, Image.Transform.PERSPECTIVE, PHOTO, Image.Resampling.BICUBIC, fillcolor=desk
+    )
+    photograph(photo, rng, 0).save(folder / "pages" / "photo.jpg", quality=70)
+
+
 def draw_all(folder: Path) -> None:
-    """Write the folders `digits` and `numbers`."""
+    """Write the folders `digits`, `numbers` and `forms`."""
+    draw_forms(folder / "forms")
     rng = np.random.default_rng(48)
     digits, numbers = folder / "digits", folder / "numbers"
     for part in (digits, numbers):
