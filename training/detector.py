@@ -3,7 +3,7 @@
 Its answer is described in `worker/models/number.py`.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Detector(nn.Module):
         self.head = nn.Conv2d(48, 1 + SIGNS + EDGES, 1)
         nn.init.zeros_(cast(Tensor, self.head.bias))
         cast(Tensor, self.head.bias).data[0] = -4.0  # most cells are not the middle of a sign
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cast(Any, self).to(memory_format=torch.channels_last)  # not all torch's types know this
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, height, width), sides multiples of 16 → (N, 16, height / 4, width / 4)."""

@@ -103,8 +103,8 @@ def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[Batch]:
 
 def collate(samples: Sequence[Sample], rng: Rng) -> Batch:
     """Samples at random places of canvases of one size, with their targets."""
-    size = np.max([sample.values.shape for sample in samples], axis=0)
-    size = -(-size // MULTIPLE) * MULTIPLE
+    sizes: NDArray[np.int64] = np.array([sample.values.shape for sample in samples])
+    size = -(-sizes.max(axis=0) // MULTIPLE) * MULTIPLE
     images = np.zeros((len(samples), 1, *size), np.float32)
     heat = np.zeros((len(samples), *size // CELL), np.float32)
     weight = np.ones_like(heat)

@@ -310,7 +310,7 @@ def chart_confidences(survey: Survey) -> list[Bar]:
     """How many answers have which confidence, from the least sure on. Lengths are logarithmic:
     almost all answers are sure, and the few others matter."""
     counts = survey.sure + survey.unsure
-    width, scale = 100 // CONFIDENCE_BINS, 100 / np.log1p(max(1, counts.max()))
+    width, scale = 100 // CONFIDENCE_BINS, 100 / np.log1p(max(1, int(counts.max())))
     bars = zip(counts.tolist(), survey.unsure.tolist(), strict=True)
     return [
         Bar(

@@ -258,7 +258,7 @@ def bounds_of(signs: Sequence[Sign]) -> Bounds:
 
 def hull_of(sign: Sign) -> Points:
     """The corners around the sign's ink, (N, 2)."""
-    inked = sign.mask > min(64, sign.mask.max() // 2)
+    inked = sign.mask > min(64, int(sign.mask.max()) // 2)
     points = cv2.convexHull(cv2.findNonZero(inked.astype(np.uint8)))[:, 0]
     grown = np.concatenate([points, points + 1])  # a pixel is 1 px wide
     return np.asarray(grown + (sign.left, sign.top), np.float64)

@@ -173,7 +173,7 @@ def _light(height: int, width: int, rng: Rng) -> Layer:
         far = y[:, None] ** 2 + x[None] ** 2
         light = light * (1 - np.float32(rng.uniform(0.1, 0.5)) * np.minimum(far, 1.3))
         if kind < 0.03:
-            light = light + np.float32(rng.uniform(0.1, 0.4)) * np.exp(-6 * far)
+            light = light + np.float32(rng.uniform(0.1, 0.4)) * np.exp(-6 * far).astype(np.float32)
     light = np.maximum(light, np.float32(MIN_LIGHT))
     return cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR)
 

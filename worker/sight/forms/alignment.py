@@ -321,7 +321,8 @@ def measure_structure(tile: NDArray[np.float32]) -> NDArray[np.float64]:
 def correlate(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     """Pearson's correlation of two pictures."""
     first, second = first - first.mean(), second - second.mean()
-    return float((first * second).sum() / max(1e-6, np.linalg.norm(first) * np.linalg.norm(second)))
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float((first * second).sum()) / max(1e-6, lengths)
 
 
 def settle_place(

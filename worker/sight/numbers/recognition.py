@@ -241,7 +241,7 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     line = found.line
     if not len(line.chances):
         return Seen(line, [NO_SIGNS], np.eye(2, 3), found.to_original, "")
-    likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
+    likely = line.boxes[line.chances >= min(LIKELY, float(line.chances.max()))]
     fitted = fit_line(likely)
     answer, to_strip = read_strip(reader, found.picture, fitted)
     answers = [answer]
