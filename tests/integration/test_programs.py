@@ -194,9 +194,8 @@ def test_an_image_outlives_its_worker(
     process.wait()
     options = make_app(deployment.url).conf.broker_transport_options
     lock, seconds = options["unacked_mutex_key"], options.get("unacked_mutex_expire", 300)
-    assert redis.lock(
-        lock, seconds
-    ).acquire()  # as a worker does that dies while it restores images
+    # As a worker does that dies while it restores images
+    assert redis.lock(lock, seconds).acquire()
     deployment.check()
     assert result.get(SECONDS)["label"] is not None
 
