@@ -10,7 +10,7 @@ const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
 let drafts = new Map(); // id → a number that is being typed
-let cards = []; // those of the group or cell that is chosen
+let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
 let current;
 let visible = pageSize;
 
@@ -37,6 +37,17 @@ function tryStorage(use) {
   }
 }
 
+/** Whether a card is chosen, not only in the same row of a table as one that is. */
+function isWanted(card) {
+  return !card.classList.contains("beside");
+}
+
+/** The shown cells of a card's row of a table, or the card alone. */
+function rowOf(card) {
+  const line = card.closest(".line");
+  return line ? cards.filter((one) => line.contains(one)) : [card];
+}
+
 function say(text) {
   part("#said").textContent = text;
 }
@@ -56,17 +67,18 @@ function show(card) {
 }
 
 function showProgress() {
-  const done = cards.filter((card) => given.has(ids.get(card))).length;
-  part("#progress").max = Math.max(cards.length, 1);
+  const wanted = cards.filter(isWanted);
+  const done = wanted.filter((card) => given.has(ids.get(card))).length;
+  part("#progress").max = Math.max(wanted.length, 1);
   part("#progress").value = done;
-  part("#count").textContent = `${done} of ${cards.length}`;
+  part("#count").textContent = `${done} of ${wanted.length}`;
   part("#save").disabled = !given.size && !drafts.size;
 }
 
 function give(card, answer) {
   const id = ids.get(card);
   const was = card.dataset.answer;
-  const name = part("h3", card).textContent;
+  const name = [card.closest(".line")?.ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
   if (answer === undefined && !given.has(id) && !drafts.has(id)) return say(`${name}: there is nothing to take back`);
   drafts.delete(id);
   if (answer === undefined) given.delete(id);
@@ -88,6 +100,7 @@ function giveByKey(answer) {
 }
 
 function reveal() {
+  while (visible < cards.length && rowOf(cards[visible]).includes(cards[visible - 1])) visible += 1;
   for (const card of all) card.hidden = true;
   for (const card of cards.slice(0, visible)) card.hidden = false;
   part("#more").hidden = visible >= cards.length;
@@ -102,7 +115,7 @@ function select(card, focus = true) {
   current = card;
   if (!card) return;
   card.setAttribute("aria-current", "true");
-  card.tabIndex = 0;
+  if (read === "digit") card.tabIndex = 0; // a number's field takes the focus
   if (cards.indexOf(card) >= visible - 1) {
     visible = cards.indexOf(card) + pageSize;
     reveal();
@@ -114,24 +127,23 @@ function select(card, focus = true) {
   card.scrollIntoView({ block: "center" });
 }
 
-function move(step) {
-  const next = cards[cards.indexOf(current) + step];
-  if (next) select(next);
-  else if (step > 0) {
-    const failed = document.querySelector('[data-group="failed"][aria-pressed="false"]');
-    const rest = failed ? `; ${failed.querySelector("span").textContent} more under Failed` : "";
-    say(`That was the last one: s saves${rest}`);
-  }
+function goTo(next) {
+  if (next) return select(next);
+  const failed = document.querySelector('[data-group="failed"][aria-pressed="false"]');
+  const rest = failed ? `; ${failed.querySelector("span").textContent} more under Failed` : "";
+  say(`That was the last one: s saves${rest}`);
 }
 
 function choose(pressed, match, title, note, focus = true) {
   for (const button of document.querySelectorAll("[data-group], .matrix button"))
     button.setAttribute("aria-pressed", button === pressed);
-  cards = all.filter(match);
+  const lines = new Set(all.filter(match).map((card) => card.closest(".line") ?? card));
+  cards = all.filter((card) => lines.has(card.closest(".line") ?? card));
+  for (const card of cards) card.classList.toggle("beside", !match(card));
   visible = pageSize;
   part("#shown").textContent = title;
   for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
-  const first = cards.find((card) => !given.has(ids.get(card))) ?? cards[0];
+  const first = cards.find((card) => isWanted(card) && !given.has(ids.get(card))) ?? cards[0];
   reveal();
   showProgress();
   select(first, focus);
@@ -161,13 +173,19 @@ function takeDraft(card = current) {
   return Boolean(draft);
 }
 
+/** Take what is typed in the current card and all of its row, confirm the other answers there, and
+ * go on. */
 function confirm() {
-  const answer = current.dataset.answer;
-  if (!takeDraft() && !given.has(ids.get(current))) {
-    if (answer === undefined) return say(`There is no answer to confirm: type it, or x for ${nothing}`);
-    giveByKey(answer);
+  const row = rowOf(current);
+  for (const card of row) {
+    const { answer } = card.dataset;
+    if (!takeDraft(card) && !given.has(ids.get(card)) && answer !== undefined) give(card, answer);
   }
-  move(1);
+  const open = row.find((card) => !given.has(ids.get(card)));
+  if (open) {
+    select(open);
+    if (!drafts.has(ids.get(open))) say(`There is no answer to confirm: type it, or x for ${nothing}`);
+  } else goTo(cards.slice(cards.indexOf(row.at(-1)) + 1).find(isWanted));
 }
 
 /** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
@@ -201,8 +219,8 @@ document.addEventListener("keydown", (event) => {
     if (read === "number") return select(current); // the field takes the key
     giveByKey(key);
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
-  else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), move(1);
-  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), move(-1);
+  else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), goTo(cards[cards.indexOf(current) + 1]);
+  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), select(cards[cards.indexOf(current) - 1] ?? current);
   else if (key === "x") giveByKey("");
   else if (key === "Backspace" || key === "Delete") {
     if (field?.value && drafts.has(ids.get(current))) return; // of what is being typed

@@ -4,7 +4,7 @@ import hashlib
 import os
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,7 +22,7 @@ from markupsafe import Markup
 from digitq.reports.corrections import checksum
 from digitq.reports.fields import find_broken_rules, find_form
 from digitq.reports.scores import percent
-from digitq.reports.survey import CONFIDENCE_BINS, Group, Survey
+from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
@@ -85,6 +85,18 @@ class PageImage:
         sides = itemgetter("left", "top", "right", "bottom")
         return [sides(digit) for digit in self.row.get("digits") or ()]
 
+    @property
+    def zoom(self) -> float:
+        """How much larger the picture is in a row of a table, whose other cells are beside it."""
+        if not (self.line and self.picture and self.picture.box):
+            return 1
+        left, top, right, bottom = self.picture.box
+        around = (bottom - top) / 2
+        return min(
+            self.picture.width / (right - left + around),
+            self.picture.height / (bottom - top + around),
+        )
+
 
 class Tab(NamedTuple):
     """A group of images that the page can show."""
@@ -115,6 +127,11 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     form, notes = None, list[str]()
     if results.has_form:
         form, notes = find_form(results.record)
+        images, left_out = complete_lines(images, results)
+        if left_out:
+            notes.append(
+                f"{plural(left_out, 'row')} of tables without the cells that need no review"
+            )
     if form:
         name_broken_rules(images, form)
     notes += add_pictures(images, results, sources, form)
@@ -137,11 +154,38 @@ def list_images(survey: Survey) -> list[PageImage]:
             image.groups.append(group)
             if None not in (image.truth, image.answer) and image.truth != image.answer:
                 image.groups.append("wrong")
-    pages = dict.fromkeys(image.page for image in images.values())
+    return sort_pages(images.values())
+
+
+def sort_pages(images: Iterable[PageImage]) -> list[PageImage]:
+    """The fields of a page together, in the order of the file; other images as they are."""
+    images = [*images]
+    pages = dict.fromkeys(image.page for image in images)
     if [*pages] == [None]:
-        return [*images.values()]
+        return images
     places = {page: place for place, page in enumerate(pages)}
-    return sorted(images.values(), key=lambda image: (places[image.page], image.number))
+    return sorted(images, key=lambda image: (places[image.page], image.number))
+
+
+def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[list[PageImage], int]:
+    """The same fields, and beside those to look at the other cells of their tables' rows; and for
+    how many rows there is no room."""
+    whole = {image.number: image for image in images}
+    lines: dict[str, list[PageImage]] = {
+        f"{image.page}/{image.line}": []
+        for image in images
+        if image.line and image.groups != ["rest"]
+    }
+    for number, row in read_lines(results.batches(), lines):
+        if number not in whole:
+            lines[row["id"].rpartition("/")[0]].append(PageImage(row, number))
+    left_out = 0
+    for cells in lines.values():
+        if len(whole) + len(cells) <= len(images) + MAX_BESIDE:
+            whole |= {cell.number: cell for cell in cells}
+        else:
+            left_out += 1
+    return sort_pages(whole.values()), left_out
 
 
 def name_broken_rules(images: Sequence[PageImage], form: Form) -> None:
@@ -279,6 +323,8 @@ def render(
         facts=list_facts(results),
         tabs=list_tabs(survey, images),
         what=results.row,
+        in_one_line=in_one_line,
+        has_lines=any(image.line for image in images),
         sheets=[
             (
                 page and in_one_line(page),

@@ -1,7 +1,7 @@
 """All rows of a result file, counted; and the few of them that a page has room for."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Any
 
@@ -21,6 +21,7 @@ MAX_REVIEW = 500  # the least sure answers of those to review
 MAX_FAILED = 100  # the first images that failed
 MAX_REST = 200  # a random sample of all other images
 MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
+MAX_BESIDE = 2000  # cells that are only shown because another of their table's row is
 MAX_IN_CELL = 5  # a random sample of each wrong cell of the confusion matrix
 SAMPLE_SEED = 0  # the same file gives the same page
 MAX_ERRORS = 1000  # different errors that are counted apart; all others count as one
@@ -136,6 +137,17 @@ class Survey:
             cell = self._cells.setdefault(pair, Smallest(MAX_IN_CELL))
             is_in_cell = (truths == pair[0]) & (digits == pair[1])
             cell.offer(np.where(is_in_cell, draws, np.nan), batch, first)
+
+
+def read_lines(batches: Iterable[pa.RecordBatch], lines: Collection[str]) -> NumberedRows:
+    """All cells of these rows of tables, each named as in `page.png/marks/4`."""
+    cells, first, wanted = NumberedRows(), 0, pa.array([*lines], pa.string())
+    for batch in batches:
+        line = pc.replace_substring_regex(batch.column("id"), "/[^/]*$", "")
+        found = np.flatnonzero(to_numpy(pc.is_in(line, wanted)))
+        cells += zip((first + found).tolist(), batch.take(found).to_pylist(), strict=True)
+        first += batch.num_rows
+    return cells
 
 
 def to_numpy(column: pa.Array) -> NDArray[Any]:

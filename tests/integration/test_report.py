@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -294,8 +295,8 @@ def test_typed_numbers_need_no_enter(page: Page, tmp_path: Path) -> None:
 def write_marks(tmp_path: Path) -> Path:
     """The results of three pages with a form, and beside them what is shown of them.
 
-    `a.png` is upside down, and has an unsure row of a table; `b.png` adds up wrongly; `c.png` is
-    gone.
+    `a.png` is upside down, and has an unsure cell in two rows of a table; `b.png` adds up wrongly;
+    `c.png` is gone.
     """
     blank, pages = draw_blank(), tmp_path / "pages"
     pages.mkdir()
@@ -308,7 +309,7 @@ def write_marks(tmp_path: Path) -> Path:
     for page in ("a.png", "b.png", "c.png"):
         for cell in read_form(form).cells:
             reason = "check failed" if page == "b.png" and cell.field in [*BOXES][1:] else None
-            if (page, cell.row) == ("a.png", 2):
+            if (page, cell.id) in (("a.png", "marks/2/c2"), ("a.png", "marks/3/c1")):
                 reason = "unsure"
             number = WRITTEN.get(cell.field, "7")
             rows += [
@@ -335,16 +336,22 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
     expect(page.locator(".tiles")).to_contain_text(re.compile(r"fields\s*48"))
     expect(page.locator(".sheet:visible > h3")).to_have_text(["a.png", "b.png"])
     cards = page.locator(".card:visible")
-    names = ["marks/2/c1", "marks/2/c2", "valid", "invalid", "total"]
-    expect(cards.locator("h3")).to_have_text(names)
-    expect(cards.locator(".shot rect")).to_have_count(5)  # each field in its strip
+    expect(page.locator("h4:visible")).to_have_text(["marks/2", "marks/3"])
+    expect(cards.locator("h3")).to_have_text(["c1", "c2"] * 2 + ["valid", "invalid", "total"])
+    expect(cards.locator(".shot rect")).to_have_count(7)  # each field in its strip
+    expect(page.locator(".beside:visible")).to_have_count(2)  # they need no review
+    expect(page.locator("#count")).to_have_text("0 of 5")
     left, right = (cards.nth(n).bounding_box() for n in (0, 1))
     assert left and right and left["y"] == right["y"] and left["x"] < right["x"]
     expect(page.locator(".card code")).to_have_text(["valid + invalid == total"] * 3)
+    page.keyboard.type("34")  # the first to review is current
+    page.keyboard.press("Shift+Tab")
     page.keyboard.type("12")
     page.keyboard.press("Tab")  # the next cell of the row
-    page.keyboard.type("34")
+    page.keyboard.type("3-")  # in place of what was there
     page.keyboard.press("Enter")
+    expect(cards.nth(2).locator("input")).to_be_focused()
+    page.keyboard.press("Enter")  # all of the row
     for number in ("", "", "37"):
         page.keyboard.type(number)
         page.keyboard.press("Enter")
@@ -355,7 +362,9 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
     with open(tmp_path / "wide.csv", newline="") as file:
         wide = [*csv.DictReader(file)]
     assert len(wide) == 18 and not any(row["review"] for row in wide)
-    assert (wide[1]["c1"], wide[1]["c2"], wide[6]["total"]) == ("12", "34", "37")
+    assert (wide[1]["c1"], wide[1]["c2"], wide[6]["total"]) == ("12", "3-", "37")
+    by_person = pc.sum(next(open_results(tmp_path / "final.csv").batches()).column("corrected"))
+    assert by_person.as_py() == 7
     expect(page.locator(".sheet", has_text="c.png").locator(".missing")).to_have_count(16)
 
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.reports import thumbnails
+from digitq.reports import page, thumbnails
 from digitq.reports.corrections import correct_batch
 from digitq.reports.fields import find_form
-from digitq.reports.page import MEANINGS, list_images, list_tabs
+from digitq.reports.page import MEANINGS, PageImage, list_images, list_tabs
 from digitq.reports.survey import (
     MAX_IN_CELL,
     MAX_REST,
@@ -36,7 +36,15 @@ from producer.record import Record
 from producer.results import open_results
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_truths
-from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, PROBABILITIES, REASONS, RESULT_SCHEMA, TRUTH
+from protocol.chunk import (
+    FORM_SCHEMA,
+    NUMBER_SCHEMA,
+    NUMBER_TRUTH,
+    PROBABILITIES,
+    REASONS,
+    RESULT_SCHEMA,
+    TRUTH,
+)
 from protocol.errors import UsageError
 from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
@@ -145,6 +153,32 @@ def test_the_page_says_which_wrong_numbers_it_has() -> None:
     survey = Survey.of("number", [pa.RecordBatch.from_pylist(rows, schema)])
     notes = {tab.group: tab.note for tab in list_tabs(survey, list_images(survey))}
     assert notes["wrong"].startswith("This page has 200 of 201: a random sample. ")
+
+
+def test_rows_of_tables_are_shown_whole_as_far_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {
+            "id": f"a.png/marks/{row}/{column}",
+            "page": "a.png",
+            "field": column,
+            "row": row,
+            "number": "1",
+            "confidence": 0.1 * row,
+            "review": row < 4 and column == "c2",
+        }
+        for row in (1, 2, 3, 4)
+        for column in ("c1", "c2", "c3")
+    ]
+    write(tmp_path / "out.parquet", pa.RecordBatch.from_pylist(rows, FORM_SCHEMA))
+    results = open_results(tmp_path / "out.parquet")
+    numbered = [*enumerate(rows_of(tmp_path / "out.parquet"))]
+    to_review = [PageImage(row, n, ["review"]) for n, row in numbered if row["review"]]
+    others = [PageImage(row, n, ["rest"]) for n, row in numbered if n in (0, 9)]
+    monkeypatch.setattr(page, "MAX_BESIDE", 3)
+    shown, left_out = page.complete_lines(to_review + others, results)
+    assert [image.number for image in shown] == [0, 1, 2, 3, 4, 5, 7, 9] and left_out == 1
 
 
 def decode(thumbnail: Thumbnail | None) -> tuple[PIL.Image.Image, int]:
