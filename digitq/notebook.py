@@ -1,10 +1,9 @@
 """`digitq.classify`: many images in one line, and the `Results` that it gives."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from html import escape
-from typing import Any, Unpack
+from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,37 +11,47 @@ import pyarrow.compute as pc
 from digitq.backend import open_client, take_results
 from digitq.summary import summarise
 from producer.client import Client
-from producer.prediction import Answer, to_predictions
+from producer.prediction import NumberPrediction, Prediction, to_predictions
 from producer.sinks.encoders import describe_rows
 from producer.sinks.sink import Sink
-from producer.sources.in_memory import Images, image_source
-from producer.sources.opening import count_files, open_sources
-from producer.sources.source import Source
+from producer.sources.in_memory import Images
+from producer.sources.opening import open_images
 from protocol.chunk import result_schema
 from protocol.known import WhatIsKnown
 from protocol.reading import FormLike, choose_reading
 from protocol.settings import What
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
+AnswerT = TypeVar("AnswerT", Prediction, NumberPrediction)
 
 
-class Results:
+class Results(Generic[AnswerT]):
     """The answers for many images, in the order of the images.
 
-    It can be iterated over: each item is a `Prediction` or a `NumberPrediction`. A notebook shows
-    a table: all rows if there are few, otherwise those that most need a look.
+    It can be iterated over and indexed: each item is a `Prediction` or a `NumberPrediction`. A
+    notebook shows a table: all rows if there are few, otherwise those that most need a look. What
+    takes Arrow's tables, such as Polars, takes it as it is.
     """
 
-    def __init__(self, table: pa.Table, summary: str) -> None:
-        self.table = table  # one row for each image, with the columns of `Job.results`
+    def __init__(self, table: pa.Table, summary: str, index: Any = None) -> None:
+        self.table = table  # the columns of `Job.results`, then others of a table of images
         self._summary = summary
+        self._index = index  # of the DataFrame of pandas that had the images
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[AnswerT]:
         for batch in self.table.to_batches():
-            yield from to_predictions(batch)
+            yield from cast(list[AnswerT], to_predictions(batch))
+
+    def __getitem__(self, number: int) -> AnswerT:
+        number = range(len(self))[number]  # from the end if it is negative
+        (batch,) = self.table.slice(number, 1).to_batches()
+        return cast(AnswerT, to_predictions(batch)[0])
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
         return f"<Results: {self._summary}>"
@@ -59,8 +68,41 @@ class Results:
         return f"{summary}{tabulate(rows)}</div>"
 
     def to_pandas(self) -> Any:
-        """The table as a DataFrame of pandas, which must be installed."""
-        return self.table.to_pandas()
+        """The table as a DataFrame of pandas, which must be installed. `label` and other whole
+        numbers may be missing, so their types are pandas' own, such as `Int8`. If the images came
+        in a DataFrame, the index is the same."""
+        import pandas as pd
+
+        types = {pa.int8(): pd.Int8Dtype(), pa.int32(): pd.Int32Dtype()}
+        own = {field.name: types[field.type] for field in self.table.schema if field.type in types}
+        frame = self.table.to_pandas().astype(own)
+        return frame if self._index is None else frame.set_axis(self._index)
+
+
+@overload
+def classify(
+    images: Images,
+    model: str | None = None,
+    *,
+    read: Literal["digit"] = "digit",
+    client: Client | None = None,
+) -> Results[Prediction]: ...
+
+
+@overload
+def classify(
+    images: Images,
+    *,
+    read: Literal["number"],
+    client: Client | None = None,
+    **known: Unpack[WhatIsKnown],
+) -> Results[NumberPrediction]: ...
+
+
+@overload
+def classify(
+    images: Images, *, read: What = "number", form: FormLike, client: Client | None = None
+) -> Results[NumberPrediction]: ...
 
 
 def classify(
@@ -71,11 +113,11 @@ def classify(
     form: FormLike | None = None,
     client: Client | None = None,
     **known: Unpack[WhatIsKnown],
-) -> Results:
+) -> Results[Any]:
     """Classify all images, and wait for the results. A bar shows how far it is.
 
-    `images` is what `Client.submit` takes. A path, or one in a list, may also name a folder, an
-    archive or another SOURCE of the command line; see `Client.submit` for the other arguments too.
+    `images` is what `Client.submit` takes; see there for the other arguments, too. The table of the
+    results also has the other columns of a table or a DataFrame, and `to_pandas` its index.
 
     Without a `client` it uses the Redis that DIGITQ_BROKER_URL names. If there is none, it starts a
     private Redis and workers, which takes some seconds, and ends them: `local` keeps them running.
@@ -97,7 +139,22 @@ def classify(
         else result_schema(reading.what, reading.form is not None)
     )
     summary = summarise(sink.counts, source.skipped.describe(), reading.row)
-    return Results(pa.Table.from_batches(sink.batches, schema), summary)
+    table = pa.Table.from_batches(sink.batches, schema)
+    if reading.form:  # an image has several rows
+        return Results(table, summary)
+    if (others := source.others()) is not None:
+        table = append_columns(table, others)
+    is_pandas = hasattr(images, "iloc") and len(cast(Any, images)) == len(table)
+    return Results(table, summary, getattr(images, "index", None) if is_pandas else None)
+
+
+def append_columns(table: pa.Table, others: pa.Table) -> pa.Table:
+    """The table with those of the other columns that it does not have, and what pandas needs to
+    restore their types."""
+    for field, column in zip(others.schema, others.columns, strict=True):
+        if field.name not in table.schema.names:
+            table = table.append_column(field, column)
+    return table.replace_schema_metadata(others.schema.metadata)
 
 
 def tabulate(rows: pa.Table) -> str:
@@ -110,22 +167,6 @@ def tabulate(rows: pa.Table) -> str:
                 "".join(["<tr>", *(f"{cell}{escape(text)}</td>" for text in texts), "</tr>"])
             )
     return "\n".join([*lines, "</table>"])
-
-
-def open_images(images: Images) -> tuple[Source, int | None]:
-    """The images of `classify` as a source, and their number if it is known at once.
-
-    Several paths that end as images do are not opened as SOURCEs: one that is missing becomes a row
-    with an error. Raises `UsageError`.
-    """
-    is_one = isinstance(images, str | os.PathLike)
-    paths: Any = [images] if is_one else images
-    if isinstance(paths, list | tuple) and all(isinstance(one, str | os.PathLike) for one in paths):
-        files = count_files([os.fspath(path) for path in paths])
-        if is_one or files is None:
-            return open_sources(paths), files
-    source = image_source(images)
-    return source, source.count()
 
 
 class TableSink(Sink):

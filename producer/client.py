@@ -13,7 +13,8 @@ from producer.counts import Counts
 from producer.feeder import Feeder
 from producer.job import Job
 from producer.prediction import Answer, NumberPrediction, Prediction
-from producer.sources.in_memory import Image, Images, image_source
+from producer.sources.in_memory import Image, Images
+from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError
@@ -78,16 +79,18 @@ class Client:
         form: FormLike | None = None,
         **known: Unpack[WhatIsKnown],
     ) -> Job:
-        """Start a job over an image, an iterable of images, or a table.
+        """Start a job over an image, an iterable of images, a table, or what a path names: a
+        folder, an archive or another SOURCE of the command line.
 
         An image is a path, the bytes of an image file, a file opened in binary mode, a PIL image,
         or an array of NumPy, torch or another library: (28, 28), (N, 28, 28) or (N, 1, 28, 28)
         with light ink on dark as in MNIST, uint8 or floats from 0 to 1; or uint8 (height,
         width[, channels]). A thread of this process reads the images while the job runs.
 
-        An iterable may also give pairs `(id, image)`, or rows with `image` and perhaps `label`, as
-        Hugging Face's datasets do. A table is a `pyarrow.Table` or a DataFrame with the columns
-        that a Parquet SOURCE may have. If the first image has a label, the results have `truth`.
+        An iterable may also give pairs `(id, image)` or `(image, label)`, batches of a torch
+        `DataLoader`, or rows with an image and perhaps `label`, as Hugging Face's datasets do. A
+        table is a `pyarrow.Table` or a DataFrame with the columns that a Parquet SOURCE may have,
+        or with PIL images. If the first image has a label, the results have `truth`.
 
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.
@@ -104,7 +107,7 @@ class Client:
         an image. Errors in an iterable of images are raised by `Job.results`.
         """
         reading = choose_reading(model, read, form, **known)
-        return self.start(image_source(images), reading, detached=detached)
+        return self.start(open_images(images)[0], reading, detached=detached)
 
     def submit_source(
         self,

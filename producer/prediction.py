@@ -1,7 +1,7 @@
 """The answers to single calls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -12,7 +12,8 @@ from protocol.chunk import Alternative, FoundDigit
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
-    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`."""
+    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`. `id`
+    is that of the image; answers are equal whatever it is."""
 
     label: int | None
     confidence: float | None
@@ -20,13 +21,14 @@ class Prediction:
     error: str | None
     review: bool
     reason: str | None = None
+    id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class NumberPrediction:
     """The number in one image, or an error. `number` is text as it is written: `007` stays `007`,
     and it is empty if nothing is written. `confidence` is the probability that all of it is right.
-    `review` and `reason` are as in a `Prediction`."""
+    `review`, `reason` and `id` are as in a `Prediction`."""
 
     number: str | None
     confidence: float | None
@@ -35,6 +37,7 @@ class NumberPrediction:
     error: str | None
     review: bool
     reason: str | None = None
+    id: str = field(default="", compare=False)
 
 
 Answer: TypeAlias = Prediction | NumberPrediction | dict[str, NumberPrediction]

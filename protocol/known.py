@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Self, TypedDict
 
@@ -35,8 +36,8 @@ LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
 class WhatIsKnown(TypedDict, total=False):
     """What a person says is known."""
 
-    length: str | int | None  # how many digits a number has, such as 9 or 3-6
-    allowed: Iterable[str] | None  # the numbers that there can be
+    length: str | int | tuple[int, int] | None  # how many digits a number has: 9, 3-6 or (3, 6)
+    allowed: Iterable[str | int] | None  # the numbers that there can be
     pattern: str | None  # a regular expression, or the name of one
     fill: str | None  # marks that fill unused boxes: X, - and /
 
@@ -73,8 +74,8 @@ class Known:
     @classmethod
     def check(
         cls,
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
+        length: str | int | tuple[int, int] | None = None,
+        allowed: Iterable[str | int] | None = None,
         pattern: str | None = None,
         fill: str | None = None,
     ) -> Self:
@@ -86,7 +87,8 @@ class Known:
         if length is not None:
             if pattern is not None:
                 raise UsageError("a length is a pattern of digits: give one of the two")
-            pattern = write_pattern(str(length))
+            parts = length if isinstance(length, tuple) else [length]
+            pattern = write_pattern("-".join(map(str, parts)))
         for name, given in (("pattern", pattern), ("fill", fill)):
             if given is not None and not isinstance(given, str):
                 raise UsageError(f"the {name} is {given!r}: it must be text")
@@ -142,7 +144,7 @@ def write_pattern(length: str) -> str:
     raise UsageError(f"the length {length!r} must be {how}")
 
 
-def check_numbers(allowed: Iterable[str]) -> list[str]:
+def check_numbers(allowed: Iterable[str | int]) -> list[str]:
     """The allowed numbers without spaces around them. Raises `UsageError` as `Known.check`."""
     if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
         raise UsageError("`allowed` is a list of numbers, not a text or a path")
@@ -159,10 +161,12 @@ def check_numbers(allowed: Iterable[str]) -> list[str]:
 
 def check_number(text: object, line: int) -> str:
     """The allowed number without spaces around it. Raises `UsageError` if it is none."""
+    if isinstance(text, Integral) and not isinstance(text, bool):
+        text = str(text)
     if not isinstance(text, str):
         raise UsageError(
-            f"line {line} of the allowed numbers is {text!r}: it must be text, which keeps zeros "
-            "at the beginning"
+            f"line {line} of the allowed numbers is {text!r}: it must be a whole number, or text, "
+            "which keeps zeros at the beginning"
         )
     number = text.strip()
     if not number or not is_written(number):

@@ -86,28 +86,44 @@ def _parquet_source(path: Path, naming: Naming) -> Source:
 def arrow_source(table: Any) -> Source:
     """The images of a table in memory that Arrow can read, such as a `pyarrow.Table` or a
     DataFrame. Raises `UsageError` if it can't, and as `table_source`."""
+    reader = _open_reader(table)
+    plan = _plan(f"the {type(table).__name__}", reader.schema, "", Naming())
+    parts = cut_batches(reader, plan.rows)
+    items = number_pieces(parts, "", plan.build, plan.read_ids)
+    names = [name for name in reader.schema.names if name not in plan.used]
+    has_more = names and hasattr(table, "columns")  # what is read once has none
+    others = partial(read_others, table, names) if has_more else lambda: None
+    return Source("images from Python", items, plan.has_truth, others=others)
+
+
+def read_others(table: Any, names: list[Any]) -> pa.Table:
+    """These columns of a table in memory. Raises `UsageError`."""
+    if isinstance(table, pa.Table | pa.RecordBatch):
+        return _open_reader(table.select(names)).read_all()
+    if hasattr(table, "reset_index"):  # Arrow would make a column of pandas' index
+        table = table.reset_index(drop=True)
+    return _open_reader(table[[name for name in table.columns if name in names]]).read_all()
+
+
+def _open_reader(table: Any) -> pa.RecordBatchReader:
+    """The rows of a table in memory. Raises `UsageError` if Arrow can't read it."""
     kind = type(table).__name__
     try:
         is_stream = hasattr(table, "__arrow_c_stream__")
-        reader = (
-            pa.RecordBatchReader.from_stream(table) if is_stream else pa.table(table).to_reader()
-        )
+        return pa.RecordBatchReader.from_stream(table) if is_stream else pa.table(table).to_reader()
     except Exception as error:  # each kind of DataFrame has errors of its own
         reason = str(error).partition("\n")[0]
         raise UsageError(
             f"a {kind} can't be read as a table: {reason}; give a pyarrow.Table, or pairs (id, "
             "image)"
         ) from None
-    plan = _plan(f"the {kind}", reader.schema, "", Naming())
-    parts = cut_batches(reader, plan.rows)
-    items = number_pieces(parts, "", plan.build, plan.read_ids)
-    return Source("images from Python", items, plan.has_truth)
 
 
 class Plan(NamedTuple):
     """How the rows of a table become images."""
 
     columns: list[str]  # the names of the columns that are read
+    used: list[str]  # those of them that have images, ids or labels
     rows: int  # this many rows are read at a time
     build: Build
     read_ids: Callable[[pa.RecordBatch], list[str]] | None  # None if a row's number is its id
@@ -123,9 +139,9 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     has_images = any(map(_may_be_image, schema))
     if not has_images and (found := find_pixels(where, schema)):
         label = None if found[1] is None else names[found[1]]
-        _require_unique(where, schema, [id, label])
+        used = _require_unique(where, schema, [id, label]) + [schema.names[n] for n in found[0]]
         build = partial(build_pixels, *found)
-        return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), label is not None)
+        return Plan(schema.names, used, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = _find_image(where, schema) if has_images else _find_path(where, schema)
     index = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
     label = None if index is None else names[index]
@@ -133,10 +149,10 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     columns = _require_unique(where, schema, [column, label, id])
     if has_images:
         images = partial(_build_images, column, label)
-        return Plan(columns, IMAGE_ROWS, images, _ids_in(id), label is not None)
+        return Plan(columns, columns, IMAGE_ROWS, images, _ids_in(id), label is not None)
     entries = partial(build_entries, column, label, folder, naming)
     has_truth = label is not None or naming.truth_from_parent
-    return Plan(columns, LIST_ROWS, entries, _ids_in(id), has_truth)
+    return Plan(columns, columns, LIST_ROWS, entries, _ids_in(id), has_truth)
 
 
 def _require_unique(where: object, schema: pa.Schema, columns: Sequence[str | None]) -> list[str]:

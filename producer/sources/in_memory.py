@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import PIL.Image
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
 from producer.sources.documents import count_pages, page_entries
-from producer.sources.image_tables import arrow_source
+from producer.sources.image_tables import arrow_source, read_others
 from producer.sources.source import (
     Naming,
     Source,
@@ -34,7 +34,12 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Not every Pillow before 13 can read these modes from a PNG or a TIFF
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 
-IMAGE_NAMES = ("image", *PATH_NAMES)  # the first of these has the image of a row
+ARROW_TABLES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
+CHANNEL_COUNTS = (
+    1,
+    3,
+    4,
+)  # how many values each pixel of a picture may have, with its channels first
 HALF_STEP = 0.5 / 255  # a float that lies less outside of 0 to 1 is rounded
 
 
@@ -42,6 +47,14 @@ class Tensor(Protocol):
     """An array of another library, such as torch or JAX."""
 
     def __array__(self, dtype: Any = None, /) -> np.ndarray: ...
+
+
+class Dataset(Protocol):
+    """Images by their number, as torch's datasets give them: any item of an iterable of images."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
 
 
 class DataFrame(Protocol):
@@ -54,16 +67,18 @@ Bytes = bytes | bytearray | memoryview
 Image: TypeAlias = (
     str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray | Tensor
 )
-ImageRow: TypeAlias = Image | tuple[str | int, Image] | Mapping[str, Any]
-Images: TypeAlias = Image | Iterable[ImageRow] | pa.Table | pa.RecordBatch | DataFrame
+ImageRow: TypeAlias = Image | tuple[str | int, Image] | tuple[Image, Any] | Mapping[str, Any]
+Images: TypeAlias = Image | Iterable[ImageRow] | Dataset | pa.Table | pa.RecordBatch | DataFrame
 
 
 def image_source(images: Images) -> Source:
     """A source over one image, an array of many, a table, or an iterable of images, of pairs
-    `(id, image)`, or of rows as Hugging Face's datasets give them. The id of a path is the path;
-    the id of any other image is its number. The caller may change an array once the next one is
-    asked for. Raises `UsageError` for anything that is not an image."""
+    `(id, image)` or `(image, label)`, or of rows as Hugging Face's datasets give them. The id of a
+    path is the path; the id of any other image is its number. The caller may change an array once
+    the next one is asked for. Raises `UsageError` for anything that is not an image."""
     kind = type(images).__name__
+    if kind == "LazyFrame":  # of Polars
+        return image_source(cast(Any, images).collect())
     if isinstance(images, str):
         refuse_url(images)
     if isinstance(images, Mapping):
@@ -72,14 +87,35 @@ def image_source(images: Images) -> Source:
             "Hugging Face dataset give rows, such as `ds.select(range(3))` in place of `ds[:3]`"
         )
     if hasattr(images, "columns") or isinstance(images, pa.RecordBatchReader):
-        return arrow_source(images)
+        return _frame_source(images) or arrow_source(images)
     if _is_array(images) or isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image):
         return Source("images from Python", _read_items([images], copies=False))
     items: Any = [images] if _is_file(images) else images
+    count: Callable[[], int | None] = partial(_count, items)
     if not isinstance(items, Iterable):
-        raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
-    read = _read_items(items, copies=True)
-    return Source("images from Python", read, None, partial(_count, items))
+        dataset = items
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
+        items, count = map(dataset.__getitem__, range(len(dataset))), partial(len, dataset)
+    return Source("images from Python", _read_items(items, copies=True), None, count)
+
+
+def _frame_source(frame: Any) -> Source | None:
+    """A DataFrame whose images are objects, such as PIL images, which Arrow does not know; None for
+    other tables."""
+    if isinstance(frame, ARROW_TABLES) or not hasattr(frame, "__getitem__"):
+        return None
+    names = [*frame.columns]
+    first = {name: next((cell for cell in frame[name] if cell is not None), None) for name in names}
+    pictures = [name for name in names if isinstance(first[name], PIL.Image.Image | np.ndarray)]
+    if not pictures:
+        return None
+    rows = zip(*(frame[name] for name in names), strict=True)
+    keys = ["image" if [name] == pictures else name for name in names]
+    items = _read_items((dict(zip(keys, cells, strict=True)) for cells in rows), copies=True)
+    used = {*pictures, *(name for name in names if str(name).lower() in (*OWN_IDS, *ANSWER_NAMES))}
+    others = partial(read_others, frame, [name for name in names if name not in used])
+    return Source("images from Python", items, None, partial(len, frame), others=others)
 
 
 def _count(items: Iterable[Any]) -> int | None:
@@ -110,7 +146,7 @@ def _is_array(image: Any) -> bool:
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
     naming = Naming()
     number, has_ids, has_batches = 0, False, False
-    for item in images:
+    for item in _spread_batches(images):
         id, image, truth = _take_apart(number, item)
         array = _to_array(image) if _is_array(image) else None
         pixels = None if array is None else _find_pixels(array)
@@ -141,14 +177,48 @@ def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
         number += 1 if pixels is None else len(pixels)
 
 
+def _spread_batches(images: Iterable[Any]) -> Iterator[Any]:
+    """The same items, but each picture of a batch (N, …) as an item of its own, with its label if
+    the batch has N, as in torch's `DataLoader`. Batches of 28×28 pixels without labels stay."""
+    for item in images:
+        if isinstance(item, list | tuple) and len(item) == 1:  # of torch's `TensorDataset`
+            (item,) = item
+        batch, labels = item, None
+        if isinstance(item, list | tuple) and len(item) == 2 and _is_array(item[0]):
+            batch, labels = item[0], _to_cell(item[1])
+        shape: tuple[int, ...] = batch.shape if _is_array(batch) else ()
+        if isinstance(labels, list | tuple) and len(shape) > 2 and len(labels) == shape[0]:
+            yield from zip(_to_array(batch), labels, strict=True)
+        elif batch is item and len(shape) == 4 and shape[2:] != (28, 28) and shape[3] != 1:
+            yield from _to_array(batch)
+        else:
+            yield item
+
+
 def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
     """The id ("" if it has none), the image and the right answer in a pair or a dataset's row."""
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str | int | np.integer):
-        return str(item[0]), item[1], None
+    if isinstance(item, list | tuple) and len(item) == 2:
+        first, second = item[0], _to_cell(item[1])
+        is_number, is_name = isinstance(first, int | np.integer), isinstance(first, str)
+        if isinstance(second, int | np.integer) and not is_number:
+            return "", first, str(second)
+        if isinstance(second, str) and not (is_number or is_name):
+            return "", first, second
+        if is_number or is_name:
+            return str(first), item[1], None
     if not isinstance(item, Mapping):
         return "", item, None
     names, cells = [*map(str, item)], [*item.values()]
-    id, image, label = (find_first(names, ones) for ones in (OWN_IDS, IMAGE_NAMES, ANSWER_NAMES))
+    id, label = find_first(names, OWN_IDS), find_first(names, ANSWER_NAMES)
+    if (image := find_first(names, ["image"])) is None:
+        pictures = [index for index, cell in enumerate(cells) if _is_picture(cell)]
+        if len(pictures) > 1:
+            several = ", ".join(names[index] for index in pictures)
+            raise UsageError(
+                f"row {number} has several columns that may hold images: {several}; name the one "
+                "to be classified `image`"
+            )
+        image = pictures[0] if pictures else find_first(names, PATH_NAMES)
     if image is None:
         columns = ", ".join(names) or "none"
         raise UsageError(f"row {number} has no column `image` or `path`; its columns: {columns}")
@@ -157,6 +227,16 @@ def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
         found = found.get("path") if found.get("bytes") is None else found["bytes"]
     own, truth = (None if index is None else _to_text(cells[index]) for index in (id, label))
     return own or "", found, truth or None
+
+
+def _is_picture(cell: Any) -> bool:
+    has_bytes = isinstance(cell, Mapping) and "bytes" in cell  # as Hugging Face stores an image
+    return has_bytes or isinstance(cell, bytes | PIL.Image.Image) or _is_array(cell)
+
+
+def _to_cell(labels: Any) -> Any:
+    """A number from an array of one, and a list from one of several; anything else unchanged."""
+    return labels.tolist() if len(getattr(labels, "shape", "no array")) < 2 else labels
 
 
 def _to_text(cell: Any) -> str:
@@ -196,6 +276,12 @@ def _find_pixels(array: np.ndarray) -> np.ndarray | None:
         shape = (shape[0], *shape[2:])
     if shape[-2:] != (28, 28) or len(shape) > 3:
         return None
+    _check_values(array)
+    return array.reshape(-1, PIXELS)
+
+
+def _check_values(array: np.ndarray) -> None:
+    """Raises `UsageError` for anything but uint8 and floats from 0 to 1."""
     if array.dtype.kind == "f" and array.size:
         low, high = float(array.min()), float(array.max())
         if not (low > -HALF_STEP and high < 1 + HALF_STEP):  # written so that it refuses NaN
@@ -207,7 +293,6 @@ def _find_pixels(array: np.ndarray) -> np.ndarray | None:
         raise UsageError(
             f"an array of images must be uint8, or floats from 0 to 1, not {array.dtype}"
         )
-    return array.reshape(-1, PIXELS)
 
 
 def _to_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -250,13 +335,22 @@ def _read_open(file: IO[bytes]) -> bytes:
 
 
 def _from_array(array: np.ndarray) -> PIL.Image.Image:
+    if (
+        array.ndim == 3
+        and array.shape[0] in CHANNEL_COUNTS
+        and array.shape[2] not in CHANNEL_COUNTS
+    ):
+        array = np.moveaxis(array, 0, 2)  # torch's channels come first
+    if array.dtype.kind == "f":
+        _check_values(array)
+        array = _to_bytes(array)
     try:
         return PIL.Image.fromarray(array[..., 0] if _has_one_channel(array) else array)
     except (TypeError, ValueError):
         raise UsageError(
             f"an array {array.dtype}{array.shape} is not an image: it must be uint8, (28, 28), "
-            "(N, 28, 28), (N, 1, 28, 28), (height, width), or (height, width, channels) with one "
-            "to four channels"
+            "(N, 28, 28), (N, 1, 28, 28), (height, width), (height, width, channels) with one "
+            "to four channels, or (channels, height, width)"
         ) from None
 
 

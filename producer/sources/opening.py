@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, takewhile
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
 from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
 from producer.sources.documents import count_pages
 from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.image_tables import TABLE_SUFFIXES, table_source
+from producer.sources.in_memory import Images, image_source
 from producer.sources.source import (
     EmptyError,
     Naming,
@@ -86,6 +87,23 @@ def open_sources(
         gaps=TruthGaps(unused=truths if limit is None else {}),
         truths=truths,
     )
+
+
+def open_images(images: Images) -> tuple[Source, int | None]:
+    """What Python gives as a source: a path or a list of paths as `open_sources` opens them, or
+    images as `image_source` takes them; and their number if it is known at once.
+
+    Several paths that end as images do are not opened as SOURCEs: one that is missing becomes a row
+    with an error. Raises `UsageError`.
+    """
+    is_one = isinstance(images, str | os.PathLike)
+    paths: Any = [images] if is_one else images
+    if isinstance(paths, list | tuple) and all(isinstance(one, str | os.PathLike) for one in paths):
+        files = count_files([os.fspath(path) for path in paths])
+        if is_one or files is None:
+            return open_sources(paths), files
+    source = image_source(images)
+    return source, source.count()
 
 
 def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) -> Origin:

@@ -96,6 +96,7 @@ class Source:
     origin: Origin = Origin()
     gaps: TruthGaps = field(default_factory=TruthGaps)
     truths: dict[str, str] = field(default_factory=dict)  # right answers of a table, by id
+    others: Callable[[], pa.Table | None] = lambda: None  # a DataFrame's columns that are not read
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

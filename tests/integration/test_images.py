@@ -65,7 +65,7 @@ def test_what_is_no_image_stops_the_job(client: Client) -> None:
         (object(), "image 0 has the type object"),
         (DIGITS.astype(np.int64), "must be uint8, or floats from 0 to 1, not int64"),
         (DIGITS.astype(np.float32), "its floats are from 0 to 255: undo"),
-        (np.zeros((2, 3, 4, 5), np.uint8), r"it must be uint8, \(28, 28\), \(N, 28, 28\)"),
+        (np.zeros((2, 5, 6, 7), np.uint8), r"it must be uint8, \(28, 28\), \(N, 28, 28\)"),
         (DIGITS.reshape(-1, 784), r"reshape it to \(-1, 28, 28\)"),
         (DIGITS[0].reshape(-1), r"reshape it to \(-1, 28, 28\)"),
     ]:

@@ -14,19 +14,21 @@ from weakref import finalize
 
 import nbclient
 import nbformat
+import pandas as pd
 import pytest
 
 import digitq
 from digitq.backend import LocalClient
-from digitq.notebook import open_images
 from digitq.private import processes
 from digitq.private.processes import Local
 from producer.client import Client
+from producer.sources.opening import open_images
 from protocol.broker.connection import connect
+from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.host.thread import DaemonThread
 from protocol.settings import settings
-from tests.drawing import draw_one, random_digits
+from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import processes_marked, wait_for
 
 BAD = "<b>1 & 'x'.png"
@@ -247,6 +249,27 @@ def test_how_many_images_there_are_is_told_where_it_is_known(
 ) -> None:
     source, known = open_images(images)
     assert known == source.count() == number
+
+
+def test_the_results_of_a_dataframe_have_its_index_and_other_columns(client: Client) -> None:
+    hands = pd.array([1, None, 3], dtype="Int64")
+    index = pd.Index(["x", "y", "z"], name="who")
+    for scans in ([draw_one()] * 3, [encode_image(draw_one())] * 2 + [b"torn"]):
+        given = pd.DataFrame({"scan": scans, "label": [1, 7, 1], "hand": hands}, index)
+        frame = digitq.classify(given, client=client).to_pandas()
+        assert frame.index.equals(index) and frame["hand"].equals(given["hand"])
+        assert [*frame["id"]] == ["0", "1", "2"] and [*frame["truth"]] == [1, 7, 1]
+        assert [*frame["label"]] == [1, 1, pd.NA if b"torn" in scans else 1]
+    pixels = pd.DataFrame(random_digits(2).reshape(2, -1)).add_prefix("pixel")
+    results = digitq.classify(pixels.assign(hand=["a", "b"]), client=client)
+    assert results.table.schema.names == [*RESULT_SCHEMA.names, "hand"]
+    numbers = digitq.classify(pd.Series([draw_one()], ["x"]), client=client, read="number")
+    assert [*numbers.to_pandas().index] == ["x"]
+
+
+def test_submit_reads_a_folder_as_classify_does(client: Client, photos: Path) -> None:
+    for path in (photos, str(photos), [photos]):
+        assert client.submit(path).table().column("id").to_pylist() == ["1.png", BAD]
 
 
 def test_classify_uses_the_redis_that_is_set(

@@ -272,6 +272,10 @@ def test_python_compiles_and_imports_public_names(block: str) -> None:
             assert {alias.name for alias in node.names} <= PUBLIC
 
 
+def test_the_first_lines_for_a_notebook_are_an_example_whose_types_are_checked() -> None:
+    assert (ROOT / "examples/notebook.py").read_text() in blocks("python")
+
+
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_uses_arguments_that_exist(block: str) -> None:
     """Of digitq's own calls, told by their names."""

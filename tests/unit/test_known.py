@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from digitq.cli import main
@@ -14,13 +15,18 @@ from protocol.values import accepts
 
 @pytest.mark.parametrize(
     ("length", "pattern"),
-    [("9", r"\d{9}"), ("3-6", r"\d{3,6}"), (4, r"\d{4}"), (" 1 - 20 ", r"\d{1,20}")],
+    [
+        *[("9", r"\d{9}"), ("3-6", r"\d{3,6}"), (4, r"\d{4}"), (" 1 - 20 ", r"\d{1,20}")],
+        ((3, 6), r"\d{3,6}"),
+    ],
 )
 def test_a_length_is_a_pattern_of_digits(length: str | int, pattern: str) -> None:
     assert Known.check(length).pattern == pattern
 
 
-@pytest.mark.parametrize("length", ["", "0", "21", "6-3", "3-", "-3", "x", "3-6-9", "1.5", "٣"])
+@pytest.mark.parametrize(
+    "length", ["", "0", "21", "6-3", "3-", "-3", "x", "3-6-9", (6, 3), (3, 4, 5), "1.5", "٣"]
+)
 def test_a_length_that_can_t_be_is_told(length: str) -> None:
     with pytest.raises(UsageError, match="must be like 9 or 3-6, from 1 to 20 digits"):
         Known.check(length, None)
@@ -29,6 +35,7 @@ def test_a_length_that_can_t_be_is_told(length: str) -> None:
 def test_allowed_numbers_are_sorted_and_once_there() -> None:
     known = Known.check(None, ["12", " 007 ", "12", "7\n"])
     assert known.allowed is not None and known.allowed.tolist() == [b"007", b"12", b"7"]
+    assert Known.check(allowed=["7", 12, np.int64(7)]).encode() == b"\n12\n7"
 
 
 def test_only_allowed_numbers_of_the_length_stay() -> None:
@@ -48,7 +55,7 @@ def test_only_allowed_numbers_of_the_length_stay() -> None:
         (["-"], "it must be 1 to 20 digits, with .,-./:% at most 32 characters"),
         ([f"{'-' * 32}1"], "at most 32 characters"),
         (["1\n2"], "it must be 1 to 20 digits"),
-        ([7], "line 1 of the allowed numbers is 7"),
+        ([7.0], "line 1 of the allowed numbers is 7.0: it must be a whole number, or text"),
         ("123", "a list of numbers, not a text"),
         (Path("ids.txt"), "a list of numbers, not a text or a path"),
         (map(str, range(MAX_ALLOWED + 1)), "1,000,001 numbers are allowed: at most 1,000,000"),

@@ -2,9 +2,12 @@
 
 import re
 
+import pandas as pd
 import pyarrow as pa
+import pytest
 
 from digitq.notebook import Results
+from producer.prediction import Prediction
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 
 
@@ -46,6 +49,20 @@ def test_nothing_in_a_row_becomes_markup() -> None:
     html = html_of([row(0, 0.9, id=odd), row(1, None, True, error="<script>")])
     assert "<img" not in html and "<script" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;\\n&quot;&#x27;$x$=1+1.png" in html
+
+
+def test_results_are_a_sequence_and_a_table_of_arrow() -> None:
+    rows = [row(0, None, True, error="torn"), row(1, 0.9, probabilities=[0.1] * 10)]
+    results = Results[Prediction](pa.Table.from_pylist(rows, RESULT_SCHEMA), "a summary")
+    first, second = results
+    assert (first.id, second.id) == ("0.png", "1.png")
+    assert results[0] == first and results[-1] == second
+    assert (results[0].id, results[1].label) == ("0.png", 1)
+    with pytest.raises(IndexError):
+        results[2]
+    assert pa.table(results) == results.table
+    frame = results.to_pandas()
+    assert frame["label"].dtype == "Int8" and frame["label"].to_list() == [pd.NA, 1]
 
 
 def test_a_whole_number_is_shown() -> None:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader
 
 from producer.chunking import cut_chunks
 from producer.counts import Counts, add_ids
@@ -353,13 +356,16 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
         (np.full((28, 28), np.nan), "its floats are from nan to nan"),
         (TENSOR.long(), "must be uint8, or floats from 0 to 1, not int64"),
         (torch.zeros(2, 28, 28, device="meta"), "a Tensor can't be read as an array of NumPy"),
-        (torch.zeros(3, 50, 60), r"float32\(3, 50, 60\) is not an image: .*\(N, 1, 28, 28\)"),
-        ([(TENSOR[0], 3)], r"has the type tuple: .*; a pair is \(id, image\)"),
+        (torch.zeros(5, 50, 60), r"uint8\(5, 50, 60\) is not an image: .*\(N, 1, 28, 28\)"),
+        (torch.zeros(3, 50, 60) - 1, "its floats are from -1 to -1: undo a normalisation"),
+        ([(TENSOR[0], 3, 4)], r"has the type tuple: .*; a pair is \(id, image\)"),
+        ([(3, 4)], "image 0 has the type int"),
+        ([{"a": b"1", "b": b"2"}], "row 0 has several columns that may hold images: a, b; name"),
         ([{"image": TENSOR, "label": 3}], "image 0: an array of several images has one label"),
         ([("a", TENSOR)], r"image 0: .*give a pair \(id, image\) for each image"),
         ([TENSOR, ("a", DIGITS[0])], r"image 3: .*give a pair \(id, image\) for each image"),
         (
-            [{"png": b"", "label": 3}],
+            [{"png": "", "label": 3}],
             "row 0 has no column `image` or `path`; its columns: png, label",
         ),
         ({"image": [b"1"], "label": [1]}, r"a dict is not a list .*`ds.select\(range\(3\)\)`"),
@@ -408,6 +414,83 @@ def test_rows_of_a_dataset_have_truth(tmp_path: Path) -> None:
     ]
     (chunk,) = cut_chunks(image_source(rows[1:]).items, None)
     assert "truth" not in chunk.batch.schema.names  # the first row says whether there are any
+
+
+class Digits(torch.utils.data.Dataset):
+    """Pairs of an image and its label, as torchvision's datasets give them."""
+
+    def __init__(self, images: Any, *labels: Any) -> None:
+        self._pairs = [*zip(images, *labels, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, number: int) -> Any:
+        return self._pairs[number]
+
+
+def test_a_dataset_of_torch_has_labels() -> None:
+    expected = [(str(n), ARRAY + digit.tobytes(), str(n)) for n, digit in enumerate(DIGITS)]
+    pairs = Digits(TENSOR[:, None] / 255, range(3))
+    source = image_source(pairs)
+    assert source.count() == 3 and rows_of(source) == expected
+    for loader in (DataLoader(pairs, batch_size=2), DataLoader(pairs, batch_size=None)):
+        assert rows_of(image_source(loader)) == expected
+    bare = [(id, content[len(ARRAY) :], None) for id, content, _ in expected]
+    assert rows_of(image_source(DataLoader(Digits(TENSOR), batch_size=3))) == bare
+
+
+def test_pictures_of_torch_have_their_channels_first() -> None:
+    pictures = torch.rand(3, 3, 40, 50)
+    last = [
+        Image.fromarray(np.rint(one.permute(1, 2, 0).numpy() * 255).astype("u1"))
+        for one in pictures
+    ]
+    expected = [(str(n), encode_image(one), None) for n, one in enumerate(last)]
+    assert rows_of(image_source(pictures)) == rows_of(image_source([pictures])) == expected
+    assert rows_of(image_source([*pictures])) == expected
+    labels = ["7", "8", "9"]
+    labelled = [(*one[:2], label) for one, label in zip(expected, labels, strict=True)]
+    assert rows_of(image_source(zip(last, labels, strict=True))) == labelled
+    loader = DataLoader(Digits(pictures, labels), batch_size=2)
+    assert rows_of(image_source(loader)) == labelled
+
+
+def test_a_path_may_have_a_label(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png")
+    path = str(tmp_path / "a.png")
+    assert rows_of(image_source([(path, np.int64(7))])) == [(path, b"a.png", "7")]
+
+
+@pytest.mark.parametrize("image", [{"bytes": b"x", "path": None}, b"x"])
+def test_a_column_of_images_may_have_any_name(image: Any) -> None:
+    row = {"name": "a", "scan": image, "label": 3}
+    assert (
+        rows_of(image_source([row]))
+        == rows_of(image_source(pa.Table.from_pylist([row])))
+        == [("0", b"x", "3")]
+    )
+
+
+def test_a_dataframe_of_pictures() -> None:
+    pictures = [draw_one(), None, DIGITS[0]]
+    frame = pd.DataFrame({"id": [5, 6, 7], "scan": pictures, "hand": ["a", "b", None]})
+    source = image_source(frame)
+    assert rows_of(source) == [
+        ("5", encode_image(pictures[0]), None),
+        ("6", "the row has no image", None),
+        ("7", ARRAY + DIGITS[0].tobytes(), None),
+    ]
+    others = source.others()
+    assert others is not None and others.to_pydict() == {"hand": ["a", "b", None]}
+
+
+def test_a_lazy_frame_is_collected() -> None:
+    class LazyFrame:
+        def collect(self) -> Frame:
+            return Frame(image=[b"1"])
+
+    assert rows_of(image_source(LazyFrame())) == [("0", b"1", None)]  # type: ignore[arg-type]
 
 
 class Frame:
