@@ -25,7 +25,7 @@ def new(blank: str, out: str, overwrite: bool) -> None:
     """Propose the fields and tables of an empty form.
 
     BLANK is a PNG, a JPEG or the first page of a PDF. An empty ruled box becomes a field, a row of
-    boxes too, and equal rows become a table.
+    boxes for one digit each too, and equal rows of wider boxes become a table.
     """
     if not out.endswith(".toml"):
         raise UsageError(f"{out} must end in .toml")

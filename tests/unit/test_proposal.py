@@ -1,13 +1,22 @@
 """Which fields and tables the ruled boxes of a blank are."""
 
-from worker.sight.forms.proposal import RuledBox, propose
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from protocol.form import read_form
+from worker.sight.forms.proposal import RuledBox, find_boxes, propose, write_proposal
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "forms"
 
 
-def row(top: int, answers: str, width: int = 40, left: int = 100) -> list[RuledBox]:
+def row(top: int, boxes: str, width: int = 40, left: int = 100) -> list[RuledBox]:
     """Adjoining boxes, where `_` is an empty one, and `x` one with print."""
     return [
-        RuledBox(left + at * width, top, left + at * width + width - 4, top + 36, answer == "_")
-        for at, answer in enumerate(answers)
+        RuledBox(left + at * width, top, left + at * width + width - 4, top + 36, box == "_")
+        for at, box in enumerate(boxes)
     ]
 
 
@@ -20,6 +29,46 @@ def test_a_row_of_boxes_is_one_field() -> None:
 
 def test_equal_rows_are_a_table_without_its_printed_head_and_columns() -> None:
     boxes = row(100, "xxxx") + row(140, "x_x_") + row(180, "x___") + row(220, "xxx_")
-    (table,) = propose(boxes + row(400, "xxx") + row(440, "xxx"))
+    (table,) = propose(boxes + row(400, "xxx", 80) + row(440, "xxx", 80))
     assert (table["rows"], table["columns"]) == (3, ["", "c1", "", "c2"])
     assert table["box"] == [97, 137, 259, 259]
+
+
+@pytest.mark.parametrize("boxes", ["___", "xxx", "x_x"])
+def test_rows_of_digit_boxes_below_each_other_are_fields(boxes: str) -> None:
+    fields = [*propose(row(100, boxes) + row(140, boxes) + row(180, boxes))]
+    assert [field.get("length") for field in fields] == ["1-3"] * 3
+    (table,) = propose(row(100, "___", 80) + row(140, "___", 80))
+    assert table["rows"] == 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "faint", "broken", "guides", "round"])
+def test_boxes_are_found(kind: str) -> None:
+    """Three boxes for digits, on a page whose longer side is 1400 px."""
+    page = np.full((1400, 1000), 255, np.uint8)
+    grey = 215 if kind == "faint" else 0
+    for left in (400, 444, 488):
+        if kind == "round":
+            circle = np.array(cv2.ellipse2Poly((0, 0), (28, 28), 0, 0, 360, 5))
+            cv2.polylines(page, [circle.clip(-22, 22) + (left + 22, 322)], True, grey, 1)
+        else:
+            cv2.rectangle(page, (left, 300), (left + 44, 344), grey, 1)
+        if kind == "guides":
+            for top in (310, 322):
+                cv2.rectangle(page, (left + 11, top), (left + 33, top + 12), 150, 1)
+        if kind == "broken":
+            page[298:347, left + 16 : left + 20] = page[316:320, left - 2 : left + 47] = 255
+    (field,) = propose(find_boxes(page))
+    assert field["length"] == "1-3"
+    assert field["box"] == pytest.approx([400, 300, 532, 344], abs=3)
+
+
+def test_the_form_of_the_example_is_proposed(tmp_path: Path) -> None:
+    write_proposal(EXAMPLE / "blank.png", tmp_path / "form.toml")
+    proposed, form = read_form(tmp_path / "form.toml"), read_form(EXAMPLE / "form.toml")
+    for new, old in zip(
+        (*proposed.fields, *proposed.tables), (*form.fields, *form.tables), strict=True
+    ):
+        assert new.box == pytest.approx(old.box, abs=2)
+    assert proposed.tables[0].rows == form.tables[0].rows
+    assert [*map(bool, proposed.tables[0].columns)] == [*map(bool, form.tables[0].columns)]

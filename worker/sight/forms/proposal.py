@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,16 +19,21 @@ from protocol.text import in_one_line, plural
 from protocol.values import MAX_DIGITS
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.forms.ruling import find_ink, find_line_ink, resize_to_work
+from worker.sight.forms.ruling import find_ink, resize_to_work
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.types import Grey, ImageError
+from worker.sight.types import Grey, ImageError, Mask
 
-MIN_BOX_SIDE = 12  # px at WORK_SIDE, as all here: a smaller box has no room for a digit
+MIN_BOX_SIDE = 15  # px at WORK_SIDE, as all here: a smaller box has no room for a digit
 MAX_BOX_HEIGHT = 84  # px: a higher box is for text or a signature
-MAX_BOX_RATIO = 12.0  # a box that is more times as wide as high is for text
+MAX_BOX_SHAPE = 12.0  # a box that is more times as wide as high is for text
+MIN_DIGIT_SHAPE, MAX_DIGIT_SHAPE = 0.55, 1.4  # a digit's box is about as wide as high
 MAX_WIDTH_RATIO = 1.3  # boxes of digits in a row are about equally wide
+MAX_PRINT_HEIGHT = 0.7  # a guide in a digit's box is lower than this share of it
 MIN_RECTANGULAR = 0.85  # a box fills this share of the rectangle around it
-BRIDGED_GAP = 12  # px: a shorter gap in a line is closed
+MIN_LINE = 25  # px: a line is at least this long
+MIN_DRAWN = 0.7  # this share of each stretch of MIN_LINE px of a line is drawn
+MAX_GAP = 5  # px: a longer gap in a line stays open
+CORNER = 17  # px: the ink of a round corner is in a square of this side around the end of a line
 HALF_LINE = 3  # px: from a box's inside to the middle of its line
 MAX_WALL = 16  # px: boxes that adjoin are no farther apart
 SAME_EDGE = 6  # px: the edges of boxes in a row or column differ by less
@@ -45,7 +50,27 @@ class RuledBox(NamedTuple):
     top: int
     right: int
     bottom: int
-    is_answer: bool  # it is empty, and of the shape for a number
+    is_empty: bool
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def shape(self) -> float:
+        """How many times it is as wide as high."""
+        return (self.right - self.left) / self.height
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is empty, and of the shape for a number."""
+        fits = self.height <= MAX_BOX_HEIGHT and MIN_DIGIT_SHAPE <= self.shape <= MAX_BOX_SHAPE
+        return self.is_empty and fits
+
+    @property
+    def is_for_digit(self) -> bool:
+        """Whether it has the shape for one digit, also with a guide or a digit in it."""
+        return self.height <= MAX_BOX_HEIGHT and MIN_DIGIT_SHAPE <= self.shape <= MAX_DIGIT_SHAPE
 
 
 def write_proposal(blank: Path, out: Path) -> None:
@@ -91,17 +116,18 @@ def write_proposal(blank: Path, out: Path) -> None:
 def find_boxes(small: Grey) -> list[RuledBox]:
     """The areas that lines enclose, in a blank at WORK_SIDE."""
     ink = find_ink(small)
-    walls = np.zeros_like(ink)
-    for way in (0, 1):
-        gap = np.ones((BRIDGED_GAP, 1) if way else (1, BRIDGED_GAP), np.uint8)
-        walls |= cv2.morphologyEx(find_line_ink(ink, way), cv2.MORPH_CLOSE, gap)
-    stats = cv2.connectedComponentsWithStats(1 - walls, connectivity=4)[2]
-    (high, wide), paper, boxes = small.shape, float(np.median(small)), list[RuledBox]()
-    for left, top, width, height, area in stats[1:].tolist():
+    outlines, tree = cv2.findContours(1 - find_walls(ink), cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
+    (high, wide), paper = small.shape, float(np.median(small))
+    parents = tree[0, :, 3].tolist() if outlines else []
+    is_hole, boxes = list[bool](), dict[int, RuledBox]()
+    for number, (outline, parent) in enumerate(zip(outlines, parents, strict=True)):
+        is_hole.append(parent >= 0 and not is_hole[parent])
+        left, top, width, height = cv2.boundingRect(outline)
         right, bottom = left + width, top + height
         if (
-            min(width, height) >= MIN_BOX_SIDE
-            and area >= MIN_RECTANGULAR * width * height
+            not is_hole[number]
+            and min(width, height) >= MIN_BOX_SIDE
+            and cv2.contourArea(cv2.convexHull(outline)) >= MIN_RECTANGULAR * width * height
             and min(left, top, wide - right, high - bottom) >= HALF_LINE
         ):
             inside = np.s_[
@@ -109,38 +135,65 @@ def find_boxes(small: Grey) -> list[RuledBox]:
             ]
             is_light = np.median(small[inside]) >= MIN_EMPTY_LIGHT * paper
             is_empty = bool(is_light and ink[inside].mean() <= MAX_PRINT)
-            fits = height <= MAX_BOX_HEIGHT and width <= MAX_BOX_RATIO * height
-            boxes.append(RuledBox(left, top, right, bottom, fits and is_empty))
-    return boxes
+            around = boxes.get(parents[parent]) if parent >= 0 else None
+            if not (around and around.is_for_digit and height < MAX_PRINT_HEIGHT * around.height):
+                boxes[number] = RuledBox(left, top, right, bottom, is_empty)
+    return [*boxes.values()]
+
+
+def find_walls(ink: Mask) -> Mask:
+    """The lines in ink, also if they have short gaps, and the ink at their ends."""
+    walls = np.zeros_like(ink)
+    for along, across in (((1, MIN_LINE), (3, 1)), ((MIN_LINE, 1), (1, 3))):
+        thick = cv2.dilate(ink, np.ones(across, np.uint8))
+        share = cv2.blur(thick.astype(np.float32), along[::-1])
+        near = cv2.dilate((share >= MIN_DRAWN).astype(np.uint8), np.ones(along, np.uint8))
+        gap = np.ones([min(side, MAX_GAP) for side in along], np.uint8)
+        walls |= near & cv2.morphologyEx(thick, cv2.MORPH_CLOSE, gap)
+    ends = cv2.dilate(walls, np.ones((CORNER, CORNER), np.uint8))
+    return np.asarray(walls | (ends & ink))
 
 
 def propose(boxes: list[RuledBox]) -> Iterator[Part]:
-    """The fields and tables of boxes: equal rows below each other are a table."""
+    """The fields and tables of boxes.
+
+    Equal rows below each other are a table if their cells are wider than high or have a head.
+    """
     rows = chain(sorted(boxes), lambda one, next: adjoin(one, next, 0))
     rows.sort(key=lambda row: (row[0].top, row[0].left))
     for block in chain(rows, is_below):
         used = [at for at, row in enumerate(block) if any(box.is_answer for box in row)]
-        block = block[used[0] : used[-1] + 1] if used else []
-        if len(block) == 1:
-            for is_answer, run in groupby(block[0], lambda box: box.is_answer):
-                if is_answer:
-                    yield from propose_row([*run])
-        elif block:
-            are_answers = np.array([[box.is_answer for box in row] for row in block])
-            numbers = count(1)
-            columns = [f"c{next(numbers)}" if share >= 0.5 else "" for share in are_answers.mean(0)]
-            if any(columns):
-                boxes = [box for row in block for box in row]
-                yield {"box": surround(boxes), "rows": len(block), "columns": columns}
+        table = block[used[0] : used[-1] + 1] if used else []
+        cells = [box for row in table for box in row if box.is_answer]
+        has_head = bool(used) and used[0] > 0
+        if len(table) < 2 or (not has_head and all(box.is_for_digit for box in cells)):
+            for row in block:
+                yield from propose_row(row)
+            continue
+        are_answers = np.array([[box.is_answer for box in row] for row in table])
+        numbers = count(1)
+        columns = [f"c{next(numbers)}" if share >= 0.5 else "" for share in are_answers.mean(0)]
+        if any(columns):
+            whole = surround([box for row in table for box in row])
+            yield {"box": whole, "rows": len(table), "columns": columns}
 
 
-def propose_row(boxes: list[RuledBox]) -> Iterator[Part]:
+def propose_row(row: list[RuledBox]) -> Iterator[Part]:
     """The fields of adjoining boxes: those of digits are one field, others are one each."""
-    widths = [box.right - box.left for box in boxes]
-    if len(boxes) == 1 or max(widths) > MAX_WIDTH_RATIO * min(widths):
-        yield from ({"box": surround([box])} for box in boxes)
-    elif len(boxes) <= MAX_DIGITS:  # more boxes are for a name
-        yield {"box": surround(boxes), "length": f"1-{len(boxes)}"}
+    for run in chain(row, is_next_digit):
+        if not run[0].is_empty and all(box.is_empty for box in run[1:]):
+            run = run[1:]  # a printed number is before the boxes
+        if len(run) == 1 and run[0].is_answer:
+            yield {"box": surround(run)}
+        elif 1 < len(run) <= MAX_DIGITS:  # more boxes are for a name
+            yield {"box": surround(run), "length": f"1-{len(run)}"}
+
+
+def is_next_digit(one: RuledBox, other: RuledBox) -> bool:
+    """Whether adjoining boxes are for the digits of one number, empty or not."""
+    widths = one.right - one.left, other.right - other.left
+    is_next = one.right <= other.left and max(widths) <= MAX_WIDTH_RATIO * min(widths)
+    return is_next and one.is_for_digit and other.is_for_digit
 
 
 def chain(parts: list[T], follows: Callable[[T, T], bool]) -> list[list[T]]:
