@@ -7,12 +7,11 @@ from kombu.entity import Exchange, Queue
 
 from protocol.broker.address import Address, read_address
 from protocol.broker.connection import TIMEOUT_SECONDS
-from protocol.keys import CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE, UNACKED
+from protocol.keys import CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE, UNACKED, UNACKED_INDEX
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq
-UNACKED_INDEX = "digitq:unacked_index"  # see kombu's Redis transport
 RESULT_SECONDS = 3600  # Redis keeps the result of `CLASSIFY_IMAGE` for this long
 
 

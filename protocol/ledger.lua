@@ -8,7 +8,7 @@
 -- A step removes before it adds: if Redis is out of memory, it refuses a script whose first write adds
 -- something, but lets one go on that began by removing.
 -- script.py gives a step its arguments by the names of its parameters.
--- script.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB, KNOWN and MAX_SWEPT in front of this file.
+-- script.py defines the names in capital letters in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
 local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work
 
@@ -385,6 +385,55 @@ function steps.sweep_job(deadline)
   for _, set in ipairs({queued, running}) do publish_range(set, stamp(now + 1), '+inf') end
 end
 
+-- The headers and the tag of a message in the form of kombu, if it is of an image from another program;
+-- otherwise nothing.
+local function read_image(message)
+  if not string.find(message, '"digitq.classify_image"', 1, true) then return end
+  local is_read, headers, tag = pcall(function()
+    local content = cjson.decode(message)
+    return content.headers, content.properties.delivery_tag
+  end)
+  if is_read and headers.task == 'digitq.classify_image' and type(tag) == 'string' then
+    return headers, tag
+  end
+end
+
+-- Moves images that were sent without a queue's name to the queue that workers read, if they are among
+-- the newest messages of Celery's default queue. The others there are left: they are other programs'.
+local function adopt_images()
+  local found = {}
+  for index = 0, MAX_PEEKED - 1 do
+    local message = redis.pcall('LINDEX', DEFAULT_QUEUE, index) -- this user may have no right to it
+    if type(message) ~= 'string' then break end
+    if read_image(message) then table.insert(found, message) end
+  end
+  for index = #found, 1, -1 do -- the oldest first
+    redis.call('LREM', DEFAULT_QUEUE, 1, found[index])
+    redis.call('LPUSH', IMAGES, found[index])
+  end
+end
+
+-- Takes images of other programs that wait, for a worker that has begun one: up to `count` with up to
+-- `bytes` in all, and at most a third, since other workers may be idle. kombu's record of each is
+-- written, so that it is sent again if the worker dies. An image that was sent again is left, since it
+-- may crash workers, and so is one for which Celery must look at the time. Returns the messages.
+function steps.take_images(count, bytes)
+  local taken = {}
+  count, bytes = math.min(count, math.floor(redis.call('LLEN', IMAGES) / 3)), tonumber(bytes)
+  while #taken < count do
+    local message = redis.call('LINDEX', IMAGES, -1)
+    bytes = bytes - #message
+    local headers, tag = read_image(bytes < 0 and '' or message)
+    if not headers or headers.redelivered then break end
+    if (headers.eta or cjson.null) ~= cjson.null or (headers.expires or cjson.null) ~= cjson.null then break end
+    redis.call('RPOP', IMAGES)
+    redis.call('ZADD', UNACKED_INDEX, stamp(now), tag)
+    redis.call('HSET', UNACKED, tag, '[' .. message .. ', "", "' .. IMAGES .. '"]')
+    table.insert(taken, message)
+  end
+  return taken
+end
+
 -- Sweeps the next MAX_SWEPT active jobs, unless that was done less than `seconds` ago: however many
 -- wait and sweep, it costs Redis no more. Returns whether it did. If the clock was set back, it does.
 function steps.sweep(deadline, seconds)
@@ -397,6 +446,7 @@ function steps.sweep(deadline, seconds)
     use(JOB .. id)
     steps.sweep_job(deadline)
   end
+  adopt_images()
   return true
 end
 

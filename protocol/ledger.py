@@ -30,6 +30,7 @@ from protocol.keys import (
     SWEEPING,
     TASK_EVENTS,
     UNACKED,
+    UNACKED_INDEX,
     WATERMARK,
     WORKER,
     record_key,
@@ -180,10 +181,25 @@ class Ledger:
             parts += [call.job_id, call.message_id, *arguments]
         self._run("", "complete_calls", *parts, text=text)
 
-    def count(self, model: str, failed: int, review: int, work_seconds: float, worker: str) -> None:
-        """Count an image that belongs to no job, and whether it failed or is to be reviewed."""
+    def count(
+        self, model: str, count: int, failed: int, review: int, work_seconds: float, worker: str
+    ) -> None:
+        """Count images that belong to no job, and how many failed or are to be reviewed."""
         about = {"failed": failed, "review": review, "work_seconds": work_seconds}
-        self._run("", "count", model=model, count=1, worker=worker, **about)
+        self._run("", "count", model=model, count=count, worker=worker, **about)
+
+    def take_images(self, count: int, size: int) -> list[bytes]:
+        """Take messages of images that other programs have sent, up to `size` bytes in all, as a
+        worker of Celery does. They are sent again after the deadline, unless acknowledged."""
+        return cast(list[bytes], self._run("", "take_images", count=count, bytes=size))
+
+    def acknowledge_images(self, tags: Sequence[str]) -> None:
+        """Forget messages of `take_images`, which are answered."""
+        self.redis.read(("ZREM", UNACKED_INDEX, *tags), ("HDEL", UNACKED, *tags))
+
+    def hand_over_image(self, tag: str) -> None:
+        """Have Celery send a message of `take_images` again within seconds."""
+        self.redis.zadd(UNACKED_INDEX, {tag: 0}, xx=True)
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""

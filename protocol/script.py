@@ -4,14 +4,26 @@ import re
 from importlib.resources import files
 
 from protocol.broker.connection import Payload
-from protocol.keys import JOB, KNOWN, WORKER
+from protocol.keys import (
+    DEFAULT_QUEUE,
+    IMAGES_QUEUE,
+    JOB,
+    KNOWN,
+    UNACKED,
+    UNACKED_INDEX,
+    WORKER,
+)
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
+MAX_PEEKED = 1000  # a sweep looks at this many messages of Celery's default queue
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
 CONSTANTS = f"""
-local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_SWEPT}
+local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
+local MAX_SWEPT, MAX_PEEKED = {MAX_SWEPT}, {MAX_PEEKED}
 local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'
+local IMAGES, DEFAULT_QUEUE = '{IMAGES_QUEUE}', '{DEFAULT_QUEUE}'
+local UNACKED, UNACKED_INDEX = '{UNACKED}', '{UNACKED_INDEX}'
 """
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))

@@ -25,19 +25,25 @@ from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
-from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX, make_app
+from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, make_app
 from protocol.celery import app as worker_app
-from protocol.keys import IMAGES_QUEUE, UNACKED
+from protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE, UNACKED, UNACKED_INDEX
 from protocol.ledger import Ledger
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, freeze, wait_for
 from worker import images
 from worker.service.transport import Transport
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
 SETTINGS = {"DIGITQ_DEADLINE_SECONDS": "1", "DIGITQ_IMAGE_BYTES": str(1 << 20)}
 IMAGE = encode_image(draw_one())
 TEXT = base64.b64encode(IMAGE).decode()
+NUMBER = base64.b64encode((EXAMPLES / "numbers/007.png").read_bytes()).decode()
+NEEDS_NUMBERS = (
+    "a length, a pattern, a fill and allowed numbers need whole numbers: --read number, or "
+    'read="number"'
+)
 SECONDS = 60  # how long an answer may take on a busy machine
 
 
@@ -115,6 +121,41 @@ def test_answers_are_those_of_a_client(deployment: Local, app: Celery) -> None:
             assert send(app, image=lines, model=model, read="digit").get(SECONDS) == expected
 
 
+@pytest.mark.parametrize(
+    ("known", "error"),
+    [
+        ({"length": "x"}, "the length 'x' must be like 9 or 3-6"),
+        ({"pattern": 7}, "the pattern is 7: it must be text"),
+        ({"allowed": "165"}, "`allowed` is a list of numbers"),
+        ({"allowed": ["165", None]}, "line 2 of the allowed numbers is None"),
+        ({"allowed": ["1"] * 10_001}, "10,001 numbers are allowed: a message may have 10,000"),
+        ({"length": 2, "allowed": ["165"]}, "no allowed number has the length 2"),
+        ({"others": 1}, "digitq.classify_image takes image, model, read, length, allowed, pattern"),
+    ],
+)
+def test_what_is_wrong_with_what_is_known(
+    app: Celery, known: dict[str, object], error: str
+) -> None:
+    answer = send(app, NUMBER, read="number", **known).get(SECONDS)
+    assert answer["error"].startswith(error) and (answer["number"], answer["review"]) == (
+        None,
+        True,
+    )
+
+
+def test_what_is_known_of_numbers(deployment: Local, app: Celery) -> None:
+    client, content = Client(deployment.url), base64.b64decode(NUMBER)
+    for known in (
+        {"length": 3},
+        {"length": "2-3"},
+        {"allowed": ["007", "0070", "4"], "fill": "X"},
+        {"pattern": r"\d\d"},
+    ):
+        expected = as_json(client.classify(content, read="number", **known))
+        assert expected["error"] is None
+        assert send(app, NUMBER, read="number", **known).get(SECONDS) == expected
+
+
 def test_many_at_once_and_what_redis_keeps(deployment: Local, app: Celery) -> None:
     redis = connect(deployment.url)
     for key in redis.scan_iter("celery-task-meta-*"):
@@ -142,9 +183,11 @@ def test_many_at_once_and_what_redis_keeps(deployment: Local, app: Celery) -> No
         ((TEXT, "cnn9"), "there is no model 'cnn9'; there are: mlp, cnn, random"),
         ((TEXT, None, "text"), "`read` is 'text': it must be digit or number"),
         (
-            (TEXT, None, "digit", 1),
-            "digitq.classify_image takes image, model and read, and no more",
+            (TEXT, None, "digit", None, None, None, None, 1),
+            "digitq.classify_image takes image, model, read, length, allowed, pattern and fill, "
+            "and no more",
         ),
+        ((TEXT, None, "digit", 9), NEEDS_NUMBERS),
     ],
     ids=lambda value: None if isinstance(value, str) else "args",
 )
@@ -221,6 +264,59 @@ def test_an_image_that_was_sent_again_keeps_its_answer(
     assert ledger.counters()["images:mlp"] == before + 1
 
 
+def test_images_that_were_taken_together_outlive_their_worker(
+    deployment: Local, app: Celery, redis: Any
+) -> None:
+    """This process takes them, as a worker does that dies before it has answered."""
+    worker = deployment._processes["worker1"].pid
+    freeze(worker, *children_of(worker))
+    try:
+        before = redis.hlen(UNACKED)
+        results = [send(app, TEXT) for _ in range(12)]  # Redis may have given the worker one
+        taken = Ledger(redis).take_images(count=7, size=1 << 20)
+        assert len(taken) in (3, 4) and redis.hlen(UNACKED) == before + len(taken)
+        assert not Ledger(redis).take_images(count=7, size=len(TEXT))
+    finally:
+        os.killpg(worker, signal.SIGCONT)
+    assert all(result.get(SECONDS)["error"] is None for result in results)
+    wait_for(lambda: not redis.exists(UNACKED, UNACKED_INDEX))
+
+
+def test_images_with_callbacks_are_left_to_celery(
+    deployment: Local, app: Celery, redis: Any
+) -> None:
+    """They wait together with others, for which they are taken by a process of the pool."""
+    worker = deployment._processes["worker1"].pid
+    freeze(worker, *children_of(worker))
+    try:
+        links = [
+            app.signature(CLASSIFY_IMAGE, [TEXT], immutable=True, queue=IMAGES_QUEUE)
+            for _ in range(12)
+        ]
+        results = [link.freeze() for link in links]
+        for link in links:
+            app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, link=link)
+    finally:
+        os.killpg(worker, signal.SIGCONT)
+    assert all(result.get(SECONDS)["error"] is None for result in results)
+
+
+def test_an_image_without_a_queue_is_answered_and_other_tasks_are_left(
+    deployment: Local, app: Celery, redis: Any
+) -> None:
+    """No worker reads Celery's default queue, as if another program's worker did not run."""
+    for number in range(3):
+        app.send_task("other.program", [number, CLASSIFY_IMAGE])
+    others = redis.lrange(DEFAULT_QUEUE, 0, -1)
+    results = [app.send_task(CLASSIFY_IMAGE, [TEXT]) for _ in range(3)]
+    redis.rpush(DEFAULT_QUEUE, b'"digitq.classify_image" is no message')
+    app.send_task("other.program", [3])
+    assert all(result.get(SECONDS)["error"] is None for result in results)
+    last, *rest, broken = redis.lrange(DEFAULT_QUEUE, 0, -1)
+    assert rest == others and broken.startswith(b'"digitq') and b"other.program" in last
+    redis.delete(DEFAULT_QUEUE)
+
+
 def refused(redis: Any) -> int:
     """How many commands Redis has refused because it is full."""
     return int(redis.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
@@ -269,7 +365,7 @@ def test_an_answer_that_is_never_stored_returns_its_image(monkeypatch: pytest.Mo
     task = Mock()
     task.backend.store_result.side_effect = OutOfMemoryError("full")
     with pytest.raises(Reject) as raised:
-        images.store(task, "SUCCESS", {})
+        images.store(task, "id", "SUCCESS", {})
     assert raised.value.requeue and task.backend.forget.called
 
 
