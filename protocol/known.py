@@ -87,7 +87,7 @@ class Known:
         if length is not None:
             if pattern is not None:
                 raise UsageError("a length is a pattern of digits: give one of the two")
-            parts = length if isinstance(length, tuple) else [length]
+            parts = length if isinstance(length, tuple | list) else [length]  # JSON has lists
             pattern = write_pattern("-".join(map(str, parts)))
         for name, given in (("pattern", pattern), ("fill", fill)):
             if given is not None and not isinstance(given, str):

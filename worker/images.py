@@ -36,7 +36,9 @@ from worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
 ARGUMENTS = ("image", "model", "read", *WhatIsKnown.__annotations__)  # in this order
 MAX_OTHERS = 7  # at most this many images are classified together with another one
-MAX_MESSAGE_NUMBERS = 10_000  # a message may have this many allowed numbers, which are checked each time
+MAX_MESSAGE_NUMBERS = (
+    10_000  # a message may have this many allowed numbers, which are checked each time
+)
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0  # the pause between two attempts, which doubles
 
 
