@@ -5,7 +5,10 @@ rule that it breaks, because most people obey the rules of their form, and not a
 
 The places that rules connect are gone through one by one. A state has the sums so far of the rules
 that have begun. It stands for all combinations that lead to it, so that a table with sums takes
-no more time than its rows (a forward-backward search, as in hidden Markov models).
+no more time than its rows (a forward-backward search, as in hidden Markov models). Where too many
+sums are open at once, as in a wide table with sums in both directions, each rule is searched alone,
+and rules tell each other what they find (loopy belief propagation). The work is counted and not
+timed, so that a page has the same answers on any machine.
 """
 
 import math
@@ -14,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +32,11 @@ BROKEN = 0.01  # what breaks a rule counts this much of what satisfies it
 NOT_HELD = 0.1  # the same where a value of the rule is missing
 MAX_READINGS = 12  # at most this many readings of a place are combined
 MIN_CHANCE = 1e-9  # a reading has at least this chance
-MAX_STATES = 500  # at most this many states are kept from one place to the next, and at most
-MAX_SUMS = 4000  # ... this many sums in all of them
+MAX_STATES = 500  # at most this many states are kept from one place to the next
 MIN_WAY = BROKEN**2 / 10  # less probable combinations are dropped: two rules can't make up for it
+MAX_OPEN_SUMS = 500  # at most this many, counted at each place, and rules are decided at once
+MAX_STEPS = 10_000  # places that are gone through, on a page whose rules have their turns
+MIN_CHANGE = 0.01  # if a probability changes by more, the rules of its place have another turn
 ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 MIXER = np.int64(-7046029254386353131)  # odd, and its bits look random
 Sums = NDArray[np.float64]
@@ -59,43 +64,47 @@ class BoundRule:
     """A rule between certain places."""
 
     rule: Rule
-    places: dict[str, list[int]]  # by the keys of the rule's values
     within: Fraction
     scale: int  # a linear rule is multiplied by this, so that all of its sums are whole
+    added: dict[int, Sums]  # by place: what each option adds to the sums of the rule, (K, width)
 
-    @cached_property
-    def factors(self) -> dict[int, list[tuple[int, Fraction]]]:
-        """By place: to which of the rule's sums its value is added, and multiplied by what."""
-        found = defaultdict(list)
-        for index, (key, places) in enumerate(self.places.items()):
-            for place in places:
-                if self.rule.is_linear:
-                    found[place].append((0, self.rule.coefficients[key] * self.scale))
-                else:
-                    found[place].append((index, Fraction(1)))
-        return found
+    @classmethod
+    def bind(
+        cls,
+        rule: Rule,
+        places: Mapping[str, Sequence[int]],  # by the keys of the rule's values
+        within: Fraction,
+        options: Sequence[Sequence[Option]],
+    ) -> Self:
+        """The rule between these places. A linear rule has one sum, another one has one for each
+        key; the last column counts the values that are missing. An empty place adds 0 to a column.
+        """
+        used = [option.value for one in places.values() for at in one for option in options[at]]
+        numbers = [value for value in used if value]
+        numbers += rule.coefficients.values() if rule.is_linear else ()
+        scale = math.lcm(*(number.denominator for number in numbers))
+        added = dict[int, Sums]()
+        for index, key in enumerate(rule.keys):
+            factor = rule.coefficients[key] * scale if rule.is_linear else 1
+            for place in places[key]:
+                here, width = options[place], 2 if rule.is_linear else len(places) + 1
+                sums = added.setdefault(place, np.zeros((len(here), width)))
+                sums[:, 0 if rule.is_linear else index] += [
+                    float(factor * (option.value or 0)) for option in here
+                ]
+                sums[:, -1] += [
+                    option.value is None and (key in rule.names or option.number > "")
+                    for option in here
+                ]
+        return cls(rule, within, scale, added)
 
     @cached_property
     def first(self) -> int:
-        return min(self.factors)
+        return min(self.added)
 
     @cached_property
     def last(self) -> int:
-        return max(self.factors)
-
-    @property
-    def width(self) -> int:
-        """How many sums it has, and at last the count of the values that are missing."""
-        return 2 if self.rule.is_linear else len(self.places) + 1
-
-    def add_up(self, place: int, option: Option) -> list[float]:
-        """What the option of a place adds to the sums. An empty place adds nothing to a column."""
-        sums = [0.0] * self.width
-        for index, factor in self.factors[place]:
-            sums[index] += float(factor * (option.value or 0))
-        is_single = any(self.places[name] == [place] for name in self.rule.names)
-        is_missing = option.value is None and (is_single or option.number > "")
-        return [*sums[:-1], float(is_missing)]
+        return max(self.added)
 
     def weigh(self, sums: Sums) -> Sums:
         """What combinations with these sums, (N, width), count: 1 if the rule is satisfied."""
@@ -104,13 +113,15 @@ class BoundRule:
             is_satisfied = self.rule.compare(difference, float(self.within * self.scale))
         else:
             with np.errstate(all="ignore"):  # a division by zero satisfies nothing
-                left, right = self.rule.measure(dict(zip(self.places, sums.T, strict=False)), float)
+                values = dict(zip(self.rule.keys, sums.T, strict=False))
+                left, right = self.rule.measure(values, float)
                 within = float(self.within) + ROUNDING * np.maximum(abs(left), abs(right))
                 is_satisfied = np.isfinite(left - right) & self.rule.compare(left - right, within)
         return np.where(is_satisfied, 1.0, np.where(sums[:, -1] > 0, NOT_HELD, BROKEN))
 
-    def is_broken(self, chosen: Mapping[int, Option]) -> bool:
-        sums = np.sum([self.add_up(place, chosen[place]) for place in self.factors], 0)
+    def is_broken(self, chosen: Mapping[int, int]) -> bool:
+        """Whether these options, by their places, break it."""
+        sums = np.sum([added[chosen[place]] for place, added in self.added.items()], 0)
         return bool(self.weigh(sums[None])[0] == BROKEN)
 
 
@@ -132,16 +143,23 @@ def decide(
     ]
     options = [list_options(one) for one in readings]
     for places, rules in find_connected(bind_checks(cells, options, checks)):
-        steps = search(places, rules, options)
-        best, shares = look_back(steps)
-        chosen = {place: options[place][one] for place, one in zip(places, best, strict=True)}
-        failed = {place for rule in rules if rule.is_broken(chosen) for place in rule.factors}
+        read = {place: np.array([one.chance for one in options[place]]) for place in places}
+        open_sums = sum(rule.first <= place <= rule.last for rule in rules for place in places)
+        if open_sums <= MAX_OPEN_SUMS:
+            best, shares = look_back(search(places, rules, read))
+        else:
+            shares = exchange(rules, read, MAX_STEPS * len(places) // len(cells))
+            best = [int(one.argmax()) for one in shares]
+        chosen = dict(zip(places, best, strict=True))
+        failed = {place for rule in rules if rule.is_broken(chosen) for place in rule.added}
         for place, marginal in zip(places, shares, strict=True):
             if readings[place]:
                 chances: dict[str, float] = defaultdict(float)
                 for option, share in zip(options[place], marginal.tolist(), strict=True):
                     chances[option.number] += share
-                decisions[place] = choose(chosen[place].number, chances, place in failed)
+                decisions[place] = choose(
+                    options[place][chosen[place]].number, chances, place in failed
+                )
     return decisions
 
 
@@ -176,18 +194,14 @@ def bind_checks(
     for check in checks:
         for rule in parse_rule(check.rule):
             for bound in bind_rule(rule, places):
-                used = [options[one] for indexes in bound.values() for one in indexes]
-                numbers = [option.value for one in used for option in one if option.value]
-                numbers += rule.coefficients.values() if rule.is_linear else ()
-                scale = math.lcm(*(number.denominator for number in numbers))
-                yield BoundRule(rule, bound, Fraction(repr(check.within)), scale)
+                yield BoundRule.bind(rule, bound, Fraction(repr(check.within)), options)
 
 
 def find_connected(rules: Iterable[BoundRule]) -> list[tuple[list[int], list[BoundRule]]]:
     """The places that rules connect, in order, and these rules."""
     groups: list[tuple[set[int], list[BoundRule]]] = []
     for rule in rules:
-        places, joined = {*rule.factors}, [rule]
+        places, joined = {*rule.added}, [rule]
         apart = []
         for group in groups:
             if group[0] & places:
@@ -199,23 +213,56 @@ def find_connected(rules: Iterable[BoundRule]) -> list[tuple[list[int], list[Bou
     return [(sorted(places), joined) for places, joined in groups]
 
 
+def exchange(rules: Sequence[BoundRule], read: Mapping[int, Sums], limit: int) -> list[Sums]:
+    """The probabilities of each place's options, if the rules are gone through one by one.
+
+    A rule takes what the others have found out about its places, and tells them what it finds out
+    (loopy belief propagation). It has another turn when that changes much. At most about `limit`
+    places are gone through; rules that had no turn are only checked.
+    """
+    beliefs = dict(read)
+    told = {(rule, place): np.ones(len(read[place])) for rule in rules for place in rule.added}
+    waiting = dict.fromkeys(rules)  # in order
+    while waiting and limit > 0:
+        rule = next(iter(waiting))
+        del waiting[rule]
+        places, moved = sorted(rule.added), set()
+        limit -= len(places)
+        heard = {place: beliefs[place] / told[rule, place] for place in places}
+        _, marginals = look_back(search(places, [rule], heard))
+        for place, marginal in zip(places, marginals, strict=True):
+            factors = marginal / heard[place]
+            told[rule, place] = np.maximum(factors / factors.max(), BROKEN)
+            belief = heard[place] * told[rule, place]
+            belief /= belief.sum()
+            if abs(belief - beliefs[place] / beliefs[place].sum()).max() > MIN_CHANGE:
+                moved.add(place)
+            beliefs[place] = belief
+        waiting |= {one: None for one in rules if one is not rule and moved & one.added.keys()}
+    return [beliefs[place] / beliefs[place].sum() for place in sorted(beliefs)]
+
+
 def search(
-    places: Sequence[int], rules: Sequence[BoundRule], options: Sequence[Sequence[Option]]
+    places: Sequence[int], rules: Sequence[BoundRule], chances: Mapping[int, Sums]
 ) -> list[Step]:
-    """What may be written in places that rules connect, as far as it is probable."""
+    """What may be written in places that rules connect, as far as it is probable; `chances` are
+    those of each place's options."""
     steps = []
     shares: NDArray[Any] = np.ones(1)
     sums: dict[BoundRule, Sums] = {}  # (S, width) of the rules that have begun
     for place in places:
-        sums |= {rule: np.zeros((len(shares), rule.width)) for rule in rules if rule.first == place}
-        chances = np.array([option.chance for option in options[place]])
-        weights = np.tile(chances, (len(shares), 1))
+        sums |= {
+            rule: np.zeros((len(shares), rule.added[place].shape[1]))
+            for rule in rules
+            if rule.first == place
+        }
+        weights = chances[place] * np.ones((len(shares), 1))
         ways = shares[:, None] * weights
         states, picks = np.nonzero(ways > MIN_WAY * ways.max())
         sums = {rule: each[states] for rule, each in sums.items()}
         factors = np.ones(len(states))  # the largest stays 1, whatever number of rules is broken
-        for rule in [rule for rule in sums if place in rule.factors]:
-            sums[rule] += np.array([rule.add_up(place, one) for one in options[place]])[picks]
+        for rule in [rule for rule in sums if place in rule.added]:
+            sums[rule] += rule.added[place][picks]
             if rule.last == place:
                 factors *= rule.weigh(sums.pop(rule))
                 factors /= factors.max()
@@ -224,8 +271,7 @@ def search(
             mix(sums.values(), len(states)), return_index=True, return_inverse=True
         )
         totals = np.bincount(merged, shares[states] * weights[states, picks])
-        limit = min(MAX_STATES, MAX_SUMS // max(1, sum(rule.width for rule in sums)))
-        kept = np.argsort(-totals, kind="stable")[: max(1, limit)]
+        kept = np.argsort(-totals, kind="stable")[:MAX_STATES]
         numbers = np.full(len(totals), len(kept))
         numbers[kept] = range(len(kept))
         after = np.full(weights.shape, len(kept))
