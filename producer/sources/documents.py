@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from producer.feeder import end_feeders
 from producer.sources.source import Entry, Naming, UnreadableImageError, open_file
-from producer.sources.tiff import DAMAGED_PAGE, TIFF_ERRORS, TiffPages
+from protocol.tiff import DAMAGED_PAGE, TIFF_ERRORS, TiffPages
 from protocol.pdf import PdfError, cut_page, use_pdfium
 
 MAX_HELD_BYTES = 32 << 20  # a PDF is opened anew after pages of this size, to free their memory
