@@ -200,12 +200,15 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         form: str | None,
         **others: Any,
     ) -> None:
+        from digitq.form_rows import read_form_file
         from protocol.known import WhatIsKnown, read_allowed
         from protocol.reading import choose_reading
 
         lines = None if allowed is None else read_allowed(allowed)
         known = WhatIsKnown(length=length, pattern=pattern, allowed=lines, fill=fill)
-        reading = choose_reading(model, read, form, **known)
+        reading = choose_reading(model, read, form and read_form_file(form), **known)
+        if form:
+            reading = reading._replace(form_name=os.path.abspath(form))
         if reading.form and others.get("truth") == "parent":
             raise UsageError("a folder's name is no truth of a form's fields: name a .csv file")
         command(reading=reading, **others)

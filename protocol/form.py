@@ -1,11 +1,12 @@
 """A form: which fields and tables a page has, what their values are, and the rules between them."""
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Self
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 
 from protocol.errors import UsageError
 from protocol.form_file import Align, Box, check_layout, measure_blank, parse_form_file, telling
@@ -13,7 +14,15 @@ from protocol.known import Known
 from protocol.rules import bind_rule, parse_rule
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
+# Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
+CountRows = Callable[[str, Path, Box | None, int], int]
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
+# What is known of a field, which travels as it does for numbers alone
+Encoded = Annotated[
+    Known,
+    PlainValidator(lambda text: Known.decode(text.encode())),
+    PlainSerializer(lambda known: known.encode().decode(), return_type=str),
+]
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Field:
 
     name: str
     box: Box | None
-    known: Known
+    known: Encoded
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Table:
     box: Box | None  # None: the largest ruled table of the page
     rows: int
     columns: tuple[str, ...]  # from left to right; "" is not read
-    known: Known
+    known: Encoded
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Cell:
 class Form:
     """The fields, tables and rules of a page."""
 
+    __pydantic_config__: ClassVar = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     blank: bytes | None  # the file of the empty form
     align: Align  # by the blank's printed features, or by the lines of the tables
     fields: tuple[Field, ...]
@@ -86,36 +97,16 @@ class Form:
         return tuple(cells)
 
     def encode(self) -> bytes:
-        """A line of JSON, and after it the blank and what is known of each field and table."""
-        known = [one.known for one in self.fields] + [one.known for one in self.tables]
-        parts = [self.blank or b"", *(one.encode() for one in known)]
-        head = {
-            "align": self.align,
-            "fields": [(one.name, one.box) for one in self.fields],
-            "tables": [(one.name, one.box, one.rows, one.columns) for one in self.tables],
-            "checks": [(one.rule, one.within) for one in self.checks],
-            "sizes": [*map(len, parts)],  # in bytes
-        }
-        return b"".join([FORM_MAGIC, json.dumps(head).encode(), b"\n", *parts])
+        """The form as it travels, in JSON with the blank in base64."""
+        return FORM_MAGIC + ENCODER.dump_json(self)
 
-    @classmethod
-    def decode(cls, payload: bytes) -> Self:
+    @staticmethod
+    def decode(payload: bytes) -> "Form":
         """What `encode` encoded."""
-        line, _, rest = payload.removeprefix(FORM_MAGIC).partition(b"\n")
-        head = json.loads(line)
-        ends = pairwise(accumulate(head["sizes"], initial=0))
-        blank, *parts = (rest[start:end] for start, end in ends)
-        known = map(Known.decode, parts)
-        return cls(
-            blank or None,
-            head["align"],
-            tuple(Field(name, to_box(box), next(known)) for name, box in head["fields"]),
-            tuple(
-                Table(name, to_box(box), rows, tuple(columns), next(known))
-                for name, box, rows, columns in head["tables"]
-            ),
-            tuple(Check(rule, within) for rule, within in head["checks"]),
-        )
+        return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC))
+
+
+ENCODER = TypeAdapter(Form)
 
 
 def to_box(sides: list[float] | None) -> Box | None:
@@ -125,29 +116,39 @@ def to_box(sides: list[float] | None) -> Box | None:
     return left, top, right, bottom
 
 
-def read_form(path: Path) -> Form:
-    """Read the file of a form. Raises `UsageError` with the line or the key of a mistake."""
-    file = parse_form_file(path)
-    blank, size = None, None
+def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
+    """Read the file of a form. Raises `UsageError` with the line or the key of a mistake.
+
+    If it does not say how many rows a table has, `count_rows` is asked.
+    """
+    file, folder, blank, size = parse_form_file(path), path.parent, None, None
     if file.blank is not None:
         with telling(f"{path}: blank"):
-            blank, size = measure_blank(path.parent / file.blank)
-    elif file.align == "page":
-        raise UsageError(f'{path}: blank: it is missing: without one, align must be "lines"')
+            blank, size = measure_blank(folder / file.blank)
+        for name, table in file.tables.items():
+            if not table.rows:
+                count = len(table.columns)
+                table.rows = count_rows(name, folder / file.blank, table.box, count)
     with telling(str(path)):
         check_layout(file, size)
     fields, tables = [], []
     for name, field in file.fields.items():
         with telling(f"{path}: fields.{name}"):
-            fields.append(Field(name, field.box, field.check(path.parent)))
+            fields.append(Field(name, field.box, field.check(folder)))
     for name, table in file.tables.items():
         with telling(f"{path}: tables.{name}"):
-            known = table.check(path.parent)
-            tables.append(Table(name, table.box, table.rows, tuple(table.columns), known))
+            known, columns = table.check(folder), tuple(table.columns)
+            tables.append(Table(name, table.box, table.rows or 0, columns, known))
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
     form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
+    check_rules(form, path)
+    return form
+
+
+def check_rules(form: Form, path: Path) -> None:
+    """Raises `UsageError` for a rule that can't be read or held, and for too many."""
     places, bound = [cell.place for cell in form.cells], 0
-    for number, check in enumerate(checks, 1):
+    for number, check in enumerate(form.checks, 1):
         with telling(f"{path}: checks.{number}.rule"):
             for rule in parse_rule(check.rule):
                 for values in bind_rule(rule, places):
@@ -157,4 +158,3 @@ def read_form(path: Path) -> Form:
                     f"the rules up to here connect {bound:,} values in all, counted for each time "
                     f"that a rule is held: at most {MAX_BOUND:,} can be"
                 )
-    return form

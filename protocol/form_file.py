@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from protocol.errors import UsageError
 from protocol.known import Known, read_allowed, read_text
-from protocol.pdf import PDF, PdfError, measure_page
+from protocol.pdf import PDF, PageError, measure_page
 from protocol.rules import MAX_NUMBER
 from protocol.settings import settings
 from protocol.text import too_large
@@ -82,7 +82,7 @@ class FieldPart(KnownPart):
 
 class TablePart(KnownPart):
     box: Box | None = None
-    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)]
+    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)] | None = None
     columns: Annotated[list[Column], AfterValidator(check_columns)]
 
 
@@ -152,7 +152,7 @@ def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
             return content, PIL.ImageOps.exif_transpose(image).size
     except OSError as error:
         reason = error.strerror or "it is no PNG, JPEG or PDF, or damaged"
-    except PdfError as error:
+    except PageError as error:
         reason = str(error)
     except (PIL.Image.DecompressionBombError, RuntimeError, SyntaxError, ValueError):
         reason = "it is damaged or too large"
@@ -161,6 +161,8 @@ def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
 
 def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
+    if file.align == "page" and not size:
+        raise UsageError('blank: it is missing: without one, align must be "lines"')
     places: list[tuple[str, SidesOfBox | None]]
     places = [(f"fields.{name}", part.box) for name, part in file.fields.items()]
     places += [(f"tables.{name}", part.box) for name, part in file.tables.items()]
@@ -175,6 +177,11 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
             raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
     count = len(file.fields)
     for name, table in file.tables.items():
+        if not table.rows:
+            raise UsageError(
+                f"tables.{name}.rows: it is missing, and no lines of a blank show it: give it, or "
+                "have `digitq form new` propose the table"
+            )
         if both := [column for column in table.columns if column in file.fields]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
         count += sum(map(bool, table.columns)) * table.rows

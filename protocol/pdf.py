@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import IO, Any
 
 import PIL.Image
 import PIL.ImageChops
@@ -14,18 +14,19 @@ PDF = b"%PDF"  # how a document begins
 PAGE_DPI = 200  # the resolution at which a page is rendered
 POINTS_PER_INCH = 72
 MAX_PAGE_PIXELS = 60_000_000  # a larger page, such as A0, is rendered at a lower resolution
+DAMAGED_PAGE = "damaged: the page can't be read"
 MAX_PAGE_SIDE = 1 << 16  # px: so is a longer one
 
 pdfium_lock = threading.RLock()  # the end of a document, by Python's collector, may come within
 
 
-class PdfError(Exception):
+class PageError(Exception):
     """Raised if a document or a page can't be read; its text becomes the error of a row."""
 
 
 @contextmanager
 def use_pdfium() -> Iterator[Any]:
-    """The library, for this thread alone. Within this context, its errors become `PdfError`."""
+    """The library, for this thread alone. Within this context, its errors become `PageError`."""
     import pypdfium2
 
     with pdfium_lock:
@@ -33,19 +34,19 @@ def use_pdfium() -> Iterator[Any]:
             yield pypdfium2
         except pypdfium2.PdfiumError as error:
             if "password" in str(error):
-                raise PdfError("encrypted: the PDF needs a password") from None
-            raise PdfError("damaged: the PDF can't be read, or has no pages") from None
+                raise PageError("encrypted: the PDF needs a password") from None
+            raise PageError("damaged: the PDF can't be read, or has no pages") from None
 
 
 @contextmanager
-def open_pdf(content: bytes) -> Iterator[Any]:
-    """The document in the bytes of a file, for this thread alone. Raises `PdfError`."""
+def open_pdf(content: bytes | IO[bytes]) -> Iterator[Any]:
+    """The document in a file, or in its bytes, for this thread alone. Raises `PageError`."""
     with use_pdfium() as pdfium, closing(pdfium.PdfDocument(content)) as document:
         yield document
 
 
 def count_pdf_pages(content: bytes) -> int:
-    """How many pages a document has. Raises `PdfError`."""
+    """How many pages a document has. Raises `PageError`."""
     with open_pdf(content) as document:
         return len(document)
 
@@ -61,7 +62,7 @@ def find_scale(page: Any) -> float:
 
 
 def measure_page(content: bytes) -> tuple[int, int]:
-    """Width and height of what `render_page` gives, in px. Raises `PdfError`."""
+    """Width and height of what `render_page` gives, in px. Raises `PageError`."""
     with open_pdf(content) as document:
         page = document[0]
         scale = find_scale(page)
@@ -69,7 +70,7 @@ def measure_page(content: bytes) -> tuple[int, int]:
 
 
 def render_page(content: bytes) -> PIL.Image.Image:
-    """The first page at `PAGE_DPI`, in grey if it has no colours. Raises `PdfError`."""
+    """The first page at `PAGE_DPI`, in grey if it has no colours. Raises `PageError`."""
     with open_pdf(content) as document:
         page = document[0]
         with closing(page.render(scale=find_scale(page), rev_byteorder=True)) as bitmap:
@@ -80,9 +81,12 @@ def render_page(content: bytes) -> PIL.Image.Image:
 
 
 def cut_page(document: Any, index: int) -> bytes:
-    """A page of an open document as a document of its own. Raises `PdfError`."""
+    """A page of an open document as a document of its own. Raises `PageError`."""
     file = io.BytesIO()
-    with use_pdfium() as pdfium, closing(pdfium.PdfDocument.new()) as page:
-        page.import_pages(document, [index])
-        page.save(file)
+    try:
+        with use_pdfium() as pdfium, closing(pdfium.PdfDocument.new()) as page:
+            page.import_pages(document, [index])
+            page.save(file)
+    except PageError:
+        raise PageError(DAMAGED_PAGE) from None
     return file.getvalue()

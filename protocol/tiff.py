@@ -3,7 +3,7 @@
 import struct
 from typing import IO
 
-from producer.sources.source import UnreadableImageError
+from protocol.pdf import DAMAGED_PAGE, PageError
 from protocol.settings import settings
 from protocol.text import too_large
 
@@ -16,7 +16,6 @@ SUBFILE_TAG = 254
 NOT_A_PAGE = 0b101  # bits of this tag: a smaller picture of a page, or its mask
 BLOCK_TAGS = {273: 279, 324: 325}  # where a page's strips or tiles are, and their sizes
 POINTER_TAGS = (330, 34665, 34853)  # further pictures and data, which are left out
-DAMAGED_PAGE = "damaged: the page can't be read"
 NO_PAGE = -1  # where a damaged page is
 TIFF_ERRORS = (LookupError, OSError, OverflowError, ValueError, struct.error)
 
@@ -49,12 +48,12 @@ class TiffPages:
         self._file.close()
 
     def cut(self, index: int) -> bytes:
-        """A page as a file of its own. Raises `UnreadableImageError`."""
+        """A page as a file of its own. Raises `PageError`."""
         try:
             tags, _ = self._read_tags(self._starts[index])
             return self._build(tags)
         except TIFF_ERRORS:
-            raise UnreadableImageError(DAMAGED_PAGE) from None
+            raise PageError(DAMAGED_PAGE) from None
 
     def _find_pages(self) -> list[int]:
         """Where the tags of each page are."""
@@ -93,7 +92,7 @@ class TiffPages:
 
     def _read(self, start: int, size: int) -> bytes:
         if size > (limit := settings().image_bytes):
-            raise UnreadableImageError(too_large(limit))
+            raise PageError(too_large(limit))
         self._file.seek(start)
         content = self._file.read(size)
         if len(content) < size:
@@ -111,7 +110,7 @@ class TiffPages:
         where = min(tags.keys() & BLOCK_TAGS, default=0)
         sizes = self._read_numbers(tags[BLOCK_TAGS[where]])
         if sum(sizes) > (limit := settings().image_bytes):
-            raise UnreadableImageError(too_large(limit))
+            raise PageError(too_large(limit))
         blocks = zip(self._read_numbers(tags[where]), sizes, strict=True)
         moved = [put(self._read(start, size)) for start, size in blocks]
         kind = 16 if self._offset.size == 8 else 4

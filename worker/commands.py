@@ -109,6 +109,16 @@ def form(task: dict[str, str | None]) -> None:
 
 
 @commands.command(hidden=True)
+@click.argument("task", type=json.loads)
+def rows(task: list[Any]) -> None:
+    """Print what `count_rows` gives; the task, in JSON, has its arguments."""
+    from worker.sight.forms.proposal import count_rows
+
+    name, blank, box, columns = task
+    print(count_rows(name, Path(blank), box, columns))
+
+
+@commands.command(hidden=True)
 def see() -> None:
     """Write what the network sees of the images on stdin, as `see_images` has it."""
     from worker.sight.digits import see_images

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 
+from digitq.form_rows import read_form_file
 from producer.found_images import changed_since
 from producer.record import Record
 from protocol.errors import UsageError
-from protocol.form import Form, read_form
+from protocol.form import Form
 from protocol.rules import Rule, bind_rule, parse_rule, read_values
 from protocol.text import in_one_line
 
@@ -19,7 +19,7 @@ def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
     if not record or not record.form:
         return None, ["the form is not on record: fields are not shown where they are"]
     try:
-        form = read_form(Path(record.form))
+        form = read_form_file(record.form)
     except UsageError as error:
         return None, [f"fields are not shown where they are: {in_one_line(str(error))}"]
     if changed_since(record.form, datetime.fromisoformat(record.finished).timestamp()):

@@ -11,20 +11,20 @@ from weakref import WeakSet
 
 from producer.feeder import end_feeders
 from producer.sources.source import Entry, Naming, UnreadableImageError, open_file
-from protocol.tiff import DAMAGED_PAGE, TIFF_ERRORS, TiffPages
-from protocol.pdf import PdfError, cut_page, use_pdfium
+from protocol.pdf import PageError, cut_page, use_pdfium
+from protocol.tiff import TIFF_ERRORS, TiffPages
 
 MAX_HELD_BYTES = 32 << 20  # a PDF is opened anew after pages of this size, to free their memory
 
 
 class PdfPages:
-    """The pages of an open PDF. Raises `PdfError` if it can't be read."""
+    """The pages of an open PDF. Raises `PageError` if it can't be read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._open()
         if not self._pages:
-            raise PdfError("no pages")
+            raise PageError("no pages")
         open_pdfs.add(self)
         _close_at_exit()
 
@@ -32,14 +32,11 @@ class PdfPages:
         return self._pages
 
     def cut(self, index: int) -> bytes:
-        """A page as a file of its own. Raises `UnreadableImageError`."""
-        try:
-            if self._held_bytes > MAX_HELD_BYTES:
-                self._close()
-                self._open()
-            content = cut_page(self._document, index)
-        except PdfError:
-            raise UnreadableImageError(DAMAGED_PAGE) from None
+        """A page as a file of its own. Raises `PageError`."""
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._close()
+            self._open()
+        content = cut_page(self._document, index)
         self._held_bytes += len(content)
         return content
 
@@ -101,7 +98,14 @@ def page_entries(
         return
     with closing(pages):
         for index in range(len(pages)):
-            yield naming.entry(f"{name}#{index + 1}", partial(pages.cut, index), path, truth)
+            yield naming.entry(f"{name}#{index + 1}", partial(_cut, pages, index), path, truth)
+
+
+def _cut(pages: Pages, index: int) -> bytes:
+    try:
+        return pages.cut(index)
+    except PageError as error:
+        raise UnreadableImageError(str(error)) from None
 
 
 def count_pages(path: str) -> int:
@@ -129,6 +133,6 @@ def _open_pages(name: str, open_content: Callable[[], IO[bytes]]) -> Pages | Non
         return None
     try:
         return split(file)
-    except (PdfError, UnreadableImageError, *TIFF_ERRORS):
+    except (PageError, *TIFF_ERRORS):
         file.close()
         return None

@@ -54,7 +54,8 @@ def read_truths(path: Path) -> dict[str, str]:
 
 def id_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
     """What gives the id in the cells of a row; see `take_truth` if they have `page` and `field`."""
-    page, field, row = (find_first(names, [field.name]) for field in CELL_FIELDS)
+    columns = (*(field.name for field in CELL_FIELDS), "table")
+    page, field, row, table = (find_first(names, [name]) for name in columns)
     if page is None or field is None or find_first(names, ID_NAMES) is not None:
         index = find(path, names, ID_NAMES)
         return lambda cells: plain_id(cells[index])
@@ -62,7 +63,8 @@ def id_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
     def join(cells: list[str]) -> str:
         number = "" if row is None else cells[row].strip()
         name = cells[field].strip()
-        return f"{plain_id(cells[page])}/{f'/{number}/{name}' if number else name}"
+        where = "" if table is None else cells[table].strip()
+        return f"{plain_id(cells[page])}/{f'{where}/{number}/{name}' if number else name}"
 
     return join
 

@@ -19,6 +19,7 @@ from protocol.form import read_form
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
+from worker.sight.forms.proposal import count_rows
 from worker.sight.forms.reading import SEVERAL_PAGES
 
 FORM = f"""
@@ -150,11 +151,15 @@ def test_one_page_gives_its_fields(client: Client, scans: Path) -> None:
 
 
 def test_a_page_is_inspected(scans: Path, tmp_path: Path) -> None:
-    out = tmp_path / "b.inspect.png"
-    run = ["inspect", scans / "pages" / "b.png", "--form", scans / "form.toml", "--out", out]
+    """The blank says how many rows its table has."""
+    out, form = tmp_path / "b.inspect.png", tmp_path / "form.toml"
+    text = FORM.replace('"blank.png"', f"'{scans / 'blank.png'}'").replace("rows = 6\n", "")
+    form.write_text(text)
+    run = ["inspect", scans / "pages" / "b.png", "--form", form, "--out", out]
     done = subprocess.run([*DIGITQ, *map(str, run)], capture_output=True, text=True, cwd=tmp_path)
     first, *lines = done.stdout.splitlines()
     assert (done.returncode, first) == (0, "b.png: 10 fields, 9 to review"), done.stderr
+    assert done.stderr.startswith("the table marks has 6 rows in blank.png\n")
     assert re.match("total: 88, .* sure, to review: check failed", lines[3])
     assert (cv2.imread(str(out)) == (0, 0, 255)).all(2).any()  # red boxes
 
@@ -182,6 +187,13 @@ def test_a_form_is_proposed(scans: Path, tmp_path: Path) -> None:
     white = run_form("new", "white.png", "-o", out, "--overwrite", folder=tmp_path)
     assert white.returncode == 2 and "white.png make no form" in white.stderr
     assert read_form(out).fields and not [*tmp_path.glob("*.partial")]
+
+
+def test_rows_are_counted_in_the_blank(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blank, box = scans / "blank.png", (TABLE[0], ROWS[1], *TABLE[2:])
+    assert count_rows("marks", blank, box, 4) == 6 == count_rows("marks", blank, None, 4)
+    assert count_rows("marks", blank, box, 3) == 0 == count_rows("marks", blank, (0, 0, 99, 99), 4)
+    assert capsys.readouterr().err == "the table marks has 6 rows in blank.png\n" * 2
 
 
 def test_a_form_is_drawn(scans: Path, tmp_path: Path) -> None:

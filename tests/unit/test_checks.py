@@ -230,7 +230,7 @@ def test_a_wide_table_with_sums_of_rows_and_columns() -> None:
 
 
 def test_rules_that_had_no_turn_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.sight.forms.checks.MAX_STEPS", 0)
+    monkeypatch.setattr("worker.sight.forms.checks.MAX_VISITS", 0)
     fields, right, rules = make_sheet(12, 12)
     decided = solve(fields, *rules)
     wrong = [

@@ -44,7 +44,7 @@ from tests.unit.test_decoding import likeness
 from tests.unit.test_sources import read_all, try_to_read
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.decoding.pillow import measure_image
-from worker.sight.inspection import Panels, collect_panels
+from worker.sight.inspection import Panels, collect_panels, read
 from worker.sight.types import ImageError
 
 ROOT = Path(__file__).parents[2]
@@ -436,6 +436,21 @@ def test_pages_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 assert see(image.content) == see(page)
                 changed = "it may have changed since it was read"
                 assert image.problem == (changed if one is not record else None)
+
+
+@pytest.mark.parametrize("format", ["PDF", "TIFF"])
+def test_a_page_is_inspected_by_its_id(format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{format[:3]}"
+    path.write_bytes(make_document(3, format))
+    for id, page in read_all(open_sources(str(path))).items():
+        assert see(read(Path(id))) == see(page)
+    with pytest.raises(UsageError, match="has 3 pages: there is no #4"):
+        read(Path(f"{path}#4"))
+    with pytest.raises(UsageError, match="can't read page 1 of none.pdf: No such file"):
+        read(Path("none.pdf#1"))
+    path.write_bytes(b"?")
+    with pytest.raises(UsageError, match="can't read page 1 of .*: (damaged|it is truncated)"):
+        read(Path(f"{path}#1"))
 
 
 def test_inspect_and_a_report_show_a_page() -> None:

@@ -121,7 +121,7 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("fill =", "fil =", "fields.total.fil: there is no such key; there are length, pattern, f"),
         ("[[checks]]", "[[check]]", "check: there is no such key; there are blank, align, fields"),
         ("within", "about", "checks.2.about: there is no such key; there are rule, within"),
-        ("rows = 2", "", "tables.marks.rows: it is missing"),
+        ("rows = 2", "", "tables.marks.rows: it is missing, .* give it, or have `digitq form new`"),
         ("rows = 2", "rows = 0", "tables.marks.rows: 0: "),
         ("rows = 2", "rows = 5000", "tables.marks.rows: 5000: "),
         ("rows = 2", "rows = 1500", "fields and tables have 1 to 2,000 values, not 3,002"),

@@ -106,6 +106,11 @@ def test_right_answers_are_those_of_fields(kind: str, done: int, tmp_path: Path)
 def test_results_are_compared_by_the_same_table(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text("page,field,row,number\n=1.png#2,c1,4,06\n")
     assert read_truths(tmp_path / "truth.csv") == {"=1.png#2//4/c1": "06"}
+    (tmp_path / "truth.csv").write_text(
+        "page,table,field,row,number\na,m,c1,4,6\na,n,c1,4,7\na,,x,,8\n"
+    )
+    truths = read_truths(tmp_path / "truth.csv")
+    assert truths == {"a/m/4/c1": "6", "a/n/4/c1": "7", "a/x": "8"}
 
 
 def test_a_form_says_what_is_known_itself() -> None:

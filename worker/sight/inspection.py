@@ -2,11 +2,12 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import textwrap
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache, partial
 from itertools import chain, count
 from pathlib import Path
@@ -23,8 +24,10 @@ from protocol.chunk import Chunk, FoundDigit, Reason
 from protocol.errors import OutputError, UsageError
 from protocol.form import Form
 from protocol.known import Known
+from protocol.pdf import PageError, cut_page, open_pdf
 from protocol.settings import INSPECT_SUFFIX, NUMBER, settings
-from protocol.text import in_one_line, too_large
+from protocol.text import in_one_line, plural, too_large
+from protocol.tiff import TIFF_ERRORS, TiffPages
 from worker.classify import (
     MIN_DIGIT_CONFIDENCE,
     TTA_BELOW,
@@ -46,6 +49,7 @@ from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
 from worker.sight.types import error_of_row
 
+PAGE_OF = re.compile(r"(.+\.(?:pdf|tiff?))#([1-9]\d*)", re.IGNORECASE)  # as SOURCEs name pages
 ORIGINAL_SIDE = 168  # px: the shorter side to which the original is decoded
 PANELS_A_ROW = 6
 WIDTH = 1100  # px: the width of the picture
@@ -265,7 +269,9 @@ def find_doubt(first: float, confidence: float, below: float, review_reason: Rea
 
 
 def read(path: Path) -> bytes:
-    """The bytes of an image file. Raises `UsageError`."""
+    """The bytes of an image file, or of a page such as `scan.pdf#3`. Raises `UsageError`."""
+    if (page := PAGE_OF.fullmatch(str(path))) and not path.exists():
+        return read_page(Path(page[1]), int(page[2]))
     limit = settings().image_bytes
     if path.is_dir():
         raise UsageError(f"{path} is a folder: pass the images in it")
@@ -279,6 +285,22 @@ def read(path: Path) -> bytes:
     if len(content) > limit:
         raise UsageError(f"{path} is {too_large(limit)}")
     return content
+
+
+def read_page(path: Path, number: int) -> bytes:
+    """A page of a document, as a SOURCE gives it. Raises `UsageError`."""
+    is_pdf = path.suffix.lower() == ".pdf"
+    try:
+        with (
+            open(path, "rb") as file,
+            open_pdf(file) if is_pdf else closing(TiffPages(file)) as pages,
+        ):
+            if number > len(pages):
+                raise UsageError(f"{path} has {plural(len(pages), 'page')}: there is no #{number}")
+            return cut_page(pages, number - 1) if is_pdf else pages.cut(number - 1)
+    except (PageError, *TIFF_ERRORS) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"can't read page {number} of {path}: {reason}") from None
 
 
 def inspect(path: Path, out: Path | None, name: str, known: Known | Form) -> int:

@@ -15,7 +15,7 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-from protocol.pdf import PDF, PdfError, measure_page, render_page
+from protocol.pdf import PDF, PageError, measure_page, render_page
 from worker.sight.decoding.plain import (
     JPEG,
     MAX_MEGAPIXELS,
@@ -86,7 +86,7 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
             return image
     except ImageError:
         raise
-    except PdfError as error:
+    except PageError as error:
         raise ImageError(str(error)) from None
     except PIL.UnidentifiedImageError:
         raise ImageError(f"not an image that can be read{describe_foreign(content)}") from None

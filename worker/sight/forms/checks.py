@@ -35,7 +35,7 @@ MIN_CHANCE = 1e-9  # a reading has at least this chance
 MAX_STATES = 500  # at most this many states are kept from one place to the next
 MIN_WAY = BROKEN**2 / 10  # less probable combinations are dropped: two rules can't make up for it
 MAX_OPEN_SUMS = 500  # at most this many, counted at each place, and rules are decided at once
-MAX_STEPS = 10_000  # places that are gone through, on a page whose rules have their turns
+MAX_VISITS = 10_000  # places that are gone through, on a page whose rules have their turns
 MIN_CHANGE = 0.01  # if a probability changes by more, the rules of its place have another turn
 ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 MIXER = np.int64(-7046029254386353131)  # odd, and its bits look random
@@ -148,7 +148,7 @@ def decide(
         if open_sums <= MAX_OPEN_SUMS:
             best, shares = look_back(search(places, rules, read))
         else:
-            shares = exchange(rules, read, MAX_STEPS * len(places) // len(cells))
+            shares = exchange(rules, read, MAX_VISITS * len(places) // len(cells))
             best = [int(one.argmax()) for one in shares]
         chosen = dict(zip(places, best, strict=True))
         failed = {place for rule in rules if rule.is_broken(chosen) for place in rule.added}

@@ -12,6 +12,7 @@ from worker.classify import watch
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import project, to_corners
+from worker.sight.forms.proposal import count_rows
 from worker.sight.forms.reading import PAGE_SIDE
 from worker.sight.inspection import Inspected, draw_file, load_font, read
 from worker.sight.normalisation.colours import to_grey
@@ -26,7 +27,7 @@ def show_form(form: Path, page: Path | None = None, out: Path | None = None) -> 
 
     Raises `UsageError`, `OutputError`.
     """
-    fields = read_form(form)
+    fields = read_form(form, count_rows)
     content = read(page) if page else fields.blank
     if content is None:
         raise UsageError(f"{form} has no blank: name a page to draw its table on")

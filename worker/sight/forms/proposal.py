@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.errors import OutputError, UsageError
 from protocol.form import read_form
-from protocol.form_file import measure_blank
+from protocol.form_file import Box, measure_blank
 from protocol.text import in_one_line, plural
 from protocol.values import MAX_DIGITS
 from worker.sight.decoding.any_file import read_picture
@@ -78,16 +79,10 @@ def write_proposal(blank: Path, out: Path) -> None:
 
     Raises `UsageError`, `OutputError`.
     """
-    prepare_libraries()
-    content, size = measure_blank(blank)
-    try:
-        small = resize_to_work(to_grey(read_picture(content, min(size))))
-    except ImageError as error:
-        raise UsageError(f"can't read {blank}: {error}") from None
+    boxes, scale = read_boxes(blank)
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
-    scale = np.tile(np.array(size) / small.shape[::-1], 2)
     text, counts = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n', [0, 0]
-    for part in propose(find_boxes(small)):
+    for part in propose(boxes):
         part["box"] = (scale * part["box"]).round().astype(int).tolist()
         kind = int("rows" in part)
         counts[kind] += 1
@@ -111,6 +106,37 @@ def write_proposal(blank: Path, out: Path) -> None:
         in_one_line(f"{found}: give them names, delete what is no number, and see `{look}`"),
         file=sys.stderr,
     )
+
+
+def count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:
+    """How many rows the table has by the lines of the blank; 0 if these do not show it."""
+    boxes, scale = read_boxes(blank)
+    if box:
+        (left, top, right, bottom), slack = np.array(box) / scale, MAX_WALL
+        boxes = [
+            one
+            for one in boxes
+            if left - slack < one.left and one.right < right + slack
+            if top - slack < one.top and one.bottom < bottom + slack
+        ]
+    tables = (part for part in propose(boxes) if len(part.get("columns", ())) == columns)
+    rows = max((int(part["rows"]) for part in tables), default=0)
+    if rows:
+        text = f"the table {name} has {plural(rows, 'row')} in {blank.name}"
+        print(in_one_line(text), file=sys.stderr)
+    return rows
+
+
+def read_boxes(blank: Path) -> tuple[list[RuledBox], NDArray[np.float64]]:
+    """The boxes of a blank, and what their sides are multiplied by to give px of its file. Raises
+    `UsageError`."""
+    prepare_libraries()
+    content, size = measure_blank(blank)
+    try:
+        small = resize_to_work(to_grey(read_picture(content, min(size))))
+    except ImageError as error:
+        raise UsageError(f"can't read {blank}: {error}") from None
+    return find_boxes(small), np.tile(np.array(size) / small.shape[::-1], 2)
 
 
 def find_boxes(small: Grey) -> list[RuledBox]:
