@@ -25,6 +25,7 @@ MAX_DIGITS = 20  # a value has at most this many digits
 MAX_CHARACTERS = 32  # ... and this many digits and signs together
 WRITTEN = rf"^([{re.escape(PUNCTUATION)}]*([0-9][{re.escape(PUNCTUATION)}]*){{1,{MAX_DIGITS}}})?$"
 WRITTEN_WORDS = f"1 to {MAX_DIGITS} digits, with {PUNCTUATION} at most {MAX_CHARACTERS} characters"
+ILLEGIBLE = "illegible"  # stands for the answer if a person can't read an image
 NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
 
 DAY, MONTH, YEAR = r"(0?[1-9]|[12]\d|3[01])", "(0?[1-9]|1[0-2])", r"(\d{4}|\d{2})"

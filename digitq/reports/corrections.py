@@ -15,11 +15,13 @@ from protocol.chunk import CORRECTED, answers
 from protocol.csv_rows import open_csv
 from protocol.errors import UsageError
 from protocol.text import in_one_line, name_some, plural
-from protocol.values import WRITTEN_WORDS, is_written
+from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
-Corrections = Mapping[str, str | None]  # right answers by id; None if there is no digit
+Corrections = Mapping[
+    str, str | None
+]  # right answers by id, or ILLEGIBLE; None if there is no digit
 
 
 def checksum(path: Path) -> str:
@@ -60,10 +62,10 @@ def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> 
             raise UsageError(f"row {number:,} of {path} has too few columns")
         id, answer = plain_id(row["id"]), row[column].strip()
         is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
-        if not is_answer:
+        if not is_answer and answer != ILLEGIBLE:
             raise UsageError(
                 f"row {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
-                f"it must be {wanted}, or empty if there is none"
+                f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
             )
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
@@ -111,7 +113,9 @@ def correct_rows(
 def correct_batch(batch: pa.RecordBatch, corrections: Corrections) -> pa.RecordBatch:
     """The same rows with a person's answers. The network's confidence and probabilities stay."""
     is_corrected, right = look_up(batch, corrections)
-    error = pc.if_else(right.is_null(), NOTHING_THERE, None)
+    is_illegible = pc.equal(right, ILLEGIBLE).fill_null(False)
+    error = pc.if_else(is_illegible, ILLEGIBLE, pc.if_else(right.is_null(), NOTHING_THERE, None))
+    right = pc.if_else(is_illegible, None, right)
     old = answers(batch)
     if CORRECTED.name not in batch.schema.names:
         batch = batch.append_column(CORRECTED, pa.nulls(batch.num_rows, pa.bool_()))

@@ -12,7 +12,7 @@ from producer.sources.source import Entry, SourceItem, TruthGaps
 from protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
 from protocol.csv_rows import find, find_first, open_csv
 from protocol.errors import UsageError
-from protocol.values import WRITTEN_WORDS, is_written
+from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
@@ -85,9 +85,16 @@ def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str | N
     Raises `UsageError` if there is no column for it, or only one with a network's answers.
     """
     answer = find(path, names, ANSWER_NAMES)
-    truth, result, by_person, review, confidence = (
+    truth, result, by_person, error, review, confidence = (
         find_first(names, wanted)
-        for wanted in (["truth"], RESULT_NAMES, [CORRECTED.name], ["review"], ["confidence"])
+        for wanted in (
+            ["truth"],
+            RESULT_NAMES,
+            [CORRECTED.name],
+            ["error"],
+            ["review"],
+            ["confidence"],
+        )
     )
     if by_person is None or result is None:
         if truth is None and confidence is not None:
@@ -99,7 +106,7 @@ def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str | N
     def find_corrected(cells: list[str]) -> str | None:
         found = read_answer(names[result], cells[result])
         if is_true(cells[by_person]):
-            return found
+            return None if error is not None and cells[error] == ILLEGIBLE else found
         right = None if truth is None else cells[truth].strip()
         is_doubtful = review is not None and is_true(cells[review])
         return right or (None if is_doubtful else found)
@@ -108,8 +115,10 @@ def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str | N
 
 
 def read_answer(name: str, cell: str) -> str | None:
-    """The answer in a cell; None for an empty cell, unless the column is `number`."""
-    return cell.strip() or ("" if name.strip().lower() == "number" else None)
+    """The answer in a cell; None for an illegible image, and for an empty cell, unless the column
+    is `number`."""
+    answer = cell.strip() or ("" if name.strip().lower() == "number" else None)
+    return None if answer == ILLEGIBLE else answer
 
 
 def is_true(cell: str) -> bool:

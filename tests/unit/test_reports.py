@@ -25,8 +25,9 @@ from digitq.reports.fields import find_form
 from digitq.reports.page import MEANINGS, PageImage, list_images, list_tabs
 from digitq.reports.survey import (
     MAX_IN_CELL,
-    MAX_REST,
+    MAX_OF_DIGIT,
     MAX_REVIEW,
+    MAX_SURE_NUMBERS,
     MAX_WRONG_NUMBERS,
     Survey,
 )
@@ -95,9 +96,15 @@ def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
     groups = survey.groups()
     least_sure = [row["confidence"] for _, row in groups["review"]]
     assert least_sure == confidence[:MAX_REVIEW].tolist()
-    assert len(groups["rest"]) == MAX_REST and len(groups["wrong"]) == 90 * MAX_IN_CELL
-    assert max(number for number, _ in groups["rest"]) > 90_000  # from all of the file
-    for number, row in groups["rest"] + groups["wrong"]:
+    assert len(groups["answers"]) == 10 * MAX_OF_DIGIT
+    is_seven = [label == 7 for label in whole.column("label").to_pylist()]
+    sevens = np.sort(whole.filter(is_seven).column("confidence").to_numpy())
+    sevens = sevens[sevens >= np.float32(0.2)][:MAX_OF_DIGIT]
+    found = [row["confidence"] for _, row in groups["answers"] if row["label"] == 7]
+    assert found == sevens.tolist()
+    assert len(groups["wrong"]) == 90 * MAX_IN_CELL
+    assert max(number for number, _ in groups["wrong"]) > 90_000  # from all of the file
+    for number, row in groups["answers"] + groups["wrong"]:
         assert whole.slice(number, 1).to_pylist() == [row]
     assert again.groups() == groups
 
@@ -114,7 +121,7 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
     assert new["calibration"] == old["calibration"] and new["accuracy"]["of"] == 99
     assert (after.counts.corrected, after.counts.failed, after.errors) == (10, 0, {})
     groups = after.groups()
-    assert not groups["failed"] and "0/99.png" in [row["id"] for _, row in groups["rest"]]
+    assert not groups["failed"] and "0/99.png" in [row["id"] for _, row in groups["answers"]]
 
 
 def test_each_reason_has_a_meaning() -> None:
@@ -141,7 +148,7 @@ def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
     assert run("report", tmp_path / "out.csv") == 0
     page = (tmp_path / "out.html").read_text()
     assert page.count('data-answer=""') == 2 and page.count("data-answer=") == 3
-    assert page.count('<span class="network">nothing written</span>') == 2
+    assert page.count(' title="confirm">nothing written</button>') == 2
 
 
 def test_the_page_says_which_wrong_numbers_it_has() -> None:
@@ -149,6 +156,8 @@ def test_the_page_says_which_wrong_numbers_it_has() -> None:
         {"id": str(n), "number": "1", "confidence": 0.9, "review": False, "truth": "2"}
         for n in range(MAX_WRONG_NUMBERS + 1)
     ]
+    right = {"number": "2", "confidence": 0.1, "review": False, "truth": "2"}
+    rows += [{"id": f"right{n}", **right} for n in range(MAX_SURE_NUMBERS)]  # they are less sure
     schema = NUMBER_SCHEMA.append(NUMBER_TRUTH)
     survey = Survey.of("number", [pa.RecordBatch.from_pylist(rows, schema)])
     notes = {tab.group: tab.note for tab in list_tabs(survey, list_images(survey))}
@@ -174,8 +183,8 @@ def test_rows_of_tables_are_shown_whole_as_far_as_there_is_room(
     write(tmp_path / "out.parquet", pa.RecordBatch.from_pylist(rows, FORM_SCHEMA))
     results = open_results(tmp_path / "out.parquet")
     numbered = [*enumerate(rows_of(tmp_path / "out.parquet"))]
-    to_review = [PageImage(row, n, ["review"]) for n, row in numbered if row["review"]]
-    others = [PageImage(row, n, ["rest"]) for n, row in numbered if n in (0, 9)]
+    to_review = [PageImage(row, n, {"review"}) for n, row in numbered if row["review"]]
+    others = [PageImage(row, n, {"answers"}) for n, row in numbered if n in (0, 9)]
     monkeypatch.setattr(page, "MAX_BESIDE", 3)
     shown, left_out = page.complete_lines(to_review + others, results)
     assert [image.number for image in shown] == [0, 1, 2, 3, 4, 5, 7, 9] and left_out == 1
@@ -277,11 +286,11 @@ def test_pictures_that_are_gone_or_changed_are_told(
     os.utime(folder / "changed.png", (later, later))
     assert run("report", "out.csv") == 0
     page = (tmp_path / "out.html").read_text()
-    assert page.count("<img") == 4  # two pictures, and what the network saw
+    assert page.count("<img") == 2
     assert "it may have changed since it was read" in page and "not found" in page
     folder.rename(tmp_path / "elsewhere")
     assert run("report", "out.csv", "elsewhere", "--overwrite") == 0
-    assert (tmp_path / "out.html").read_text().count("<img") == 4
+    assert (tmp_path / "out.html").read_text().count("<img") == 2
     assert run("report", "out.csv", "--overwrite") == 0
     assert "<img" not in (tmp_path / "out.html").read_text()
     said = capsys.readouterr().err.splitlines()[-2:]
@@ -470,7 +479,7 @@ def test_zeros_that_corrections_have_lost_are_told(
         (
             "id,label\na,ten\n",
             "row 2 of corrections.csv has the label 'ten' for a: "
-            "it must be a digit, or empty if there is none",
+            "it must be a digit, illegible, or empty if there is none",
         ),
         ("id,label\nb,1\na,12\n", "row 3 of corrections.csv has the label '12' for a"),
         ("id,label\na\n", "row 2 of corrections.csv has too few columns"),
@@ -546,6 +555,30 @@ def test_an_apostrophe_before_a_formula_is_no_part_of_an_id(cell: str, id: str) 
 def test_corrections_are_right_answers_too(tmp_path: Path) -> None:
     path = write_corrections(tmp_path / "corrections.csv", [("=1.png", "5"), ("b.png", "")])
     assert read_truths(path) == {"=1.png": "5"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "column", "counts"),
+    [(digit_rows(IDS), "label", (1, 2, 1)), (NUMBERS, "number", (0, 1, 1))],
+)
+def test_an_illegible_image_is_neither_learned_nor_wrong(
+    tmp_path: Path, batch: pa.RecordBatch, column: str, counts: tuple[int, int, int]
+) -> None:
+    out, final = tmp_path / "out.csv", tmp_path / "final.csv"
+    first, second, *_ = batch.column("id").to_pylist()
+    batch = batch.select([name for name in batch.schema.names if name != "truth"])
+    truths = pa.array(["5"] * batch.num_rows).cast(batch.column(column).type)
+    write(out, batch.append_column(pa.field("truth", truths.type), truths))
+    rows = [(first, "illegible"), (second, "5")]
+    corrections = write_corrections(tmp_path / "corrections.csv", rows, column)
+    assert run("correct", out, corrections, "-o", final) == 0
+    row = rows_of(final)[0]
+    assert (row[column], row["error"], row["review"]) == (None, "illegible", False)
+    assert first not in read_truths(final) and read_truths(corrections) == {second: "5"}
+    record = open_results(final).record
+    assert (
+        record and (record.counts.failed, record.counts.labelled, record.counts.correct) == counts
+    )
 
 
 def test_in_a_corrected_table_a_person_s_answer_is_the_right_one(tmp_path: Path) -> None:
