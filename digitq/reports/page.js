@@ -1,11 +1,13 @@
 "use strict";
 
-const { read, nothing, column, results } = document.body.dataset;
+const { read, nothing, illegible, images, column, results } = document.body.dataset;
 const storageKey = `digitq ${results}`;
 const typed = read === "number" ? /[0-9.,\-+/:%]/ : /[0-9]/; // an answer's characters
 const pageSize = 20; // so many cards more are shown at once
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
+const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
+const touch = matchMedia("(pointer: coarse)");
 const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
@@ -61,7 +63,7 @@ function show(card) {
   card.classList.toggle("changed", isGiven && !isSame);
   part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
   const field = part("input", card);
-  if (field && field !== document.activeElement) field.value = drafts.get(id) ?? answer ?? "";
+  if (field && field !== document.activeElement) field.value = drafts.get(id) ?? answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
 }
@@ -78,14 +80,15 @@ function showProgress() {
 function give(card, answer) {
   const id = ids.get(card);
   const was = card.dataset.answer;
-  const name = [card.closest(".line")?.ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
+  const name = [homes.get(card).ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
   if (answer === undefined && !given.has(id) && !drafts.has(id)) return say(`${name}: there is nothing to take back`);
   drafts.delete(id);
   if (answer === undefined) given.delete(id);
   else given.set(id, answer);
   keep();
   const field = part("input", card);
-  if (field) field.value = answer ?? "";
+  if (field) field.value = answer?.replace(illegible, "") ?? "";
+  if (card.closest(".answers")) card.classList.remove("large"); // a look at the other ones
   show(card);
   showProgress();
   if (answer === undefined) say(`${name}: taken back`);
@@ -108,7 +111,7 @@ function reveal() {
 
 function select(card, focus = true) {
   if (current) {
-    if (current !== card) takeDraft();
+    if (current !== card) takeDraft(), current.classList.remove("large");
     current.removeAttribute("aria-current");
     current.tabIndex = -1;
   }
@@ -121,10 +124,20 @@ function select(card, focus = true) {
     reveal();
   }
   if (!focus) return;
-  const field = part("input", card);
-  (field ?? card).focus({ preventScroll: true });
-  field?.select(); // what is typed replaces it
+  // On a phone, the keys would cover half of the page
+  if (read === "number" && (!touch.matches || document.activeElement.matches(".card input"))) enter(card);
+  else card.focus({ preventScroll: true });
   card.scrollIntoView({ block: "center" });
+}
+
+/** Let the keys go to a number's field. What is typed replaces what it has. */
+function enter(card) {
+  part("input", card).focus({ preventScroll: true });
+  part("input", card).select();
+}
+
+function nextAfter(card) {
+  return cards.slice(cards.indexOf(card) + 1).find(isWanted);
 }
 
 function goTo(next) {
@@ -134,13 +147,38 @@ function goTo(next) {
   say(`That was the last one: s saves${rest}`);
 }
 
+/** Put the chosen cards into a grid by their answers, or all cards back to their places. */
+function arrange(isGrid) {
+  if (part(".answers")) for (const card of all) homes.get(card).append(card);
+  for (const section of document.querySelectorAll(".answers")) section.remove();
+  if (!isGrid) return;
+  const answerOf = (card) => card.dataset.answer ?? "";
+  cards.sort((a, b) => answerOf(a).localeCompare(answerOf(b), "en", { numeric: true }));
+  let list, answer;
+  for (const card of cards) {
+    if (!list || (read === "digit" && answer !== answerOf(card))) {
+      answer = answerOf(card);
+      const section = document.createElement("section");
+      section.className = "sheet answers";
+      section.innerHTML = '<h3></h3><ol class="cards"></ol>';
+      if (read === "digit") section.firstChild.textContent = answer || nothing;
+      list = section.lastChild;
+      part("#more").before(section);
+    }
+    list.append(card);
+  }
+}
+
 function choose(pressed, match, title, note, focus = true) {
+  const isGrid = note === "answers";
+  arrange(false);
   for (const button of document.querySelectorAll("[data-group], .matrix button"))
     button.setAttribute("aria-pressed", button === pressed);
   const lines = new Set(all.filter(match).map((card) => card.closest(".line") ?? card));
   cards = all.filter((card) => lines.has(card.closest(".line") ?? card));
   for (const card of cards) card.classList.toggle("beside", !match(card));
-  visible = pageSize;
+  arrange(isGrid);
+  visible = isGrid ? cards.length : pageSize;
   part("#shown").textContent = title;
   for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
   const first = cards.find((card) => isWanted(card) && !given.has(ids.get(card))) ?? cards[0];
@@ -161,6 +199,14 @@ function chooseCell(button) {
   choose(button, isIn, `${truth} read as ${answer}`, "cell");
   const isPart = cards.length < count;
   part('[data-note="cell"]').textContent = isPart ? `This page has ${cards.length} of ${count}.` : `${count} in all.`;
+}
+
+function search(text) {
+  if (!text) return chooseGroup(part("[data-group]"), false);
+  const isIn = (card) => ids.get(card).toLowerCase().includes(text.toLowerCase());
+  choose(undefined, isIn, `Found: ${text}`, "cell", false);
+  const found = cards.filter(isWanted).length;
+  part('[data-note="cell"]').textContent = `${found} of the ${all.length} on this page; the table has ${images}.`;
 }
 
 /** The number that was typed in a card becomes its answer. */
@@ -185,7 +231,10 @@ function confirm() {
   if (open) {
     select(open);
     if (!drafts.has(ids.get(open))) say(`There is no answer to confirm: type it, or x for ${nothing}`);
-  } else goTo(cards.slice(cards.indexOf(row.at(-1)) + 1).find(isWanted));
+    return;
+  }
+  if (row.length > 1) say(`${homes.get(current).ariaLabel}: all of the row confirmed`);
+  goTo(nextAfter(row.at(-1)));
 }
 
 /** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
@@ -211,17 +260,20 @@ document.addEventListener("keydown", (event) => {
   const { target } = event;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !current) return;
+  if (target.id === "search") return key === "Enter" ? select(current) : undefined;
   const field = target instanceof HTMLInputElement ? target : undefined;
   const isOther = target.closest("button, a") !== null;
   if (isOther && (key === "Enter" || key === " ")) return;
   if (key.length === 1 && typed.test(key)) {
     if (field) return;
-    if (read === "number") return select(current); // the field takes the key
+    if (read === "number") return enter(current); // the field takes the key
     giveByKey(key);
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
   else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), goTo(cards[cards.indexOf(current) + 1]);
   else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), select(cards[cards.indexOf(current) - 1] ?? current);
   else if (key === "x") giveByKey("");
+  else if (key === "i") giveByKey(illegible);
+  else if (key === "Escape") current.classList.remove("large");
   else if (key === "Backspace" || key === "Delete") {
     if (field?.value && drafts.has(ids.get(current))) return; // of what is being typed
     giveByKey(undefined);
@@ -231,6 +283,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("input", ({ target }) => {
+  if (target.id === "search") return search(target.value.trim());
   const card = target.closest(".card");
   target.value = [...target.value].filter((sign) => typed.test(sign)).join("");
   if (target.value) drafts.set(ids.get(card), target.value);
@@ -249,9 +302,16 @@ document.addEventListener("click", ({ target }) => {
   const button = target.closest("button");
   const card = target.closest(".card");
   if (card) {
-    if (button) give(card, button.dataset.give);
     select(card, false);
-    if (!(target instanceof HTMLInputElement)) card.focus({ preventScroll: true });
+    const isField = target instanceof HTMLInputElement;
+    const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
+    if (button) give(card, isGiven ? undefined : button.dataset.give);
+    else if (target.closest(".frame, .answers .card, .large") && !isField) card.classList.toggle("large");
+    if (button && !isGiven && !card.closest(".answers")) goTo(nextAfter(card));
+    else if (!isField) card.focus({ preventScroll: true });
+  } else if (target.closest(".whole")) {
+    select(cards.find((one) => target.closest(".line").contains(one)), false);
+    confirm();
   } else if (button?.dataset.group) chooseGroup(button);
   else if (button?.dataset.truth) chooseCell(button);
   else if (button?.id === "save") save();

@@ -23,7 +23,7 @@ from digitq.reports.corrections import checksum
 from digitq.reports.fields import find_broken_rules, find_form
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
-from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
+from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eye, Thumbnail, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
@@ -31,7 +31,7 @@ from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
 from protocol.form import Form
 from protocol.text import in_one_line, plural
-from protocol.values import MAX_CHARACTERS
+from protocol.values import ILLEGIBLE, MAX_CHARACTERS
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
@@ -57,7 +57,7 @@ class PageImage:
 
     row: dict[str, Any]
     number: int  # of the row in the file, from 0
-    groups: list[str] = field(default_factory=list)  # why it is shown
+    groups: set[Group] = field(default_factory=set)  # why it is shown
     picture: Thumbnail | None = None
     seen: str | None = None  # the URI of the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
@@ -78,6 +78,11 @@ class PageImage:
         self.reason = in_one_line(row["error"] or row["reason"] or "")
 
     @property
+    def is_sure(self) -> bool:
+        """Whether it is only shown among all answers."""
+        return self.groups == {"answers"}
+
+    @property
     def boxes(self) -> list[Sequence[float]]:
         """What is framed in the picture, in its px: the field, or else the digits."""
         if self.picture and self.picture.box:
@@ -87,8 +92,8 @@ class PageImage:
 
     @property
     def zoom(self) -> float:
-        """How much larger the picture is in a row of a table, whose other cells are beside it."""
-        if not (self.line and self.picture and self.picture.box):
+        """How much larger the picture is where others are beside it, and its surroundings hide."""
+        if not (self.picture and self.picture.box):
             return 1
         left, top, right, bottom = self.picture.box
         around = (bottom - top) / 2
@@ -151,9 +156,9 @@ def list_images(survey: Survey) -> list[PageImage]:
     for group, rows in survey.groups().items():
         for number, row in rows:
             image = images.setdefault(number, PageImage(row, number))
-            image.groups.append(group)
+            image.groups |= {group} if group == "failed" else {group, "answers"}
             if None not in (image.truth, image.answer) and image.truth != image.answer:
-                image.groups.append("wrong")
+                image.groups.add("wrong")
     return sort_pages(images.values())
 
 
@@ -172,13 +177,11 @@ def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[li
     how many rows there is no room."""
     whole = {image.number: image for image in images}
     lines: dict[str, list[PageImage]] = {
-        f"{image.page}/{image.line}": []
-        for image in images
-        if image.line and image.groups != ["rest"]
+        f"{image.page}/{image.line}": [] for image in images if image.line and not image.is_sure
     }
     for number, row in read_lines(results.batches(), lines):
         if number not in whole:
-            lines[row["id"].rpartition("/")[0]].append(PageImage(row, number))
+            lines[row["id"].rpartition("/")[0]].append(PageImage(row, number, {"answers"}))
     left_out = 0
     for cells in lines.values():
         if len(whole) + len(cells) <= len(images) + MAX_BESIDE:
@@ -213,7 +216,9 @@ def add_pictures(
     with closing(Eye(form)) as eye:
         for found in find_images(results.record, sources, [*by_id]):
             shown = by_id[found.id]
-            picture = make_thumbnail(found.content) if found.content else None
+            is_sure = all(image.is_sure for image in shown)
+            sides = SURE_SIDES if is_sure else THUMBNAIL_SIDES
+            picture = make_thumbnail(found.content, sides) if found.content else None
             if problem := found.problem or (None if picture else "can't be shown"):
                 problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
                 # The error of a row already says that its file has no picture
@@ -223,7 +228,11 @@ def add_pictures(
             if found.content and form and has_worker:
                 strips = eye.show(found.content, [image.cell for image in shown])
             # The network sees an array as it is, and a whole number not as 28×28 px
-            elif found.content and not (found.is_array or results.reads_numbers) and has_worker:
+            elif (
+                found.content
+                and not (is_sure or found.is_array or results.reads_numbers)
+                and has_worker
+            ):
                 seen = eye.look(found.content)
             for image, strip in zip(shown, strips, strict=True):
                 image.picture, image.seen, image.problem = strip or picture, seen, problem
@@ -242,17 +251,18 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:
     """The groups of images, each with a line that says which of them are on the page."""
     counts = survey.counts
     wrong = counts.labelled - counts.correct
-    rest = counts.images - counts.review - counts.failed
+    answered = counts.images - counts.failed
     some_wrong = "some of each kind" if survey.scores.read == "digit" else "a random sample"
+    least_sure = "those to review, and the least sure others"
     has_pages = any(image.page for image in images)
     first = "The page with the least sure first." if has_pages else "The least sure first."
     groups = [  # name, title, images in the file, which of them are shown, a note
         ("review", "To review", counts.review, "the least sure", first),
         ("failed", "Failed", counts.failed, "the first", ""),
         ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
-        ("rest", "Others", rest, "a random sample", "They need no review."),
+        ("answers", "By answer", answered, least_sure, "A wrong one stands out. Tap on it."),
     ]
-    shown = Counter(group for image in images for group in {*image.groups})
+    shown = Counter(group for image in images for group in image.groups)
     return [
         Tab(
             group,
@@ -305,6 +315,7 @@ def render(
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
         read=results.read,
+        illegible=ILLEGIBLE,
         nothing="nothing written" if results.reads_numbers else "no digit",
         max_characters=MAX_CHARACTERS,
         column=results.answer_column,

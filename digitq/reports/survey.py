@@ -19,7 +19,8 @@ from protocol.values import MAX_CHARACTERS
 # A page shows at most this many images
 MAX_REVIEW = 500  # the least sure answers of those to review
 MAX_FAILED = 100  # the first images that failed
-MAX_REST = 200  # a random sample of all other images
+MAX_OF_DIGIT = 100  # of each digit, the least sure answers that need no review
+MAX_SURE_NUMBERS = 200  # the least sure whole numbers that need no review
 MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
 MAX_BESIDE = 2000  # cells that are only shown because another of their table's row is
 MAX_IN_CELL = 5  # a random sample of each wrong cell of the confusion matrix
@@ -31,7 +32,7 @@ CONFIDENCE_BINS = 20
 Histogram = NDArray[np.int64]
 Row = dict[str, Any]
 NumberedRows = list[tuple[int, Row]]  # each with its number in the file, from 0
-Group = str  # "review", "failed", "rest", or "wrong"
+Group = str  # "review", "failed", "wrong", or "answers" for those that need no review
 
 
 class Smallest:
@@ -72,7 +73,8 @@ class Survey:
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
         limits = {"review": MAX_REVIEW, "failed": MAX_FAILED, "wrong": MAX_WRONG_NUMBERS}
-        self._kept = {name: Smallest(most) for name, most in (limits | {"rest": MAX_REST}).items()}
+        self._kept = {name: Smallest(most) for name, most in limits.items()}
+        self._sure: dict[int, Smallest] = {}  # by digit; all whole numbers are together
         self._cells: dict[tuple[int, int], Smallest] = {}  # wrong digits by truth and answer
 
     @property
@@ -107,23 +109,26 @@ class Survey:
         self.sure += count_bins(confidence[is_counted & ~review])
         self.unsure += count_bins(confidence[is_counted & review])
         numbers = np.arange(first, self.counts.images, dtype=np.float64)
-        draws = self._random.random(batch.num_rows)
-        for group, is_in, keys in (
-            ("review", review, np.nan_to_num(confidence)),
-            ("failed", failed, numbers),
-            ("rest", ~(failed | review), draws),
-        ):
-            self._kept[group].offer(np.where(is_in, keys, np.nan), batch, first)
+        unsure_first = np.nan_to_num(confidence)
+        self._kept["review"].offer(np.where(review, unsure_first, np.nan), batch, first)
+        self._kept["failed"].offer(np.where(failed, numbers, np.nan), batch, first)
+        is_number = self.scores.read == "number"
+        kind = np.zeros(len(review), int) if is_number else to_numpy(answer.fill_null(-1))
+        kind = np.where(failed | review, -2, kind)
+        for one in {*kind.tolist()} - {-2}:
+            kept = self._sure.setdefault(
+                one, Smallest(MAX_SURE_NUMBERS if is_number else MAX_OF_DIGIT)
+            )
+            kept.offer(np.where(kind == one, unsure_first, np.nan), batch, first)
         if "truth" in batch.schema.names:
-            self._keep_wrong(batch, first, draws)
+            self._keep_wrong(batch, first, self._random.random(batch.num_rows))
 
     def groups(self) -> dict[Group, NumberedRows]:
         """The rows that the page shows, by why it shows them; a row may be in several groups."""
         groups = {group: kept.rows() for group, kept in self._kept.items()}
-        groups["rest"].sort(key=lambda numbered: numbered[1]["confidence"] or 0)
         for _, cell in sorted(self._cells.items()):
             groups["wrong"] += cell.rows()
-        return groups
+        return groups | {"answers": [row for kept in self._sure.values() for row in kept.rows()]}
 
     def _keep_wrong(self, batch: pa.RecordBatch, first: int, draws: NDArray[np.float64]) -> None:
         """Offer the rows whose answer is not the truth."""

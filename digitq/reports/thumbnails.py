@@ -20,6 +20,7 @@ from protocol.form_file import Box
 from protocol.pdf import PDF, render_page
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
+SURE_SIDES = THUMBNAIL_SIDES[2:]  # px: of a picture that is only shown among many
 MAX_THUMBNAIL_BYTES = 10_000  # all pictures of a page then take less than 20 MB
 TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
 MAX_CONVERTED_SIDE = 2048  # px: a larger picture loses pixels before it gets other colours
@@ -52,7 +53,7 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def make_thumbnail(content: bytes) -> Thumbnail | None:
+def make_thumbnail(content: bytes, sides: Sequence[int] = THUMBNAIL_SIDES) -> Thumbnail | None:
     """The upright picture, small; `None` if it can't be shown."""
     formats = [*THUMBNAIL_FORMATS]
     if find_spec("pillow_heif"):
@@ -62,22 +63,22 @@ def make_thumbnail(content: bytes) -> Thumbnail | None:
         formats.append("HEIF")
     try:
         if content.startswith(PDF):
-            return shrink(render_page(content))
+            return shrink(render_page(content), sides)
         with (
             warnings.catch_warnings(action="ignore"),
             PIL.Image.open(io.BytesIO(content), formats=formats) as image,
         ):
-            return shrink(image)
+            return shrink(image, sides)
     except Exception:  # a decoder may raise anything
         return None
 
 
-def shrink(image: PIL.Image.Image) -> Thumbnail:
+def shrink(image: PIL.Image.Image, sides: Sequence[int]) -> Thumbnail:
     """A picture that was opened, small and upright. Raises whatever its decoder does."""
     width, height = image.size
     if width * height > MAX_SHOWN_PIXELS:
         raise ValueError("too many pixels")
-    side = THUMBNAIL_SIDES[0]
+    side = sides[0]
     image.draft("RGB", (side, side))  # a large JPEG is decoded at a fraction of its size
     if image.mode in ("L", "RGB"):
         image.thumbnail((side, side))
@@ -92,7 +93,7 @@ def shrink(image: PIL.Image.Image) -> Thumbnail:
     elif image.mode not in ("L", "RGB"):
         image = on_white(image)
     kind = "png" if max(width, height) <= TINY_SIDE else "jpeg"
-    for side in THUMBNAIL_SIDES:
+    for side in sides:
         image.thumbnail((side, side))
         file = io.BytesIO()
         image.save(file, kind, quality=JPEG_QUALITY, optimize=True)

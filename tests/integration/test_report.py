@@ -27,6 +27,7 @@ from tests.drawing import draw_one, random_digits
 from tests.forms import BOXES, draw_blank
 from tests.integration.test_forms import FORM, WRITTEN, draw_page
 
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 SURE, UNSURE = 40, 30  # rows of the table
 ODD_IDS = [
     "=1+1.png",
@@ -48,9 +49,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page that may ask nothing of a network, and whose scripts must not fail."""
-    context = browser.new_context(offline=True, reduced_motion="reduce")
+    device = getattr(request, "param", {})
+    context = browser.new_context(offline=True, reduced_motion="reduce", **device)
     page = context.new_page()
     failed: list[str] = []
     page.on("pageerror", lambda error: failed.append(str(error)))
@@ -179,8 +181,69 @@ def test_thirty_images_are_corrected_by_keys(page: Page, tmp_path: Path) -> None
     assert final.record and (final.record.counts.failed, final.record.counts.review) == (1, 0)
     run("report", tmp_path / "final.jsonl")
     page.goto((tmp_path / "final.html").as_uri())
-    page.locator("[data-group='rest']").click()
+    page.locator("[data-group='answers']").click()
     expect(page.locator(".card", has_text="a person's answer")).to_have_count(UNSURE)
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_a_phone_is_enough(page: Page, tmp_path: Path) -> None:
+    rows = [digit_row(f"u{n}.png", n, 0.4 + n / 100, None) for n in range(4)]
+    rows += [digit_row(f"s{n}.png", 7 if n < 5 else 8, 0.99, None) for n in range(10)]
+    results, pictures = tmp_path / "results.csv", tmp_path / "scans"
+    pictures.mkdir()
+    for row in rows:
+        draw_one().save(pictures / row["id"])
+    write_table(results, rows, pictures)
+    run("report", results)
+    page.goto((tmp_path / "results.html").as_uri())
+    current, said = page.locator("[aria-current]"), page.locator("#said")
+    page.locator(".network:visible").first.tap()
+    expect(said).to_have_text("u0.png: 0 confirmed")
+    expect(current).to_contain_text("u1.png")  # by itself
+    expect(current).to_be_in_viewport(ratio=1)
+    current.get_by_label("illegible").tap()
+    expect(said).to_have_text("u1.png: illegible instead of 1")
+    current.get_by_label("no digit").tap()
+    second = page.locator(".card", has_text="u2.png")
+    second.get_by_label("no digit").tap()
+    expect(said).to_have_text("u2.png: taken back")
+    sides = page.locator("button:visible, input:visible").evaluate_all(
+        "targets => targets.flatMap(one => [one.offsetWidth, one.offsetHeight])"
+    )
+    assert len(sides) > 80 and min(sides) >= 44  # px: a fingertip
+    picture = second.locator(".frame img")
+    small = picture.bounding_box()
+    picture.tap()
+    expect(second).to_have_css("position", "fixed")
+    large = picture.bounding_box()
+    assert small and large and large["height"] > 2 * small["height"]
+    picture.tap()
+    expect(second).not_to_have_css("position", "fixed")
+
+    page.locator("[data-group='answers']").tap()
+    answers = page.locator(".answers")
+    expect(answers.locator("> h3")).to_have_text(["0", "1", "2", "3", "7", "8"])
+    expect(answers.nth(4).locator(".card")).to_have_count(5)
+    widths = answers.locator(".frame").evaluate_all("all => all.map(one => one.offsetWidth)")
+    assert len(widths) == 14 and min(widths) > 30  # px: all are seen
+    wrong = answers.locator(".card", has_text="s3.png")
+    wrong.tap()
+    expect(wrong).to_have_css("position", "fixed")
+    wrong.get_by_label("1, ").tap()
+    expect(said).to_have_text("s3.png: 1 instead of 7")
+    expect(wrong).not_to_have_css("position", "fixed")  # the others are seen again
+    expect(wrong.locator(".given")).to_have_text("1")
+
+    page.locator("#search").fill("S3")
+    expect(page.locator(".card:visible h3")).to_have_text(["s3.png"])
+    found = "1 of the 14 on this page; the table has 14."
+    expect(page.locator("[data-note=cell]")).to_have_text(found)
+    page.locator("#search").fill("")
+    expect(page.locator(".card:visible")).to_have_count(4)
+    with page.expect_download() as download:
+        page.locator("#save").tap()
+    saved = b'id,label\r\n"u0.png",0\r\n"u1.png",illegible\r\n"s3.png",1\r\n'
+    assert download.value.path().read_bytes() == saved
 
 
 def test_another_table_has_corrections_of_its_own(page: Page, tmp_path: Path) -> None:
@@ -247,11 +310,11 @@ def test_numbers_are_typed(page: Page, tmp_path: Path) -> None:
     page.goto((tmp_path / "results.html").as_uri())
     expect(page.locator(".card").first.locator("rect")).to_have_count(3)
     page.keyboard.type("042")
-    expect(page.locator("input").first).to_have_value("042")
+    expect(page.locator(".card input").first).to_have_value("042")
     reload(page)
-    expect(page.locator("input").first).to_have_value("042")  # not confirmed yet
+    expect(page.locator(".card input").first).to_have_value("042")  # not confirmed yet
     expect(page.locator("#count")).to_have_text("0 of 4")
-    page.locator("input").first.click()
+    page.locator(".card input").first.click()
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")  # 007 is right
     page.keyboard.type("-12a,55")
@@ -270,15 +333,15 @@ def test_numbers_are_typed(page: Page, tmp_path: Path) -> None:
 def test_typed_numbers_need_no_enter(page: Page, tmp_path: Path) -> None:
     write_numbers(tmp_path)
     page.goto((tmp_path / "results.html").as_uri())
-    fields, count = page.locator("input"), page.locator("#count")
+    fields, count = page.locator(".card input"), page.locator("#count")
     expect(page.locator("#save")).to_be_disabled()
     page.keyboard.type("42")
     expect(page.locator("#save")).to_be_enabled()
     fields.nth(1).click()  # as a tap on a phone, whose keypad has no Enter
     expect(count).to_have_text("1 of 4")
     page.keyboard.type("9")
-    for _ in range(3):
-        page.keyboard.press("Tab")  # over the two buttons
+    for _ in range(4):
+        page.keyboard.press("Tab")  # over the three buttons
     expect(fields.nth(2)).to_be_focused()
     page.keyboard.type("5")
     with page.expect_download() as download:
@@ -438,7 +501,7 @@ def test_classify_and_collect_write_the_page(
     draw_one().save(scans / "1.png")
     to_page = ("-o", out, "--report", page, "--broker", local.url)
     run("classify", scans, *to_page)
-    assert page.read_text().count("data:image/") == 2  # the picture, and what the network saw
+    assert page.read_text().count("data:image/") == 1
     np.save(tmp_path / "digits.npy", random_digits(300))
     run("submit", tmp_path / "digits.npy", "--broker", local.url)
     run("collect", capsys.readouterr().out.strip(), *to_page, "--overwrite")
