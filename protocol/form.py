@@ -109,13 +109,6 @@ class Form:
 ENCODER = TypeAdapter(Form)
 
 
-def to_box(sides: list[float] | None) -> Box | None:
-    if sides is None:
-        return None
-    left, top, right, bottom = sides
-    return left, top, right, bottom
-
-
 def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
     """Read the file of a form. Raises `UsageError` with the line or the key of a mistake.
 

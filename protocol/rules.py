@@ -63,7 +63,12 @@ class Rule:
     @cached_property
     def is_linear(self) -> bool:
         """Whether no value is multiplied or divided by one."""
-        return is_linear(self.left) and is_linear(self.right)
+        nodes = [*ast.walk(self.left), *ast.walk(self.right)]
+        return not any(
+            find_keys(node.right) and (isinstance(node.op, ast.Div) or find_keys(node.left))
+            for node in nodes
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div)
+        )
 
     @cached_property
     def coefficients(self) -> dict[str, Fraction]:
@@ -131,17 +136,6 @@ def find_keys(side: ast.expr) -> set[str]:
                 raise UsageError(f"`{ast.unparse(side)}` divides by zero")
             return find_keys(left) | keys
     raise UsageError(f"`{ast.unparse(side)}` is not supported: {HOW}")
-
-
-def is_linear(side: ast.expr) -> bool:
-    match side:
-        case ast.UnaryOp(_, inner):
-            return is_linear(inner)
-        case ast.BinOp(left, kind, right):
-            is_product = isinstance(kind, ast.Mult) and find_keys(left) and find_keys(right)
-            is_quotient = isinstance(kind, ast.Div) and find_keys(right)
-            return is_linear(left) and is_linear(right) and not is_product and not is_quotient
-    return True
 
 
 def measure(side: ast.expr, values: Mapping[str, Any], number: type) -> Any:

@@ -15,7 +15,7 @@ import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
 
-from protocol.form import Form, to_box
+from protocol.form import Form
 from protocol.form_file import Box
 from protocol.pdf import PDF, render_page
 
@@ -143,7 +143,7 @@ class Eye:
         shown: list[Thumbnail | None] = []
         for strip in self._ask(content, cells) or [None] * len(cells):
             picture = make_thumbnail(strip["picture"]) if strip else None
-            shown.append(picture and picture._replace(box=to_box(strip["box"])))
+            shown.append(picture and picture._replace(box=strip["box"]))
         return shown
 
     def _ask(self, content: bytes, cells: Sequence[str]) -> list[Any] | None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -201,15 +202,10 @@ def find_connected(rules: Iterable[BoundRule]) -> list[tuple[list[int], list[Bou
     """The places that rules connect, in order, and these rules."""
     groups: list[tuple[set[int], list[BoundRule]]] = []
     for rule in rules:
-        places, joined = {*rule.added}, [rule]
-        apart = []
-        for group in groups:
-            if group[0] & places:
-                places |= group[0]
-                joined = group[1] + joined
-            else:
-                apart.append(group)
-        groups = [*apart, (places, joined)]
+        near = [group for group in groups if not group[0].isdisjoint(rule.added)]
+        groups = [group for group in groups if group[0].isdisjoint(rule.added)]
+        places = {*rule.added}.union(*(one for one, _ in near))
+        groups.append((places, [*chain(*(joined for _, joined in near)), rule]))
     return [(sorted(places), joined) for places, joined in groups]
 
 
@@ -220,7 +216,7 @@ def exchange(rules: Sequence[BoundRule], read: Mapping[int, Sums], limit: int) -
     (loopy belief propagation). It has another turn when that changes much. At most about `limit`
     places are gone through; rules that had no turn are only checked.
     """
-    beliefs = dict(read)
+    beliefs = {place: each / each.sum() for place, each in read.items()}
     told = {(rule, place): np.ones(len(read[place])) for rule in rules for place in rule.added}
     waiting = dict.fromkeys(rules)  # in order
     while waiting and limit > 0:
@@ -235,11 +231,11 @@ def exchange(rules: Sequence[BoundRule], read: Mapping[int, Sums], limit: int) -
             told[rule, place] = np.maximum(factors / factors.max(), BROKEN)
             belief = heard[place] * told[rule, place]
             belief /= belief.sum()
-            if abs(belief - beliefs[place] / beliefs[place].sum()).max() > MIN_CHANGE:
+            if abs(belief - beliefs[place]).max() > MIN_CHANGE:
                 moved.add(place)
             beliefs[place] = belief
         waiting |= {one: None for one in rules if one is not rule and moved & one.added.keys()}
-    return [beliefs[place] / beliefs[place].sum() for place in sorted(beliefs)]
+    return [*beliefs.values()]
 
 
 def search(
