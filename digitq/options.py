@@ -44,18 +44,20 @@ log_format = click.option(
 
 
 def check_truth(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """The value of `--truth`, if it is `parent` or the name of a CSV file."""
-    if value not in (None, "parent") and not value.lower().endswith(".csv"):
-        raise click.BadParameter(f"{value!r} is neither `parent` nor a .csv file")
-    return value
+    """The value of `--truth`, if it is `parent`, or names a CSV or an Excel file."""
+    from protocol.csv_rows import find_column
+
+    if value in (None, "parent") or find_column(value)[0].suffix.lower() in (".csv", ".xlsx"):
+        return value
+    raise click.BadParameter(f"{value!r} is neither `parent` nor a .csv or .xlsx file")
 
 
 truth = click.option(
     "--truth",
     callback=check_truth,
-    metavar="parent|FILE.csv",
-    help="right answers to compare with: `parent` takes the name of each image's folder; a .csv "
-    "has a column `id` or `path` and a column `truth`, `number` or `label`",
+    metavar="parent|FILE[:COLUMN]",
+    help="right answers to compare with: `parent` takes the name of each image's folder; a .csv or "
+    ".xlsx has a column `id` or `path` and a column `truth`, `number` or `label`, or COLUMN",
 )
 out = click.option(
     "-o",
@@ -149,7 +151,7 @@ def workers(default: str = "as many as the work needs") -> Callable[[Any], Any]:
 
 
 def truth_file(truth: str | None) -> str | None:
-    """The CSV file that `--truth` names, if it names one."""
+    """The table that `--truth` names, if it names one."""
     return None if truth == "parent" else truth
 
 
@@ -176,8 +178,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--allowed",
-        metavar="FILE|FILE.csv:COLUMN",
-        help="the whole numbers that there can be: one on each line, or a column of a CSV",
+        metavar="FILE[:COLUMN]",
+        help="the whole numbers that there can be: one on each line, or a .csv's or .xlsx's column",
     )
     @click.option(
         "--fill",
@@ -210,7 +212,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         if form:
             reading = reading._replace(form_name=os.path.abspath(form))
         if reading.form and others.get("truth") == "parent":
-            raise UsageError("a folder's name is no truth of a form's fields: name a .csv file")
+            raise UsageError("a folder's name is no truth of a form's fields: name a table")
         command(reading=reading, **others)
 
     return run

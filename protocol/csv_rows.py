@@ -1,4 +1,4 @@
-"""The rows and columns of a CSV file."""
+"""The rows and columns of a CSV file, or of a sheet of an Excel file."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -8,13 +8,33 @@ from typing import Any, TextIO
 
 from protocol.errors import UsageError
 from protocol.text import name_some
+from protocol.xlsx_rows import XLSX, read_sheet
+
+
+def find_column(where: str | Path) -> tuple[Path, str, str]:
+    """The file, the sheet and the column that `FILE`, `FILE.csv:COLUMN`, `FILE.xlsx:COLUMN` or
+    `FILE.xlsx:SHEET!COLUMN` names; "" for what it does not name."""
+    name, _, column = str(where).rpartition(":")
+    if not name or Path(where).exists():
+        return Path(where), "", ""
+    sheet, _, column = column.rpartition("!") if is_workbook(name) else ("", "", column)
+    return Path(name), sheet, column
+
+
+def is_workbook(name: str | Path) -> bool:
+    return str(name).lower().endswith(XLSX)
 
 
 @contextmanager
-def open_csv(path: Path) -> Iterator[Any]:
-    """The rows of a CSV file. Raises `UsageError` if it can't be read."""
+def open_rows(path: Path, sheet: str = "") -> Iterator[Any]:
+    """The rows of a CSV file, or of a sheet as `read_sheet` chooses it. Raises `UsageError` if they
+    can't be read."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with (
+            read_sheet(path, sheet)
+            if is_workbook(path)
+            else open(path, newline="", encoding="utf-8-sig")
+        ) as file:
             yield read_cells(file)
     except UnicodeError:
         raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None

@@ -13,8 +13,9 @@ from typing import Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.csv_rows import find, open_csv
+from protocol.csv_rows import find, find_column, is_workbook, open_rows
 from protocol.errors import UsageError
+from protocol.text import name_some
 from protocol.values import (
     MAX_DIGITS,
     PUNCTUATION,
@@ -193,15 +194,19 @@ def read_text(path: Path) -> str:
 
 
 def read_allowed(where: str) -> list[str]:
-    """The allowed numbers in a file: one on each line, or for `FILE.csv:COLUMN` those in a column,
-    without the empty cells. Raises `UsageError` if they can't be read, or one is no number.
+    """The allowed numbers in a file: one on each line, or those in the column of a table that
+    `find_column` finds, without the empty cells. Raises `UsageError` if they can't be read, or one
+    is no number.
     """
-    name, _, column = where.rpartition(":")
-    if not name or Path(where).exists():
-        return read_lines(Path(where))
+    name, sheet, column = find_column(where)
+    if not column and not is_workbook(name):
+        return read_lines(name)
     numbers: list[str] = []
-    with open_csv(Path(name)) as rows:
-        index = find(Path(name), next(rows, []), (column.strip().lower(),))
+    with open_rows(name, sheet) as rows:
+        names: list[str] = next(rows, [])
+        if not column:
+            raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
+        index = find(name, names, (column.strip().lower(),))
         for row in rows:
             number = "".join(row[index : index + 1]).strip()
             if not is_written(number):

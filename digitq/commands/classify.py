@@ -63,6 +63,7 @@ def classify(
     from digitq.backend import open_client, take_results
     from producer.record import own_weights_name
     from producer.sources.opening import count_files, is_set, open_sources
+    from protocol.csv_rows import find_column
 
     if page:
         check_page(page, overwrite, out)
@@ -71,8 +72,7 @@ def classify(
     for name in sources if out and os.path.exists(out) else ():
         if os.path.exists(name) and os.path.samefile(name, str(out)):
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
-    answers = options.truth_file(truth)
-    source = open_sources(sources, truth == "parent", limit, answers)
+    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     run: dict[str, Any] = {
         "sources": [
@@ -86,7 +86,10 @@ def classify(
         "digitq": version("digitq"),
         "weights": None if has_broker else own_weights_name(reading.model),
     }
-    if files := [*filter(is_set, sources), *([answers] if answers else [])]:
+    files: list[str | Path] = [*filter(is_set, sources)]
+    if answers := options.truth_file(truth):
+        files.append(find_column(answers)[0])
+    if files:
         run["modified"] = [os.stat(name).st_mtime_ns for name in files]
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.counts.images:

@@ -12,7 +12,7 @@ from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
 from protocol.chunk import CORRECTED, answers
-from protocol.csv_rows import open_csv
+from protocol.csv_rows import open_rows
 from protocol.errors import UsageError
 from protocol.text import in_one_line, name_some, plural
 from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
@@ -31,11 +31,11 @@ def checksum(path: Path) -> str:
 
 
 def read_corrections(path: Path, results: ResultFile) -> Corrections:
-    """The answers in a CSV file with the columns `id` and `label`, or `id` and `number`.
+    """The answers in a table with the columns `id` and `label`, or `id` and `number`.
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
-    with open_csv(path) as rows:
+    with open_rows(path) as rows:
         found = parse_lines(rows, path, results)
     if not found:
         raise UsageError(f"{path} has no corrections")

@@ -49,7 +49,8 @@ def open_sources(
     """Open one or several SOURCEs, as the command line takes them; at most `limit` images.
 
     With `truth_from_parent` the label of an image is the name of its folder. A `truth_file` is a
-    CSV with the ids of images and their labels. An id is relative to its source; if there are
+    CSV or an Excel file with the ids of images and their labels, or one of its columns, such as
+    `FILE.csv:COLUMN`. An id is relative to its source; if there are
     several sources, it begins with the source's name, so that ids are unique. Raises `UsageError`
     if a source or the file can't be read.
     """

@@ -1,4 +1,4 @@
-"""Right answers: a CSV file with the id of each image and its digit or number, and their types."""
+"""Right answers: a table with the id of each image and its digit or number, and their types."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, SourceItem, TruthGaps
 from protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
-from protocol.csv_rows import find, find_first, open_csv
+from protocol.csv_rows import find, find_column, find_first, open_rows
 from protocol.errors import UsageError
 from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
@@ -23,8 +23,9 @@ TABLE_NAME = re.compile(
 )  # before the row and the column: a table's name
 
 
-def read_truths(path: Path) -> dict[str, str]:
-    """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
+def read_truths(where: Path) -> dict[str, str]:
+    """The right answers by id, in a table and perhaps a column that `find_column` finds. Raises
+    `UsageError` if there are none, or one is no number.
 
     An id is the whole cell, with any spaces; `page`, `field` and `row` of a form may stand for it.
     A row without an answer is left out, but an empty cell in the column `number` says that nothing
@@ -32,9 +33,10 @@ def read_truths(path: Path) -> dict[str, str]:
     truth, any answer counts that is not to be reviewed.
     """
     truths: dict[str, str] = {}
-    with open_csv(path) as rows:
+    path, sheet, column = find_column(where)
+    with open_rows(path, sheet) as rows:
         names: list[str] = next(rows, [])
-        find_id, find_answer = id_finder(path, names), answer_finder(path, names)
+        find_id, find_answer = id_finder(path, names), answer_finder(path, names, column)
         for row in rows:
             cells = row + [""] * (len(names) - len(row))
             id, answer = find_id(cells), find_answer(cells)
@@ -79,12 +81,17 @@ def take_truth(truths: dict[str, str], id: str) -> str | None:
     return truths.pop(TABLE_NAME.sub("//", id), None) if found is None else found
 
 
-def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str | None]:
-    """What finds the right answer in the cells of a row; it is None if there is none.
+def answer_finder(
+    path: Path, names: list[str], column: str = ""
+) -> Callable[[list[str]], str | None]:
+    """What finds the right answer in the cells of a row, if one is named in this column; it is None
+    if there is none.
 
     Raises `UsageError` if there is no column for it, or only one with a network's answers.
     """
-    answer = find(path, names, ANSWER_NAMES)
+    answer = find(path, names, (column.strip().lower(),) if column else ANSWER_NAMES)
+    if column:
+        return lambda cells: read_answer(names[answer], cells[answer])
     truth, result, by_person, error, review, confidence = (
         find_first(names, wanted)
         for wanted in (
