@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,17 +28,19 @@ from protocol.chunk import (
     result_schema,
     truth_field,
 )
-from protocol.csv_rows import read_cells
+from protocol.csv_rows import is_workbook, read_cells
 from protocol.errors import UsageError
 from protocol.settings import What
 from protocol.text import in_one_line
 from protocol.values import WRITTEN_WORDS
+from protocol.xlsx_rows import XLSX, read_sheet
 
 READ_ROWS = 1 << 13  # rows that are read at a time
 READ_ERRORS = (  # the readers of all formats raise these
     *(OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
     pa.ArrowException,
 )
+SHEETS = (".csv", XLSX)  # the formats whose cells have one value each
 SHARES = [f"p{digit}" for digit in range(CLASSES)]  # `probabilities` in CSV
 
 
@@ -69,13 +72,14 @@ class ResultFile:
         return "number" if self.reads_numbers else "label"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows in order, whatever the format; of a CSV, `digits` and `alternatives` are null.
+        """The rows in order, whatever the format; only JSON lines and Parquet have `digits` and
+        `alternatives`, which are else null.
 
         Raises `UsageError` if a row can't be read, or if there are not as many rows as the record
         counts.
         """
         rows = 0
-        formats = {".csv": self._read_csv, ".jsonl": self._read_jsonl}
+        formats = {**dict.fromkeys(SHEETS, self._read_csv), ".jsonl": self._read_jsonl}
         read = formats.get(self.path.suffix.lower(), self._read_parquet)
         with read_errors(self.path):
             for batch in read():
@@ -99,16 +103,21 @@ class ResultFile:
             quoted_strings_can_be_null=False,
             null_values=[""],
         )
+        is_excel = is_workbook(self.path)
         _, delimiter = read_head(self.path)
         file = pyarrow.csv.open_csv(
-            self.path,
+            io.BytesIO(open_text(self.path).read().encode()) if is_excel else self.path,
             pyarrow.csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             options,
         )
         with closing(file):
             for batch in file:
-                for name in {"id", "page"} & {*batch.schema.names}:
+                if is_excel and self.reads_numbers:  # it has no empty text
+                    index, number = batch.schema.get_field_index("number"), batch.column("number")
+                    is_empty = pc.and_(number.is_null(), batch.column("error").is_null())
+                    batch = batch.set_column(index, "number", pc.if_else(is_empty, "", number))
+                for name in set() if is_excel else {"id", "page"} & {*batch.schema.names}:
                     index = batch.schema.get_field_index(name)
                     batch = batch.set_column(index, name, plain_ids(batch.column(name)))
                 if self.read == "digit":
@@ -146,7 +155,7 @@ def open_results(path: Path) -> ResultFile:
     has_form = {field.name for field in CELL_FIELDS} <= {*names}
     schema = result_schema(read, has_form)
     wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
-    if suffix == ".csv" and read == "digit":
+    if suffix in SHEETS and read == "digit":
         wanted |= {*SHARES}
     if missing := sorted(wanted - set(names)):
         raise UsageError(
@@ -163,16 +172,23 @@ def read_names(path: Path) -> Sequence[str]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return [*pq.read_schema(path).names]
-    if suffix == ".csv":
+    if suffix in SHEETS:
         return read_head(path)[0]
     with open(path, encoding="utf-8") as file:
         line = file.readline()
     return [*json.loads(line)] if line else []
 
 
+def open_text(path: Path) -> TextIO:
+    """The text of a CSV, or that of an Excel file as a CSV."""
+    if is_workbook(path):
+        return read_sheet(path, every=True)
+    return open(path, newline="", encoding="utf-8-sig")
+
+
 def read_head(path: Path) -> tuple[list[str], str]:
-    """The names of a CSV file's columns, and its delimiter."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    """The names of the columns of a CSV or an Excel file, and the delimiter."""
+    with open_text(path) as file:
         line = file.readline(CSV_BLOCK_BYTES)  # the rows may be cut off
     reader = read_cells(io.StringIO(line, newline=""))
     try:

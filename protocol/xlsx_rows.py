@@ -59,7 +59,8 @@ def _choose_sheets(path: Path, book: Any, name: str, every: bool) -> list[str]:
     heads = {}
     for sheet in book.worksheets:
         sheet.reset_dimensions()  # some programs write wrong ones
-        if head := [cell.value for cell in next(sheet.iter_rows(max_row=1), ())]:
+        head = [cell.value for cell in next(sheet.iter_rows(max_row=1), ())]
+        if any(head):
             heads[sheet.title] = head
     if not heads:
         raise UsageError(f"{path} has no sheet with cells in its first row")

@@ -26,7 +26,7 @@ from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, re
 from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eye, Thumbnail, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
-from producer.results import ResultFile
+from producer.results import SHEETS, ResultFile
 from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
 from protocol.form import Form
@@ -140,10 +140,8 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     if form:
         name_broken_rules(images, form)
     notes += add_pictures(images, results, sources, form)
-    if results.reads_numbers and results.path.suffix.lower() == ".csv":
-        notes.append(
-            "boxes and other readings are missing: a CSV has none; .jsonl and .parquet have them"
-        )
+    if results.reads_numbers and results.path.suffix.lower() in SHEETS:
+        notes.append("boxes and other readings are missing: only .jsonl and .parquet have them")
     replace_file(out, render(results, survey, images, notes))
     counts = survey.counts
     return [f"{plural(counts.images, results.row)}, {counts.review:,} to review", *notes]

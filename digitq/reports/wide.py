@@ -15,8 +15,10 @@ from digitq.options import check_new
 from producer.results import ResultFile
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.sink import output_errors
+from producer.sinks.workbook import write_workbook
 from protocol.chunk import CELL_FIELDS
 from protocol.errors import UsageError
+from protocol.xlsx_rows import XLSX, import_openpyxl
 
 RESULT_COLUMNS = ["id", *(field.name for field in CELL_FIELDS), "number", "review", "reason"]
 BATCH_PAGES = 256  # this many pages are written at a time
@@ -32,6 +34,8 @@ def check_out(out: Path, overwrite: bool) -> None:
     """Raises `UsageError` if the table can't be written there."""
     if out.suffix.lower() not in ENCODERS:
         raise UsageError(f"{out} must end in {' or '.join(ENCODERS)}, or be -")
+    if out.suffix.lower() == XLSX:
+        import_openpyxl()
     check_new(out, overwrite)
 
 
@@ -110,6 +114,8 @@ def join(places: list[Place]) -> dict[str, Any]:
 def write_table(batches: Iterator[pa.RecordBatch], file: BinaryIO, suffix: str) -> int:
     """Write the batches in the format of a file's suffix; gives the number of rows."""
     encode, rows = ENCODERS[suffix], 0
+    if suffix == XLSX:
+        return write_workbook(batches, file)
     first = next(batches)
     parquet = pq.ParquetWriter(file, first.schema) if suffix == ".parquet" else None
     with closing(parquet) if parquet else nullcontext():

@@ -11,6 +11,7 @@ import pyarrow.csv
 
 from protocol.chunk import CLASSES, answers
 from protocol.text import in_one_line
+from protocol.xlsx_rows import XLSX
 
 CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row
@@ -27,8 +28,7 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     for name in {"id", "page"} & {*batch.schema.names}:
         safe = pc.replace_substring_regex(batch[name], FORMULA, r"'\1")
         batch = batch.set_column(batch.schema.get_field_index(name), name, safe)
-    batch = spread_probabilities(batch) if "probabilities" in batch.schema.names else batch
-    batch = batch.select([name for name in batch.schema.names if name not in LISTS])
+    batch = drop_lists(batch)
     file = io.BytesIO()
     if header:
         file.write(",".join(batch.schema.names).encode() + b"\n")
@@ -45,6 +45,12 @@ def plain_ids(cells: pa.StringArray) -> pa.StringArray:
 def plain_id(cell: str) -> str:
     """The same for one cell."""
     return re.sub(PLAIN, r"\1", cell)
+
+
+def drop_lists(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows without columns of several values, but `p0` … `p9` in place of `probabilities`."""
+    batch = spread_probabilities(batch) if "probabilities" in batch.schema.names else batch
+    return batch.select([name for name in batch.schema.names if name not in LISTS])
 
 
 def spread_probabilities(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -120,4 +126,5 @@ ENCODERS: dict[str, Encode] = {
     ".csv": encode_csv,
     ".jsonl": encode_jsonl,
     ".parquet": encode_arrow,
+    XLSX: encode_arrow,
 }

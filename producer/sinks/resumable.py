@@ -1,8 +1,9 @@
-"""A result file of CSV, JSON lines or Parquet that can be continued after an interruption.
+"""A result file of any format that can be continued after an interruption.
 
 Its rows go to `OUT.partial`, and what is written is noted in a journal. The same run started again
 truncates the file after the last complete batch and continues there. When all rows are written, the
-file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
+file is renamed. Parquet and Excel files can't be truncated, so their partial file is an Arrow
+stream.
 """
 
 import errno
@@ -19,9 +20,11 @@ from producer.record import Names, Record, all_weights, find_record, named_in, r
 from producer.sinks.encoders import ENCODERS, encode_arrow
 from producer.sinks.journal import Identity, Journal, Note
 from producer.sinks.sink import Sink, no_rows, output_errors, write_all
+from producer.sinks.workbook import write_workbook
 from protocol.chunk import WEIGHTS_KEY
 from protocol.errors import OutputError, UsageError
 from protocol.settings import What
+from protocol.xlsx_rows import XLSX, import_openpyxl
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong
@@ -42,6 +45,8 @@ class FileSink(Sink):
         suffix = path.suffix.lower()
         if suffix not in ENCODERS:
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
+        if suffix == XLSX:
+            import_openpyxl()
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
         beside = record_path(path)
@@ -84,7 +89,7 @@ class FileSink(Sink):
                 write_all(self._file, self._encode(no_rows(read), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
-                self._replace_by_parquet(record)
+                self._replace_by_converted(record)
             else:
                 self._replace(self.partial, record)
             self._journal.path.unlink()
@@ -154,24 +159,26 @@ class FileSink(Sink):
         finally:
             beside.unlink(missing_ok=True)
 
-    def _replace_by_parquet(self, record: Record | None) -> None:
+    def _replace_by_converted(self, record: Record | None) -> None:
         converted = self._journal.path.with_suffix(".new")  # not longer than the journal's name
+        convert = write_workbook if self.path.suffix.lower() == XLSX else write_parquet
         try:
-            with (
-                pa.OSFile(str(self.partial)) as file,
-                pa.ipc.open_stream(file) as reader,
-                pq.ParquetWriter(
-                    converted, reader.schema.remove_metadata(), use_dictionary=REPEATED
-                ) as writer,
-            ):
-                for table in regroup(reader, ROW_GROUP_ROWS):
-                    writer.write_table(table)
+            with pa.OSFile(str(self.partial)) as file, pa.ipc.open_stream(file) as reader:
+                convert(reader, str(converted))
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
             self._replace(converted, record)
             os.unlink(self.partial)
         finally:
             converted.unlink(missing_ok=True)
+
+
+def write_parquet(reader: pa.RecordBatchReader, path: str) -> None:
+    """Write all rows in row groups of `ROW_GROUP_ROWS`."""
+    schema = reader.schema.remove_metadata()
+    with pq.ParquetWriter(path, schema, use_dictionary=REPEATED) as writer:
+        for table in regroup(reader, ROW_GROUP_ROWS):
+            writer.write_table(table)
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

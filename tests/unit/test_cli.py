@@ -237,7 +237,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "no such file or folder: nowhere", ["classify", "nowhere"]),
         (2, "'x' is not one of", ["classify", "IMAGES", "--model", "x"]),
         (2, "Missing argument", ["classify"]),
-        (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xlsx"]),
+        (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xls"]),
         (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
@@ -277,7 +277,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
             "list of allowed numbers is empty",
             ["evaluate", "IMAGES", *NUMBERS, "--allowed", "/dev/null"],
         ),
-        (2, "neither `parent` nor a .csv file", ["classify", "IMAGES", "--truth", "x"]),
+        (2, "neither `parent` nor a .csv or .xlsx file", ["classify", "IMAGES", "--truth", "x"]),
         (2, "read nowhere.csv: No such file", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
         (2, "has no right answers", ["evaluate", "IMAGES", *NUMBERS]),
         (

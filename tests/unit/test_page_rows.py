@@ -14,7 +14,7 @@ import pytest
 from digitq.commands.evaluate import read_results
 from digitq.reports.wide import name_wide, write_wide
 from producer.chunking import cut_chunks
-from producer.results import open_results
+from producer.results import open_results, open_text
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.resumable import FileSink
 from producer.sources.source import Entry, unreadable
@@ -149,8 +149,9 @@ def test_a_wide_table_has_a_row_for_each_row_of_a_table(suffix: str, tmp_path: P
     write_results(results, PAGE, PAGE.replace(b"40", b"?"))
     out = name_wide(results).with_suffix(suffix)
     assert out.stem == "marks-wide" and write_wide(open_results(results), out, False) == 4
-    if suffix == ".csv":
-        rows: list[dict[str, Any]] = [*csv.DictReader(out.read_text().splitlines())]
+    if suffix in (".csv", ".xlsx"):
+        with open_text(out) as file:
+            rows: list[dict[str, Any]] = [*csv.DictReader(file)]
     elif suffix == ".jsonl":
         rows = [*map(json.loads, out.read_text().splitlines())]
     else:

@@ -330,7 +330,10 @@ def test_a_table_without_a_record_has_a_page_without_pictures(
     ("arguments", "message"),
     [
         (["missing.csv"], "No such file or directory"),
-        (["page.html"], "page.html is no result file: these end in .csv or .jsonl or .parquet"),
+        (
+            ["page.html"],
+            "page.html is no result file: these end in .csv or .jsonl or .parquet or .xlsx",
+        ),
         (["out.csv", "-o", "page.pdf"], "the page page.pdf must end in .html"),
         (["out.csv", "-o", "none/page.html"], "can't write none/page.html: no such folder"),
         (["out.csv", "-o", "page.html"], "page.html exists: --overwrite replaces it"),
@@ -416,7 +419,7 @@ def test_numbers_are_corrected(
     assert (first["number"], first["corrected"]) == ("007", False)
     assert (second["number"], second["corrected"]) == ("0042", True)
     assert second["error"] is None and not second["review"]
-    assert (first["digits"] is None) == (suffix == ".csv")
+    assert (first["digits"] is None) == (suffix in (".csv", ".xlsx"))
 
 
 VALUES = ["12.5", "-45", "12/05/2024", "1,5", "50.000", "10:30", "99%", "", "1" * 20 + "." * 12]
@@ -435,7 +438,7 @@ def test_values_stay_as_they_are_written(tmp_path: Path, suffix: str) -> None:
     assert [row["number"] for row in rows_of(final)] == VALUES
     assert {(row["error"], row["review"]) for row in rows_of(final)} == {(None, False)}
     assert read_truths(corrections) == dict(zip(ids, VALUES, strict=True))
-    if suffix == ".csv":
+    if suffix in (".csv", ".xlsx"):
         assert read_truths(final) == read_truths(corrections)
     again = tmp_path / "again.csv"
     again.write_text(f"id,number\n{ids[0]},-\n")
