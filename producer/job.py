@@ -26,6 +26,7 @@ from protocol.errors import (
 from protocol.host.thread import DaemonThread
 from protocol.ledger import Ledger
 from protocol.origin import Origin
+from protocol.outside import is_outside, read_result
 from protocol.records import JobRecord
 from protocol.room import FREE_FILL
 from protocol.settings import read_by, settings
@@ -204,7 +205,8 @@ class Job:
         for payload in payloads:
             if payload is None:
                 break
-            batches.append(decode_result(payload))
+            content = read_result(payload) if is_outside(payload) else payload
+            batches.append(decode_result(content))
         return batches
 
     def _take(self, cursor: Cursor, batch: pa.RecordBatch) -> None:

@@ -5,6 +5,7 @@ leaves a consistent state. The script that marks a chunk as queued also writes i
 """
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -19,6 +20,7 @@ from protocol.keys import (
     ACTIVE,
     CALLS_QUEUE,
     COUNTERS,
+    DEPLOYMENT,
     ENDED,
     IMAGES_QUEUE,
     IS_ID,
@@ -151,9 +153,10 @@ class Ledger:
             return self.begin(job_id, number, worker)
         if not reply or payload is None:
             return None
-        model, attempt, known, source, shares = reply
+        model, attempt, known, source, shares, detached = reply
         first = None if source is None else source.decode()
-        return Begun(payload, model.decode(), attempt, begun, known.decode(), first, bool(shares))
+        flags = bool(shares), bool(detached)
+        return Begun(payload, model.decode(), attempt, begun, known.decode(), first, *flags)
 
     def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
         """Take single calls that wait, up to so many images, to be classified with this job."""
@@ -288,6 +291,17 @@ class Ledger:
         """Note that the job's submitter is alive, even if it has nothing to store. It holds
         `held_images` images for which Redis has no room."""
         self._run(job_id, "heartbeat", held=held_images)
+
+    def deployment(self) -> str:
+        """The id of what this Redis holds: a new one if it has lost everything."""
+        self.redis.set(DEPLOYMENT, secrets.token_hex(6), nx=True)
+        return str(self.redis.get(DEPLOYMENT).decode())
+
+    def has_results(self, job_id: str) -> bool:
+        """Whether results of the job are wanted: it has not ended, or they can be collected."""
+        results = record_key(job_id) + ":results"
+        _, found = self._read(("SISMEMBER", ACTIVE, job_id), ("EXISTS", results))
+        return any(found)
 
     def memory(self) -> Memory:
         """How full Redis is."""

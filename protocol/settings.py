@@ -95,6 +95,11 @@ class Settings(BaseSettings):
         le=1 << 31,
         description="how long Redis keeps a submitted job after its last change, in seconds",
     )
+    results: str | None = Field(
+        None,
+        description="folder that workers and those who collect share: the results of submitted "
+        "jobs go there, and Redis keeps only their names; if it is not set, they are in Redis",
+    )
 
     log_format: LogFormat | None = Field(
         None,
@@ -105,6 +110,15 @@ class Settings(BaseSettings):
     def own_weights(self) -> Path | None:
         """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
         return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
+
+    def results_folder(self) -> str | None:
+        """`results` as an absolute path. Raises `UsageError` if it is no folder."""
+        if self.results is None:
+            return None
+        folder = _expand(Path(self.results), "DIGITQ_RESULTS").absolute()
+        if not folder.is_dir():
+            raise UsageError(f"DIGITQ_RESULTS={folder}: there is no such folder")
+        return str(folder)
 
     def own_card(self, model: str) -> Path | None:
         """The card of a model in the folder `weights`; None if the built-in network is used. Raises

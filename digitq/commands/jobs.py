@@ -17,7 +17,7 @@ from digitq.summary import open_sink, report_interruption, report_rows, report_t
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import read_by
+from protocol.settings import read_by, settings
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def submit(
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     memory = client.ledger.memory()
     images = reading.count_rows(source.count()) if memory.limit_bytes else None
-    if images and (shortage := memory.describe_shortage(images, reading.what)):
+    is_inside = settings().results is None
+    if images and is_inside and (shortage := memory.describe_shortage(images, reading.what)):
         echo_err(f"{shortage}; {REMEDIES}")
     job: digitq.Job | None = None
     reported: str | None = None
