@@ -228,7 +228,10 @@ def ruled_page() -> Grey:
 def test_a_table_is_found_by_its_lines(name: str) -> None:
     corners, size = PAGES[name]
     page, place = take_photo(ruled_page(), corners, size, 255 if size == FLAT else 90)
-    assert check_cuts(cut_cells(ruled_form(), page), place, 0.15, cell_boxes()[4:]) == 18
+    # A blank that only says how many rows there are need not be like the page
+    white = encode_image(PIL.Image.new("L", FLAT, 255)) if name == "askew" else None
+    form = replace(ruled_form(), blank=white)
+    assert check_cuts(cut_cells(form, page), place, 0.15, cell_boxes()[4:]) == 18
 
 
 def test_bent_lines_with_gaps_are_followed() -> None:

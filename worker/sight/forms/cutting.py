@@ -60,7 +60,7 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
     Raises `ImageError` if it is not sure where the form is on the page.
     """
     cuts: list[Cut | ImageError] = []
-    if form.blank:
+    if form.blank and (form.fields or any(table.box for table in form.tables)):
         blank = read_blank(form)
         alignment = align(blank.template, page)
         for box in blank.boxes:
