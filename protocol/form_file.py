@@ -108,13 +108,17 @@ KINDS_OF_PART: dict[str, type[Part]] = {
 
 def parse_form_file(path: Path) -> FormFile:
     """What the file says. Raises `UsageError` with the line or the key of a mistake."""
-    text = read_text(path)
+    try:
+        text = read_text(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; `digitq form new` makes a form's file") from None
     try:
         return FormFile.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
-        mistake = error.errors()[0]
+        # An unknown key tells more than the one that it is a misspelling of, and that is missing
+        mistake = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         keys = [one + 1 if isinstance(one, int) else one for one in mistake["loc"]]  # from 1
         where = [str(one) for one in keys if one != "[key]"]
         match mistake["type"]:

@@ -185,7 +185,7 @@ def test_a_form_is_proposed(scans: Path, tmp_path: Path) -> None:
     assert again.returncode == 2 and "new.toml exists: --overwrite replaces it" in again.stderr
     cv2.imwrite(str(tmp_path / "white.png"), np.full((900, 700), 255, np.uint8))
     white = run_form("new", "white.png", "-o", out, "--overwrite", folder=tmp_path)
-    assert white.returncode == 2 and "white.png make no form" in white.stderr
+    assert white.returncode == 2 and "no empty ruled boxes are found in white.png" in white.stderr
     assert read_form(out).fields and not [*tmp_path.glob("*.partial")]
 
 
@@ -223,7 +223,8 @@ def test_a_form_is_drawn(scans: Path, tmp_path: Path) -> None:
         (["--form", "form.toml", "--wide"], "name one with -o OUT"),
         (["--form", "form.toml", "--truth", "parent"], "a folder's name is no truth"),
         (["--form", "form.toml", "--length", "3"], "leave out length"),
-        (["--form", "none.toml"], "none.toml"),
+        (["--form", "none.toml"], "none.toml: No such file or directory; `digitq form new` makes"),
+        (["--form", "blank.png"], "blank.png: it is not in UTF-8; `digitq form new` makes"),
     ],
 )
 def test_what_does_not_go_with_a_form_is_told(

@@ -119,6 +119,7 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
     [
         ("[fields.total]", "[fields.student]", "is not TOML: .*line 7, column 16"),
         ("fill =", "fil =", "fields.total.fil: there is no such key; there are length, pattern, f"),
+        ("box = [10, 60, 90, 80]", "bix = []", "fields.total.bix: there is no such key; there are"),
         ("[[checks]]", "[[check]]", "check: there is no such key; there are blank, align, fields"),
         ("within", "about", "checks.2.about: there is no such key; there are rule, within"),
         ("rows = 2", "", "tables.marks.rows: it is missing, .* give it, or have `digitq form new`"),

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from protocol.form import read_form
-from worker.sight.forms.proposal import RuledBox, find_boxes, propose, write_proposal
+from worker.sight.forms.proposal import (
+    RuledBox,
+    count_rows,
+    find_boxes,
+    propose,
+    write_proposal,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "forms"
 
@@ -61,6 +67,16 @@ def test_boxes_are_found(kind: str) -> None:
     (field,) = propose(find_boxes(page))
     assert field["length"] == "1-3"
     assert field["box"] == pytest.approx([400, 300, 532, 344], abs=3)
+
+
+def test_rows_of_square_cells_are_counted(tmp_path: Path) -> None:
+    page = np.full((1400, 1000), 255, np.uint8)
+    for top in range(300, 500, 50):
+        for left in range(100, 350, 50):
+            cv2.rectangle(page, (left, top), (left + 50, top + 50), 0, 2)
+    blank = tmp_path / "blank.png"
+    cv2.imwrite(str(blank), page)
+    assert count_rows("marks", blank, (100, 300, 350, 500), 5) == 4
 
 
 def test_the_form_of_the_example_is_proposed(tmp_path: Path) -> None:

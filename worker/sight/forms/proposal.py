@@ -82,7 +82,10 @@ def write_proposal(blank: Path, out: Path) -> None:
     boxes, scale = read_boxes(blank)
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
     text, counts = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n', [0, 0]
-    for part in propose(boxes):
+    parts = [*propose(boxes)]
+    if not parts:
+        raise UsageError(f"no empty ruled boxes are found in {blank}: write its form by hand")
+    for part in parts:
         part["box"] = (scale * part["box"]).round().astype(int).tolist()
         kind = int("rows" in part)
         counts[kind] += 1
@@ -119,8 +122,8 @@ def count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:
             if left - slack < one.left and one.right < right + slack
             if top - slack < one.top and one.bottom < bottom + slack
         ]
-    tables = (part for part in propose(boxes) if len(part.get("columns", ())) == columns)
-    rows = max((int(part["rows"]) for part in tables), default=0)
+    tables = (find_answers(block) for block in list_blocks(boxes) if len(block[0]) == columns)
+    rows = max(map(len, tables), default=0)
     if rows:
         text = f"the table {name} has {plural(rows, 'row')} in {blank.name}"
         print(in_one_line(text), file=sys.stderr)
@@ -185,13 +188,10 @@ def propose(boxes: list[RuledBox]) -> Iterator[Part]:
 
     Equal rows below each other are a table if their cells are wider than high or have a head.
     """
-    rows = chain(sorted(boxes), lambda one, next: adjoin(one, next, 0))
-    rows.sort(key=lambda row: (row[0].top, row[0].left))
-    for block in chain(rows, is_below):
-        used = [at for at, row in enumerate(block) if any(box.is_answer for box in row)]
-        table = block[used[0] : used[-1] + 1] if used else []
+    for block in list_blocks(boxes):
+        table = find_answers(block)
         cells = [box for row in table for box in row if box.is_answer]
-        has_head = bool(used) and used[0] > 0
+        has_head = table[:1] != block[:1]
         if len(table) < 2 or (not has_head and all(box.is_for_digit for box in cells)):
             for row in block:
                 yield from propose_row(row)
@@ -202,6 +202,19 @@ def propose(boxes: list[RuledBox]) -> Iterator[Part]:
         if any(columns):
             whole = surround([box for row in table for box in row])
             yield {"box": whole, "rows": len(table), "columns": columns}
+
+
+def list_blocks(boxes: list[RuledBox]) -> list[list[list[RuledBox]]]:
+    """The rows of adjoining boxes, where equal ones below each other are together."""
+    rows = chain(sorted(boxes), lambda one, next: adjoin(one, next, 0))
+    rows.sort(key=lambda row: (row[0].top, row[0].left))
+    return chain(rows, is_below)
+
+
+def find_answers(block: list[list[RuledBox]]) -> list[list[RuledBox]]:
+    """The rows between a printed head and a printed foot."""
+    used = [at for at, row in enumerate(block) if any(box.is_answer for box in row)]
+    return block[used[0] : used[-1] + 1] if used else []
 
 
 def propose_row(row: list[RuledBox]) -> Iterator[Part]:
