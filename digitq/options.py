@@ -70,9 +70,10 @@ out = click.option(
 report = click.option(
     "--report",
     "page",
-    metavar="FILE.html",
+    metavar="FILE.html|FILE.xlsx",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="page to write of OUT, where you look at the answers and correct them",
+    help="page to write of OUT, where you look at the answers and correct them; .xlsx has all rows "
+    "with small pictures",
 )
 wide = click.option(
     "--wide",

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         "jobs go there, and Redis keeps only their names; if it is not set, they are in Redis",
     )
 
+    csv_bom: bool = Field(
+        False, description="`1` writes a byte order mark before a CSV, by which Excel knows UTF-8"
+    )
     log_format: LogFormat | None = Field(
         None,
         description="how workers and `digitq metrics` write a line of their log: "

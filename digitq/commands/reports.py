@@ -9,8 +9,10 @@ import click
 from digitq import options
 from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
+from protocol.csv_rows import is_workbook
 from protocol.errors import UsageError
 from protocol.text import name_some, plural
+from protocol.xlsx_rows import XLSX, import_openpyxl
 
 RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -18,14 +20,15 @@ RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 @click.command(epilog=options.SOURCES_HELP)
 @click.argument("results", type=RESULT_PATH)
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
-@click.option("-o", "--out", type=RESULT_PATH, help="page to write [RESULTS, with .html]")
+@click.option("-o", "--out", type=RESULT_PATH, help="page or .xlsx to write [RESULTS, with .html]")
 @click.option("--overwrite", is_flag=True, help="replace the page")
 def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite: bool) -> None:
     """Show results in a page, and correct them there.
 
     RESULTS is a file that `classify` or `collect` wrote. The page is one file that needs no
     network. It shows the images to review, the least sure first, and takes the right answers from
-    the keyboard. A SOURCE is only needed if the images are not where they were.
+    the keyboard. A SOURCE is only needed if the images are not where they were. If OUT ends in
+    .xlsx, it is an Excel file of all rows, each with a small picture.
     """
     from producer.results import open_results
 
@@ -112,15 +115,21 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"the page {page} must end in .html")
+    if page.suffix.lower() not in (".html", ".htm", XLSX):
+        raise UsageError(f"the page {page} must end in .html or .xlsx")
+    if is_workbook(page):
+        import_openpyxl()
+    if out and Path(out).absolute() == page.absolute():
+        raise UsageError(f"{out} is OUT and the page: name another page")
     options.check_new(page, overwrite)
 
 
 def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:
     """Write the page of a result file, and say what is in it."""
     from digitq.reports.page import write_page
+    from digitq.reports.sheet import write_sheet
     from producer.results import open_results
 
-    found, *notes = write_page(open_results(results), sources, page)
+    write = write_sheet if is_workbook(page) else write_page
+    found, *notes = write(open_results(results), sources, page)
     echo_err("\n".join([f"the page is {page}: {found}", *notes]))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from protocol.chunk import CLASSES, answers
+from protocol.settings import settings
 from protocol.text import in_one_line
 from protocol.xlsx_rows import XLSX
 
@@ -31,7 +32,8 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     batch = drop_lists(batch)
     file = io.BytesIO()
     if header:
-        file.write(",".join(batch.schema.names).encode() + b"\n")
+        mark = "\ufeff" if settings().csv_bom else ""
+        file.write(f"{mark}{','.join(batch.schema.names)}\n".encode())
     options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_WRITE_ROWS)
     pyarrow.csv.write_csv(batch, file, options)
     return file.getvalue()

@@ -2,8 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from io import BytesIO
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -14,12 +16,18 @@ from producer.sinks.encoders import drop_lists
 from protocol.xlsx_rows import import_openpyxl
 
 MAX_SHEET_ROWS = 1 << 20  # Excel opens no sheet with more rows
+PICTURE_SIDE = 64  # px: of the picture in a row
 NOT_IN_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")
 
 
-def write_workbook(batches: Iterable[pa.RecordBatch], file: str | BinaryIO) -> int:
+def write_workbook(
+    batches: Iterable[pa.RecordBatch],
+    file: str | BinaryIO,
+    pictures: Mapping[int, bytes] = MappingProxyType({}),
+) -> int:
     """Write the columns that a CSV has; there is at least one batch. Text stays text, whether it
-    looks like a number, a date or a formula. Rows that one sheet has no room for go to another.
+    looks like a number, a date or a formula. Rows that one sheet has no room for go to another. The
+    first column has the `pictures` of rows, by the row's number from 0, if there are any.
     Gives the number of rows; raises `OSError`.
     """
     library = import_openpyxl()
@@ -29,29 +37,50 @@ def write_workbook(batches: Iterable[pa.RecordBatch], file: str | BinaryIO) -> i
     rows = 0
     for batch in map(drop_lists, batches):
         for cells in read_cells(batch):
-            if rows % (MAX_SHEET_ROWS - 1) == 0:
-                sheet = book.create_sheet()
-                sheet.freeze_panes = "A2"
-                sheet.append(batch.schema.names)
+            place = rows % (MAX_SHEET_ROWS - 1)
+            if place == 0:
+                sheet = add_sheet(book, batch.schema, bool(pictures))
                 # Each cell is written at once, so one for each column of text is enough
                 texts = [
                     library.cell.WriteOnlyCell(sheet) if pa.types.is_string(kind) else None
                     for kind in batch.schema.types
                 ]
-                for text in filter(None, texts):
-                    text.number_format = "@"  # what a person types there stays text, too
             for column, text in enumerate(texts):
                 if text and cells[column] is not None:
                     text.value, text.data_type = cells[column], "s"
+                    text.number_format = "@"  # what a person types there stays text, too
                     cells[column] = text
-            sheet.append(cells)
+            sheet.append([None, *cells] if pictures else cells)
+            if rows in pictures:
+                add_picture(sheet, f"A{place + 2}", pictures[rows])
             rows += 1
     if not rows:
-        book.create_sheet().append(batch.schema.names)
+        add_sheet(book, batch.schema, False)
     book.properties.created = book.properties.modified = datetime(1980, 1, 1)
     with TimelessZip(file, "w") as archive:
         ExcelWriter(book, archive).save()
     return rows
+
+
+def add_sheet(book: Any, schema: pa.Schema, has_pictures: bool) -> Any:
+    """A sheet with the names of the columns in its first row."""
+    sheet = book.create_sheet()
+    sheet.freeze_panes = "A2"
+    if has_pictures:
+        sheet.sheet_format.defaultRowHeight = PICTURE_SIDE * 0.75  # points
+        sheet.sheet_format.customHeight = True
+        sheet.column_dimensions["A"].width = PICTURE_SIDE / 7 + 1  # characters
+    sheet.append(["picture"] * has_pictures + schema.names)
+    return sheet
+
+
+def add_picture(sheet: Any, cell: str, content: bytes) -> None:
+    from openpyxl.drawing.image import Image
+
+    picture = Image(BytesIO(content))
+    scale = PICTURE_SIDE / max(picture.width, picture.height)
+    picture.width, picture.height = picture.width * scale, picture.height * scale
+    sheet.add_image(picture, cell)
 
 
 class TimelessZip(ZipFile):

@@ -227,6 +227,7 @@ __main__.main()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 5
 
 
+REPORT = ["--report", "./o.xlsx"]
 NUMBERS = ("--read", "number")
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
 
@@ -237,6 +238,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "no such file or folder: nowhere", ["classify", "nowhere"]),
         (2, "'x' is not one of", ["classify", "IMAGES", "--model", "x"]),
         (2, "Missing argument", ["classify"]),
+        (2, "o.xlsx is OUT and the page", ["classify", "IMAGES", "-o", "o.xlsx", *REPORT]),
         (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xls"]),
         (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
+import openpyxl
 import PIL.Image
 import pyarrow as pa
 import pytest
@@ -293,6 +294,17 @@ def test_pictures_that_are_gone_or_changed_are_told(
     assert (tmp_path / "out.html").read_text().count("<img") == 2
     assert run("report", "out.csv", "--overwrite") == 0
     assert "<img" not in (tmp_path / "out.html").read_text()
+    assert run("report", "out.csv", "elsewhere", "-o", "shown.xlsx") == 0
+    sheet = openpyxl.load_workbook("shown.xlsx").active
+    places = [picture.anchor._from for picture in sheet._images]
+    assert [(place.col, place.row) for place in places] == [(0, 1), (0, 2)]
+    assert [cell.value for cell in sheet["B"]] == ["id", "kept.png", "changed.png", "x", "gone.png"]
+    assert rows_of(tmp_path / "shown.xlsx") == rows_of(tmp_path / "out.csv")
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "the page is shown.xlsx: 4 images, 2 pictures",
+        "2 pictures: not found",
+    ]
+    assert run("report", "out.csv", "--overwrite") == 0
     said = capsys.readouterr().err.splitlines()[-2:]
     assert said == [
         "the page is out.html: 4 images, 0 to review",
@@ -334,7 +346,7 @@ def test_a_table_without_a_record_has_a_page_without_pictures(
             ["page.html"],
             "page.html is no result file: these end in .csv or .jsonl or .parquet or .xlsx",
         ),
-        (["out.csv", "-o", "page.pdf"], "the page page.pdf must end in .html"),
+        (["out.csv", "-o", "page.pdf"], "the page page.pdf must end in .html or .xlsx"),
         (["out.csv", "-o", "none/page.html"], "can't write none/page.html: no such folder"),
         (["out.csv", "-o", "page.html"], "page.html exists: --overwrite replaces it"),
         (["short.csv"], "short.csv has 2 rows, but its record counts 4: it was cut off or changed"),

@@ -26,9 +26,11 @@ from producer.record import Part, Record, find_record, record_path
 from producer.results import open_results
 from producer.sinks.resumable import FileSink
 from producer.sources.opening import describe_origin, open_sources
+from producer.sources.truth import read_truths
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from protocol.errors import OutputError, UsageError
 from protocol.origin import Origin
+from protocol.settings import settings
 from tests.drawing import draw_one, encode_image
 
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".xlsx")
@@ -90,6 +92,20 @@ def test_digits_are_read_back(tmp_path: Path, suffix: str) -> None:
     assert results.read == "digit" and results.record == record and "truth" in results.schema.names
     (found,) = results.batches()
     assert found.schema.equals(batch.schema) and found.to_pylist() == batch.to_pylist()
+
+
+def test_a_csv_with_a_byte_order_mark_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, batch = tmp_path / "out.csv", digit_rows(IDS)
+    monkeypatch.setenv("DIGITQ_CSV_BOM", "1")
+    settings.cache_clear()
+    write(path, batch)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfid,label")
+    assert [row for one in open_results(path).batches() for row in one.to_pylist()] == (
+        batch.to_pylist()
+    )
+    assert len(read_truths(path)) == len(IDS) - 1
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

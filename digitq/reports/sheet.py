@@ -1,0 +1,40 @@
+"""A result file as an Excel file with a picture in each row."""
+
+from base64 import b64decode
+from collections.abc import Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+from digitq.reports.fields import find_form
+from digitq.reports.page import PageImage, add_pictures
+from producer.results import ResultFile
+from producer.sinks.sink import output_errors
+from producer.sinks.workbook import write_workbook
+from protocol.text import plural
+
+MAX_PICTURES = 10_000  # Excel is slow with more pictures, and they are in memory until the end
+
+
+def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[str]:
+    """Write the rows, the first `MAX_PICTURES` with pictures; gives lines about what is in it.
+
+    Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
+    """
+    rows = chain.from_iterable(batch.to_pylist() for batch in results.batches())
+    numbered = enumerate(islice(rows, MAX_PICTURES))
+    images = [PageImage(row, number, {"answers"}) for number, row in numbered]
+    form, notes = find_form(results.record) if results.has_form else (None, [])
+    notes += add_pictures(images, results, sources, form)
+    shown = {
+        image.number: b64decode(image.picture.uri.partition(",")[2])
+        for image in images
+        if image.picture
+    }
+    partial = out.with_name(out.name + ".partial")
+    with output_errors(out):
+        try:
+            count = write_workbook(results.batches(), str(partial), shown)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    return [f"{plural(count, results.row)}, {plural(len(shown), 'picture')}", *notes]
