@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import OutputError, UsageError
-from protocol.form import read_form
 from protocol.form_file import Box, measure_blank
 from protocol.text import in_one_line, plural
 from protocol.values import MAX_DIGITS
@@ -91,18 +90,12 @@ def write_proposal(blank: Path, out: Path) -> None:
         counts[kind] += 1
         text += f"\n[{('fields.field', 'tables.table')[kind]}{counts[kind]}]\n"
         text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in part.items())
-    partial = out.with_name(f"{out.name}.partial")
     try:
-        partial.write_bytes(os.fsencode(text))
-        read_form(partial)
-        partial.replace(out)
+        out.write_bytes(text.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"the name of {blank} is not in UTF-8: rename it") from None
     except OSError as error:
         raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    except UsageError as error:
-        reason = str(error).removeprefix(f"{partial}: ")
-        raise UsageError(f"the ruled boxes of {blank} make no form: {reason}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     found = f"{plural(counts[0], 'field')} and {plural(counts[1], 'table')} are in {out}"
     look = f"digitq form show {shlex.quote(str(out))}"
     print(
