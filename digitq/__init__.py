@@ -1,7 +1,7 @@
 """digitq: classify handwritten digits in bulk over a queue.
 
 `from digitq import Client` is the way in from Python; `python -m digitq` is the command line.
-`digitq.classify` and `digitq.local` are for notebooks and scripts.
+`digitq.classify`, `digitq.local` and `digitq.reader` are for notebooks and scripts.
 """
 
 from importlib import import_module
@@ -13,11 +13,17 @@ if TYPE_CHECKING:
     from digitq.backend import local as local
     from digitq.notebook import Results as Results
     from digitq.notebook import classify as classify
+    from digitq.without_queue import reader as reader
     from producer import *  # noqa: F403 (`__getattr__` imports these names)
 
     __version__: str
 
-OWN = {"Results": "digitq.notebook", "classify": "digitq.notebook", "local": "digitq.backend"}
+OWN = {
+    "Results": "digitq.notebook",
+    "classify": "digitq.notebook",
+    "local": "digitq.backend",
+    "reader": "digitq.without_queue",
+}
 
 
 def __getattr__(name: str) -> Any:

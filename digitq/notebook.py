@@ -16,9 +16,10 @@ from producer.sinks.encoders import describe_rows
 from producer.sinks.sink import Sink
 from producer.sources.in_memory import Images
 from producer.sources.opening import open_images
+from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.known import WhatIsKnown
-from protocol.reading import FormLike, choose_reading
+from protocol.reading import FormLike, Reading, choose_reading
 from protocol.settings import What
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
@@ -133,6 +134,13 @@ def classify(
     with opened as client:
         job = client.start(source, reading)
         take_results(client, job, sink, lambda: reading.count_rows(source.count()))
+    return build_results(images, source, reading, sink)
+
+
+def build_results(
+    images: Images, source: Source, reading: Reading, sink: "TableSink"
+) -> Results[Any]:
+    """The results for these images, whose rows the sink has."""
     schema = (
         sink.batches[0].schema
         if sink.batches

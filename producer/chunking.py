@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.counts import Counts, add_ids
-from producer.sources.source import Entry, SourceItem, TruthGaps, UnreadableImageError
+from producer.sources.source import Entry, Source, SourceItem, TruthGaps, UnreadableImageError
 from producer.sources.truth import adapt_truth, take_truth
 from protocol.chunk import (
     ERROR,
@@ -27,6 +27,7 @@ from protocol.chunk import (
     untimed_rows,
 )
 from protocol.errors import UsageError
+from protocol.reading import Reading
 from protocol.settings import read_by, settings
 from protocol.text import plural, printable, too_large
 
@@ -35,6 +36,25 @@ CHUNK_SECONDS = 0.2  # how long a worker may take for a chunk; single calls may 
 PENDING_SECONDS = 1.0  # images that have waited for others this long become a chunk
 CHUNK_SHARE = 32  # a later chunk has at most 1/32 as many images as came before it
 UNTIMED_SHARE = 8  # while the pace of files is unknown, it has at most 1/8 as many
+
+
+def cut_source(
+    source: Source,
+    reading: Reading,
+    resume: Counts = Counts(),  # noqa: B008 (frozen)
+    ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
+) -> Iterator[Chunk]:
+    """Cut a source into chunks that are to be read like this. See `cut_chunks`."""
+    return cut_chunks(
+        source.take(),
+        bool(source.truths) if reading.form else source.has_truth,
+        resume,
+        reading.model,
+        ask_pace,
+        source.gaps,
+        reading.cells,
+        source.truths,
+    )
 
 
 class Row(NamedTuple):

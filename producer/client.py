@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal, Self, Unpack, cast, overload
 
 from producer.batching import Batcher, is_pixels, read_call
-from producer.chunking import cut_chunks
+from producer.chunking import cut_source
 from producer.counts import Counts
 from producer.feeder import Feeder
 from producer.job import Job
@@ -139,16 +139,7 @@ class Client:
         pattern, allowed = (None, None) if form else describe_known(known)
         origin = replace(source.origin, pattern=pattern, allowed=allowed, form=reading.form_name)
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
-        chunks = cut_chunks(
-            source.take(),
-            bool(source.truths) if form else source.has_truth,
-            resume,
-            model,
-            lambda kind: feeder.paces[kind],
-            source.gaps,
-            reading.cells,
-            source.truths,
-        )
+        chunks = cut_source(source, reading, resume, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
         try:

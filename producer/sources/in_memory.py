@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, Protocol, TypeAlias, cast
+from typing import IO, Any, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import PIL.Image
@@ -141,6 +141,16 @@ def _is_array(image: Any) -> bool:
     """Whether it is an array of NumPy or any other library, and no table or column of one."""
     has_rows = hasattr(image, "__array__") and len(getattr(image, "shape", ())) > 1
     return isinstance(image, np.ndarray) or (has_rows and not hasattr(image, "columns"))
+
+
+def is_one_image(images: Images) -> TypeGuard[Image]:
+    """Whether it is one image, and not several in a list, an array or a table. Raises as
+    `image_source`."""
+    if _is_array(images):
+        array = _to_array(images)
+        pixels = _find_pixels(array)
+        return array.ndim < 4 if pixels is None else len(pixels) == 1
+    return isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image) or _is_file(images)
 
 
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:

@@ -36,6 +36,21 @@ def test_what_takes_too_long_is_an_error() -> None:
             pass  # the next image has its own time
 
 
+def test_a_process_of_others_is_neither_ended_nor_limited() -> None:
+    """What its other threads compute is no image's time."""
+    watch = Watch(seconds=0.2)
+    watch.spare_process()
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    busy = threading.Thread(target=spin, args=(0.5,))
+    busy.start()
+    with watch.running(), watch.on(1):
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+        assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+        busy.join()
+        with pytest.raises(ImageError):
+            loop(b"")
+
+
 def test_only_the_slow_image_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     read = classify.trace_digit
     monkeypatch.setattr(classify, "watch", Watch(seconds=1))

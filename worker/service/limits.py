@@ -35,8 +35,14 @@ class Watch:
         self.seconds = seconds
         self._every = min(SAMPLE_SECONDS, seconds / 4)
         self.image: int | None = None  # the number of the image that is being read
+        self.clock, self.lost_seconds = time.process_time, LOST_SECONDS
         self._sampled = 0.0  # the processor time at the last sample
         self.forget()
+
+    def spare_process(self) -> None:
+        """From now on, limit only the time, by that of this thread: the process is not a worker's,
+        and may compute in other threads. It is not ended, nor is its memory limited."""
+        self.clock, self.lost_seconds = time.thread_time, 0.0
 
     def forget(self) -> None:
         """Start to count from 0, since the numbers now stand for other images."""
@@ -49,14 +55,15 @@ class Watch:
         if threading.current_thread() is not threading.main_thread():  # others have no signals
             yield
             return
-        self.image, self._sampled = None, time.process_time()
+        self.image, self._sampled = None, self.clock()
         memory = resource.getrlimit(resource.RLIMIT_DATA)
         sample = signal.signal(signal.SIGALRM, self._sample)
         lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's handler would only raise
         alarm = signal.setitimer(signal.ITIMER_REAL, self._every, self._every)
-        profile = signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
+        profile = signal.setitimer(signal.ITIMER_PROF, self.lost_seconds)
         try:
-            limit_memory(*memory)
+            if self.lost_seconds:
+                limit_memory(*memory)
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -78,8 +85,8 @@ class Watch:
             self.image = before
 
     def _sample(self, number: int, frame: FrameType | None) -> None:
-        signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
-        now = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, self.lost_seconds)
+        now = self.clock()
         passed, self._sampled = now - self._sampled, now
         image = self.image
         if image is None:

@@ -1,0 +1,81 @@
+"""`digitq.reader`: reads images in this process, without Redis and workers."""
+
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
+
+import numpy as np
+
+from digitq.notebook import AnswerT, Results, TableSink, build_results
+from digitq.terminal import require
+from producer.batching import put_together, read_call
+from producer.chunking import cut_source
+from producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
+from producer.sources.in_memory import Image, Images, is_one_image
+from producer.sources.opening import open_images
+from protocol.chunk import Chunk
+from protocol.known import WhatIsKnown
+from protocol.reading import FormLike, Reading, choose_reading
+from protocol.settings import What
+
+OneT = TypeVar("OneT", Prediction, NumberPrediction, dict[str, NumberPrediction])
+
+
+class Reader(Generic[OneT, AnswerT]):
+    """Reads images in this process. Threads may call it, and wait for each other."""
+
+    def __init__(self, reading: Reading) -> None:
+        """Load the networks. Raises `UsageError` if the extra `worker` is not installed."""
+        require("worker")
+        from worker.in_process import classify_chunks
+
+        self._reading, self._classify_chunks = reading, classify_chunks
+        self.classify(np.zeros((28, 28), np.uint8))
+
+    @overload
+    def classify(self, images: Image) -> OneT: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def classify(self, images: Images) -> Results[AnswerT]: ...
+
+    def classify(self, images: Images) -> Any:
+        """The answer for one image, as `Client.classify` gives it; the `Results` of
+        `digitq.classify` for a list, a table or anything else that has several. A folder or an
+        archive is one of a list. Raises as both."""
+        reading = self._reading
+        if is_one_image(images):
+            chunk = Chunk(0, put_together([read_call(images, reading)]))
+            (rows,) = self._classify_chunks([chunk], reading)
+            return to_fields(rows, reading.cells) if reading.form else to_predictions(rows)[0]
+        source, sink = open_images(images)[0], TableSink()
+        for rows in self._classify_chunks(cut_source(source, reading), reading):
+            sink.write(rows)
+        return build_results(images, source, reading, sink)
+
+
+@overload
+def reader(
+    model: str | None = None, *, read: Literal["digit"] = "digit"
+) -> Reader[Prediction, Prediction]: ...
+
+
+@overload
+def reader(
+    *, read: Literal["number"], **known: Unpack[WhatIsKnown]
+) -> Reader[NumberPrediction, NumberPrediction]: ...
+
+
+@overload
+def reader(
+    *, read: What = "number", form: FormLike
+) -> Reader[dict[str, NumberPrediction], NumberPrediction]: ...
+
+
+def reader(
+    model: str | None = None,
+    *,
+    read: What = "digit",
+    form: FormLike | None = None,
+    **known: Unpack[WhatIsKnown],
+) -> Reader[Any, Any]:
+    """What reads images in this process, with the answers that workers give. See `Client.submit`
+    for the arguments. Raises `UsageError`."""
+    return Reader(choose_reading(model, read, form, **known))

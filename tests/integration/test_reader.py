@@ -1,0 +1,84 @@
+"""`digitq.reader`: the answers of workers, without them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import digitq
+from producer.client import Client
+from protocol.errors import UsageError
+from tests.drawing import draw_one, encode_image, random_digits
+from worker.classify import watch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DIGITS = sorted((EXAMPLES / "digits").iterdir())
+NUMBERS = sorted((EXAMPLES / "numbers").glob("*.png"))
+FORM = EXAMPLES / "forms/form.toml"
+SCRIPT = """
+import sys
+import torch
+import digitq
+
+torch.set_num_threads(2)
+matrix = torch.rand(300, 300)
+matrix @ matrix  # MKL has chosen its mode
+print(digitq.reader().classify(sys.argv[1:]).table.column("probabilities").to_pylist())
+assert torch.get_num_threads() == 2
+assert not {"celery", "kombu"} & set(sys.modules)
+"""
+
+
+@pytest.fixture(autouse=True)
+def limits_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process find them again."""
+    monkeypatch.setattr(watch, "clock", watch.clock)
+    monkeypatch.setattr(watch, "lost_seconds", watch.lost_seconds)
+
+
+def test_answers_for_single_images_are_those_of_workers(client: Client) -> None:
+    one: Any
+    reader, array = digitq.reader("cnn"), random_digits(1)[0]
+    content = encode_image(draw_one((60, 70)))
+    for one in (DIGITS[0], content, array, array[None] / 255, b"text", "nowhere.png"):
+        assert reader.classify(one) == client.classify(one, "cnn")
+    numbers = digitq.reader(read="number", length="2-5", allowed=["86", "41902", "00007"])
+    for path in NUMBERS:
+        expected = client.classify(
+            path, read="number", length="2-5", allowed=["86", "41902", "00007"]
+        )
+        assert numbers.classify(path) == expected
+    pages = digitq.reader(form=FORM)
+    page = min((EXAMPLES / "forms/pages").iterdir())
+    assert pages.classify(page) == client.classify(page, form=FORM)
+
+
+def test_answers_for_many_images_are_those_of_workers(client: Client) -> None:
+    reader, stack = digitq.reader(), random_digits(300)
+    images: Any
+    for images in (DIGITS, [EXAMPLES / "digits"], stack, [("a", stack[0]), ("b", stack[1])]):
+        results = reader.classify(images)
+        expected = digitq.classify(images, client=client)
+        assert results.table.equals(expected.table) and repr(results) == repr(expected)
+    assert len(reader.classify([])) == 0
+
+
+def test_a_process_that_uses_torch_itself(client: Client) -> None:
+    paths = [*map(str, DIGITS[:3])]
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *paths], capture_output=True, text=True, check=False
+    )
+    expected = client.submit(paths).table().column("probabilities").to_pylist()
+    assert ran.stdout == f"{expected}\n", ran.stderr
+
+
+def test_what_is_wrong_is_told() -> None:
+    with pytest.raises(UsageError, match="there is no model 'cnn9'"):
+        digitq.reader("cnn9")
+    with pytest.raises(UsageError, match="a length, a pattern"):
+        digitq.reader(length=3)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="undo a normalisation"):
+        digitq.reader().classify(np.zeros((28, 28)) + 7)
