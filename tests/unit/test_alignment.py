@@ -28,7 +28,7 @@ from tests.forms import (
     take_photo,
 )
 from worker.service.limits import Watch
-from worker.sight.forms.alignment import PAGE_SIDES
+from worker.sight.forms.alignment import LOOKS
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import Points, project
 from worker.sight.forms.surroundings import show_cells
@@ -151,7 +151,7 @@ FOREIGN: dict[str, Callable[[], Grey]] = {
 
 def make_small(page: Grey) -> Grey:
     """The page as small as features are sought first: there is no second, larger look."""
-    scale = min(1.0, PAGE_SIDES[0] / max(page.shape))
+    scale = min(1.0, LOOKS[0][0] / max(page.shape))
     return np.asarray(cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
 
 

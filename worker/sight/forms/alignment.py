@@ -13,17 +13,15 @@ from worker.sight.forms.smooth_shift import Shift, fit_shift, monomials, warp_sm
 from worker.sight.types import Grey, ImageError
 
 FEATURE_SIDE = 1000  # px: the blank's longer side where its features are sought
-PAGE_SIDES = (
-    800,
-    1600,
-)  # px: that of a page; if features of the first size don't fit, of the second
-MAX_FEATURES = 1800
+BLANK_FEATURES = 1800  # at most so many features of the blank
+# a page's longer side, px, and its most features: the second look follows if the first does not fit
+LOOKS = (600, 1000), (1600, 1800)
 INK_PERCENT, SIFT_INK, MIN_SIFT_INK = 2.0, 100, 8  # the darkest share in %, grey values
 PAPER = 190  # grey value of paper where features are sought
 MAX_RATIO = 0.8  # a match is at most this many times as far as the next one in the blank
 NEAR_BLANK_PX = 6  # two features of the blank that are nearer are one place
-MAX_SAME_PLACE = 4  # so many features at one place are passed over
-MAGSAC_PX, MAGSAC_CONFIDENCE, MAGSAC_ITERATIONS = 3.0, 0.999, 3000
+MAGSAC_PX, MAGSAC_SIDE = 3.0, 800  # px: so far a match may be off on a page with this longer side
+MAGSAC_CONFIDENCE, MAGSAC_ITERATIONS = 0.999, 3000
 MIN_INLIERS = 12
 MIN_FORM_AREA = 0.04  # the form covers at least this share of the page
 MAX_STRETCH = 3.0  # a side of the form is at most this many times as long as the opposite one
@@ -34,9 +32,9 @@ TILE_SIDE = 600  # px: the blank's longer side where tiles are compared
 TILE = 60  # px
 SEARCH = 12  # px: a tile is sought this far from where the homography puts it
 MIN_TILE_INK = 4.0  # grey values: a tile whose spread is lower shows nothing printed
-GROUND_PX = 12.0  # the ground of a picture is what a Gaussian of this width leaves
+GROUND_PX = 41  # the ground at a place is the mean of a square with this side
 SURE_FIT = 0.3  # a tile whose correlation is at least this fits
-MIN_FIT = 0.55  # at least this share of the printed tiles that are on the page fits
+MIN_FIT = 0.65  # at least this share of the printed tiles that are on the page fits
 MIN_VISIBLE_TILES = 4
 ROBUST_PX = 1.5  # a tile's shift that is farther from the smooth one counts less
 
@@ -55,9 +53,34 @@ class Template:
     grey: Grey
     points: Points  # (N, 2): the features' places, px
     descriptors: NDArray[np.float32]  # (N, 128)
-    flat: NDArray[np.float32]  # the blank at TILE_SIDE, without its ground
+    is_near: NDArray[np.bool_]  # (N, N): whether two features are at one place
+    scale: float  # of `tiles`: their px in a px of the blank
+    tiles: list["Tile"]
+    size: tuple[int, int]  # width and height of the picture that the tiles are from, px
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the blank on which something is printed."""
+
+    area: tuple[slice, slice]  # rows and columns, px at TILE_SIDE
+    flat: NDArray[np.float32]  # without its ground
+    structure: NDArray[np.float64]  # (2, 2): how well it shows shifts in each direction
+
+    @property
+    def corners(self) -> Points:
+        down, right = self.area
+        return to_corners((right.start, down.start, right.stop, down.stop))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A box of the blank, and what is printed in it and around it."""
+
+    box: Box  # px of the blank
     scale: float  # of `flat`
-    tiles: NDArray[np.intp]  # (T, 2): left and top of printed tiles, px of `flat`
+    around: Box  # what `flat` shows, px of the blank
+    flat: NDArray[np.float32] | None  # without its ground; `None` if nothing is printed
 
 
 @dataclass(frozen=True)
@@ -75,18 +98,24 @@ class Alignment:
 
 def make_template(grey: Grey) -> Template:
     """Find what is printed on a blank. Raises `ImageError`."""
-    points, descriptors = find_features(grey, FEATURE_SIDE)
+    points, descriptors = find_features(grey, FEATURE_SIDE, BLANK_FEATURES)
     scale = min(1.0, TILE_SIDE / max(grey.shape))
     flat = flatten(shrink(grey, scale))
-    starts = [range(0, max(1, side - TILE // 2), TILE) for side in flat.shape[::-1]]
-    corners = [
-        (left, top)
-        for top, left in product(starts[1], starts[0])
-        if flat[top : top + TILE, left : left + TILE].std() > MIN_TILE_INK
+    high, wide = flat.shape
+    starts = (range(0, max(1, side - TILE // 2), TILE) for side in flat.shape)
+    areas = [
+        (slice(top, min(high, top + TILE)), slice(left, min(wide, left + TILE)))
+        for top, left in product(*starts)
     ]
-    if len(points) < MIN_INLIERS or len(corners) < MIN_VISIBLE_TILES:
+    tiles = [
+        Tile(area, flat[area], measure_structure(flat[area]))
+        for area in areas
+        if flat[area].std() > MIN_TILE_INK
+    ]
+    if len(points) < MIN_INLIERS or len(tiles) < MIN_VISIBLE_TILES:
         raise ImageError(f"{NOT_ALIGNED}: too little is printed on the form's blank")
-    return Template(grey, points, descriptors, flat, scale, np.array(corners))
+    is_near = np.abs(points[:, None] - points).max(2) < NEAR_BLANK_PX
+    return Template(grey, points, descriptors, is_near, scale, tiles, (wide, high))
 
 
 def shrink(grey: Grey, scale: float) -> Grey:
@@ -100,17 +129,17 @@ def shrink(grey: Grey, scale: float) -> Grey:
 def flatten(grey: Grey) -> NDArray[np.float32]:
     """Without the ground and its shadows: 0 on paper, negative in ink."""
     values = grey.astype(np.float32)
-    flat = cv2.GaussianBlur(values, (0, 0), 0.8) - cv2.GaussianBlur(values, (0, 0), GROUND_PX)
+    flat = cv2.GaussianBlur(values, (0, 0), 0.8) - cv2.blur(values, (GROUND_PX, GROUND_PX))
     return np.asarray(flat, np.float32)
 
 
-def find_features(grey: Grey, side: int) -> tuple[Points, NDArray[np.float32]]:
+def find_features(grey: Grey, side: int, count: int) -> tuple[Points, NDArray[np.float32]]:
     """The places (N, 2) in px, and descriptors (N, 128), of features of a picture."""
     small = shrink(grey, side / max(grey.shape))
     # ink is made as dark on all pictures, because faint features are passed over
     flat = flatten(small)
     flat *= SIFT_INK / max(MIN_SIFT_INK, -float(np.percentile(flat, INK_PERCENT)))
-    sift = cv2.SIFT.create(MAX_FEATURES)
+    sift = cv2.SIFT.create(count)
     seen = (flat + PAPER).clip(0, 255).astype(np.uint8)
     keypoints, descriptors = sift.detectAndCompute(seen, None)
     if descriptors is None:
@@ -126,29 +155,25 @@ def match(template: Template, points: Points, descriptors: NDArray[np.float32]) 
     if not len(points):
         return np.zeros((0, 2), np.intp)
     alike = descriptors @ template.descriptors.T  # 1 for equal ones
-    rows = np.arange(len(points))
-    first = second = alike.argmax(1)
-    best = alike[rows, first]
+    first = alike.argmax(1)
+    best = alike.max(1)
     # the second best is at another place: the blank may have several features at one place
-    for _ in range(MAX_SAME_PLACE):
-        near = np.abs(template.points[second] - template.points[first]).max(1) < NEAR_BLANK_PX
-        alike[rows[near], second[near]] = -1
-        second = np.where(near, alike.argmax(1), second)
-    gaps = 1 - np.stack([best, alike[rows, second]])  # half of the squared distances
+    alike[template.is_near[first]] = -1
+    gaps = 1 - np.stack([best, alike.max(1)])  # half of the squared distances
     is_clear = gaps[0] < MAX_RATIO**2 * gaps[1]
-    return np.asarray(np.stack([first, rows], axis=1)[is_clear])
+    return np.asarray(np.stack([first, np.arange(len(points))], axis=1)[is_clear])
 
 
 def align(template: Template, page: Grey) -> Alignment:
     """Where the blank is on a page. Raises `ImageError` if it can't be found for sure."""
-    for side in PAGE_SIDES:
-        found = find_features(page, side)
+    for look in LOOKS:
+        found = find_features(page, *look)
         try:
             return settle(template, page, find_form(template, page.shape, *found))
         except ImageError as error:
-            if side == PAGE_SIDES[-1] or side >= max(page.shape):
-                raise
             problem = error
+        if look[0] >= max(page.shape):
+            break
     raise problem
 
 
@@ -164,27 +189,18 @@ def find_form(
     matrix, is_inlier = fit_homography(sources, targets, max(shape))
     if matrix is None:
         raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
-    size = np.array(template.grey.shape[::-1])
-    corners = project(matrix, to_corners((0, 0, *size)))
-    if not is_plausible(matrix, corners, size, shape):
+    height, width = template.grey.shape
+    if not is_plausible(matrix, (width, height), shape):
         raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
-    outside = np.array(
-        [
-            cv2.pointPolygonTest(corners.astype(np.float32), target.tolist(), False) < 0
-            for target in targets
-        ],
-        bool,
-    )
+    back = project(np.asarray(np.linalg.inv(matrix), np.float64), targets)
+    outside = (back != back.clip(0, (width, height))).any(1)
     _, others = fit_homography(sources[outside], targets[outside], max(shape))
     if others.sum() > MAX_SECOND * is_inlier.sum():
         raise ImageError(f"{NOT_ALIGNED}: the form is on it twice")
-    height, width = template.grey.shape
-    misses = project(np.asarray(np.linalg.inv(matrix), np.float64), targets) - sources
+    misses = back - sources
     bent = np.abs(misses).max(1) < MAX_BEND * max(height, width)
-    terms, weights = (
-        monomials(sources[bent], (width, height)),
-        np.eye(2)[None].repeat(bent.sum(), 0),
-    )
+    terms = monomials(sources[bent], (width, height))
+    weights = np.broadcast_to(np.eye(2), (len(terms), 2, 2))
     near = ROBUST_PX / template.scale
     return Alignment(matrix, fit_shift(terms, misses[bent], weights, near), (width, height))
 
@@ -195,7 +211,7 @@ def fit_homography(
     """The homography of most matches, or `None`, and which matches those are."""
     if len(sources) < MIN_INLIERS:
         return None, np.zeros(0, bool)
-    threshold = MAGSAC_PX * side / PAGE_SIDES[0]
+    threshold = MAGSAC_PX * side / MAGSAC_SIDE
     matrix, inliers = cv2.findHomography(
         sources, targets, cv2.USAC_MAGSAC, threshold, None, MAGSAC_ITERATIONS, MAGSAC_CONFIDENCE
     )
@@ -205,83 +221,72 @@ def fit_homography(
 
 
 def is_plausible(
-    matrix: NDArray[np.float64], corners: Points, size: NDArray[np.intp], shape: tuple[int, ...]
+    matrix: NDArray[np.float64], size: tuple[int, int], shape: tuple[int, ...]
 ) -> bool:
     """Whether a camera can see the blank so: neither mirrored nor folded, tiny nor drawn out."""
-    third = np.column_stack([to_corners((0, 0, *size)), np.ones(4)]) @ matrix[2]
+    blank = to_corners((0, 0, *size))
+    corners = project(matrix, blank).astype(np.float32)
+    third = np.column_stack([blank, np.ones(4)]) @ matrix[2]
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
-    turns = np.roll(corners, -1, axis=0) - corners
-    bends = np.cross(np.c_[turns, np.zeros(4)], np.c_[np.roll(turns, -1, axis=0), np.zeros(4)])
-    area = cv2.contourArea(corners.astype(np.float32))
-    opposite = sides[:2] / sides[2:]
+    opposite = np.abs(np.log(sides[:2] / sides[2:]))
     return bool(
         (third * third[0] > 0).all()
-        and (bends[:, 2] > 0).all()
-        and area > MIN_FORM_AREA * shape[0] * shape[1]
-        and (opposite < MAX_STRETCH).all()
-        and (opposite > 1 / MAX_STRETCH).all()
+        and cv2.isContourConvex(corners)
+        and cv2.contourArea(corners, oriented=True) > MIN_FORM_AREA * shape[0] * shape[1]
+        and (opposite < np.log(MAX_STRETCH)).all()
     )
 
 
 def settle(template: Template, page: Grey, alignment: Alignment) -> Alignment:
     """Add the smooth shift that the printed tiles show. Raises `ImageError` if they don't fit."""
-    flat = template.flat
-    tiles = find_visible(template, page, alignment)
+    middle = np.array(alignment.size) / 2 + np.array([(0, 0), (1 / template.scale, 0)])
+    step = float(np.linalg.norm(np.diff(alignment.to_page(middle), axis=0)))
+    small = shrink(page, 1 / max(1e-6, step))
+    to_small = np.diag([*np.array(small.shape[::-1]) / page.shape[::-1], 1.0])
+    coarse = replace(alignment, homography=to_small @ alignment.homography)
+    tiles = [tile for tile in template.tiles if is_visible(tile, template, small, coarse)]
     if len(tiles) < MIN_VISIBLE_TILES:
         raise ImageError(f"{NOT_ALIGNED}: too little of the form is on it")
-    alignment = follow_tiles(template, page, follow_tiles(template, page, alignment, tiles), tiles)
-    seen = see(template, page, alignment)
-    areas = [np.s_[top : top + TILE, left : left + TILE] for left, top in tiles]
-    fits = np.array([correlate(flat[area], seen[area]) for area in areas])
-    if judge(fits) < MIN_FIT:
+    for _ in range(2):
+        coarse = follow_tiles(template, small, coarse, tiles)
+    seen = see(template, small, coarse)
+    fits = np.array([correlate(tile.flat, seen[tile.area]) for tile in tiles])
+    if np.mean(fits > SURE_FIT) < MIN_FIT:
         raise ImageError(f"{NOT_ALIGNED}: what is printed on it does not fit the form")
-    return alignment
+    return replace(alignment, shift=coarse.shift)
+
+
+def is_visible(tile: Tile, template: Template, page: Grey, alignment: Alignment) -> bool:
+    """Whether all of a tile is on the page."""
+    targets = alignment.to_page(tile.corners / template.scale)
+    return bool(((targets > -1) & (targets < np.array(page.shape[::-1]) + 1)).all())
 
 
 def follow_tiles(
-    template: Template, page: Grey, alignment: Alignment, tiles: NDArray[np.intp]
+    template: Template, page: Grey, alignment: Alignment, tiles: list[Tile]
 ) -> Alignment:
     """The alignment with the smooth shift that brings tiles to where they are seen."""
     wide = cv2.copyMakeBorder(see(template, page, alignment), *(SEARCH,) * 4, cv2.BORDER_CONSTANT)
-    places, shifts, weights = [], [], []
-    for left, top in tiles:
-        tile = template.flat[top : top + TILE, left : left + TILE]
-        high, broad = tile.shape
-        around = wide[top : top + high + 2 * SEARCH, left : left + broad + 2 * SEARCH]
-        right, down, fit = find_shift(tile, around, SEARCH)
-        places.append((left + broad / 2, top + high / 2))
-        shifts.append((right, down))
-        weights.append(max(0.0, fit) ** 2 * measure_structure(tile))
-    terms = monomials(np.array(places) / template.scale, alignment.size)
+    shifts, weights = [], []
+    for tile in tiles:
+        down, right = (slice(each.start, each.stop + 2 * SEARCH) for each in tile.area)
+        *shift, fit = find_shift(tile.flat, wide[down, right], SEARCH)
+        shifts.append(shift)
+        weights.append(max(0.0, fit) ** 2 * tile.structure)
+    middles = np.array([tile.corners.mean(0) for tile in tiles]) / template.scale
+    terms = monomials(middles, alignment.size)
     whole = terms @ alignment.shift + np.array(shifts) / template.scale
     near = ROBUST_PX / template.scale
     return replace(alignment, shift=fit_shift(terms, whole, np.array(weights), near))
 
 
-def judge(fits: NDArray[np.float64]) -> float:
-    """The share of tiles that fit."""
-    return float(np.mean(fits > SURE_FIT))
-
-
-def find_visible(template: Template, page: Grey, alignment: Alignment) -> NDArray[np.intp]:
-    """The printed tiles that are on the page, (T, 2)."""
-    places = (template.tiles[:, None] + to_corners((0, 0, TILE, TILE))).clip(
-        0, template.flat.shape[::-1]
-    )
-    targets = alignment.to_page(places.reshape(-1, 2) / template.scale).reshape(-1, 4, 2)
-    is_on_page = ((targets > -1) & (targets < np.array(page.shape[::-1]) + 1)).all((1, 2))
-    return template.tiles[is_on_page]
-
-
 def see(template: Template, page: Grey, alignment: Alignment) -> NDArray[np.float32]:
     """The page as it lies on the blank at TILE_SIDE, without its ground."""
-    high, wide = template.flat.shape
-    middle = np.array(alignment.size) / 2 + np.array([(0, 0), (1 / template.scale, 0)])
-    step = float(np.linalg.norm(np.diff(alignment.to_page(middle), axis=0)))
-    small = shrink(page, 1 / max(1e-6, step))
-    factors = np.array(small.shape[::-1]) / page.shape[::-1]
-    place = lambda points: alignment.to_page(points / template.scale) * factors  # noqa: E731
-    return flatten(warp_smoothly(small, place, (wide, high)))
+
+    def place(points: Points) -> Points:
+        return alignment.to_page(points / template.scale)
+
+    return flatten(warp_smoothly(page, place, template.size))
 
 
 def find_shift(
@@ -325,31 +330,35 @@ def correlate(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     return float((first * second).sum()) / max(1e-6, lengths)
 
 
-def settle_place(
-    template: Template, page: Grey, alignment: Alignment, box: Box
-) -> NDArray[np.float64]:
+def make_place(blank: Grey, box: Box) -> Place:
+    """What is printed at a box of the blank."""
+    left, top, right, bottom = box
+    margin = max(PLACE_MARGIN * (bottom - top), 6.0)
+    scale = min(1.0, PLACE_HEIGHT / max(1.0, bottom - top))
+    height, width = blank.shape
+    left, top = max(0.0, left - margin), max(0.0, top - margin)
+    right, bottom = min(float(width), right + margin), min(float(height), bottom + margin)
+    around = left, top, right, bottom
+    size = round((right - left) * scale), round((bottom - top) * scale)
+    if min(size) < 8:
+        return Place(box, scale, around, None)
+    to_blank = np.array([[1 / scale, 0, left], [0, 1 / scale, top], [0, 0, 1]])
+    flat = flatten(warp(blank, to_blank, size))
+    return Place(box, scale, around, flat if flat.std() >= MIN_TILE_INK else None)
+
+
+def settle_place(page: Grey, alignment: Alignment, place: Place) -> NDArray[np.float64]:
     """How far a box of the blank is shifted by its own lines, (2,).
 
     It is added to px of the blank before `Alignment.to_page`.
     """
-    left, top, right, bottom = box
-    margin = max(PLACE_MARGIN * (bottom - top), 6.0)
-    scale = min(1.0, PLACE_HEIGHT / max(1.0, bottom - top))
-    reach = PLACE_SEARCH / scale
-    height, width = template.grey.shape
-    left, top = max(0.0, left - margin), max(0.0, top - margin)
-    right, bottom = min(float(width), right + margin), min(float(height), bottom + margin)
-    size = round((right - left) * scale), round((bottom - top) * scale)
-    if min(size) < 8:
+    if place.flat is None:
         return np.zeros(2)
-    to_blank = np.array([[1 / scale, 0, left], [0, 1 / scale, top], [0, 0, 1]])
-    printed = flatten(warp(template.grey, to_blank, size))
-    corners = to_corners((left - reach, top - reach, right + reach, bottom + reach))
-    wide = size[0] + 2 * PLACE_SEARCH, size[1] + 2 * PLACE_SEARCH
-    frame = to_corners((0, 0, *wide)).astype(np.float32)
+    reach = PLACE_SEARCH / place.scale
+    corners = to_corners(place.around) + to_corners((-reach, -reach, reach, reach))
+    height, width = place.flat.shape
+    size = width + 2 * PLACE_SEARCH, height + 2 * PLACE_SEARCH
+    frame = to_corners((0, 0, *size)).astype(np.float32)
     matrix = cv2.getPerspectiveTransform(frame, alignment.to_page(corners).astype(np.float32))
-    around = flatten(warp(page, matrix, wide))
-    if printed.std() < MIN_TILE_INK:
-        return np.zeros(2)
-    across, down, fit = find_shift(printed, around, PLACE_SEARCH)
-    return np.array([across, down]) / scale if fit >= MIN_PLACE_FIT else np.zeros(2)
+    across, down, fit = find_shift(place.flat, flatten(warp(page, matrix, size)), PLACE_SEARCH)
+    return np.array([across, down]) / place.scale if fit >= MIN_PLACE_FIT else np.zeros(2)

@@ -12,7 +12,15 @@ from protocol.form import Form, Table
 from protocol.form_file import Box
 from worker.models.number import load_networks
 from worker.sight.decoding.any_file import read_picture
-from worker.sight.forms.alignment import NOT_ALIGNED, Template, align, make_template, settle_place
+from worker.sight.forms.alignment import (
+    NOT_ALIGNED,
+    Place,
+    Template,
+    align,
+    make_place,
+    make_template,
+    settle_place,
+)
 from worker.sight.forms.perspective import Points, to_corners
 from worker.sight.forms.perspective import warp as show
 from worker.sight.forms.ruling import Grid, find_grid
@@ -27,7 +35,7 @@ CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
 BOX_RIM = 8  # px of the blank: the outer lines of a table are at most so far outside of its box
 MAX_BOX_ERROR = 0.5  # lines of the blank count if they are nearer to the box, in heights of a row
-JUDGED_CELLS = 8  # so many cells of a table tell whether it is upside down
+JUDGED_CELLS = 24  # so many cells of a table tell whether it is upside down
 NOT_ON_PAGE = "not on the page"
 
 
@@ -51,7 +59,7 @@ class Blank:
     """What is known of a form's blank, in px of its decoded picture."""
 
     template: Template
-    boxes: tuple[Box, ...]  # the place of each cell, px; those of a table without a box are missing
+    places: tuple[Place, ...]  # of each cell; those of a table without a box are missing
 
 
 def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
@@ -63,9 +71,9 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
     if form.blank and (form.fields or any(table.box for table in form.tables)):
         blank = read_blank(form)
         alignment = align(blank.template, page)
-        for box in blank.boxes:
-            corners = to_corners(box) + settle_place(blank.template, page, alignment, box)
-            margin = CUT_MARGIN * (box[3] - box[1])
+        for place in blank.places:
+            corners = to_corners(place.box) + settle_place(page, alignment, place)
+            margin = CUT_MARGIN * (place.box[3] - place.box[1])
             around = to_corners((-margin, -margin, margin, margin)) + corners
             cuts.append(cut(page, alignment.to_page(corners), alignment.to_page(around)))
     placed = iter(cuts)
@@ -86,7 +94,7 @@ def read_blank(form: Form) -> Blank:
     for table in form.tables:
         if table.box:
             boxes += list_cells(original, replace(table, box=scale_box(table.box, scale)))
-    return Blank(make_template(original), tuple(boxes))
+    return Blank(make_template(original), tuple(make_place(original, box) for box in boxes))
 
 
 def scale_box(box: Box, to_file: NDArray[np.float64]) -> Box:
@@ -174,15 +182,16 @@ def cut_grid(grid: Grid, table: Table, page: Grey) -> list[Cut | ImageError]:
 
 
 def is_upside_down(cuts: list[Cut | ImageError]) -> bool:
-    """Whether the digits in the cells with most ink are clearer if these are turned by 180°."""
+    """Whether digits are clearer when turned by 180°, in most of the cells with most ink."""
     pictures = [one.picture for one in cuts if isinstance(one, Cut)]
     inked = sorted(pictures, key=lambda picture: -float(picture.std()))[:JUDGED_CELLS]
     reader, _ = load_networks()
-    upright, turned = (
-        sum(float(find_line(reader, each).line.chances.sum()) for each in pictures)
-        for pictures in (inked, [np.ascontiguousarray(each[::-1, ::-1]) for each in inked])
-    )
-    return turned > upright
+    votes = 0.0
+    for picture in inked:
+        turned = np.ascontiguousarray(picture[::-1, ::-1])
+        upright, other = (find_line(reader, each).line.chances.sum() for each in (picture, turned))
+        votes += float(np.sign(other - upright))
+    return votes > 0
 
 
 def cut(page: Grey, box: Points, around: Points) -> Cut | ImageError:

@@ -42,7 +42,9 @@ def fit_shift(
     trust = np.ones(len(terms))
     for strictness in (8, 4, 2, 1, 1, 1):
         told = trust[:, None, None] * weights
-        left = np.einsum("ni,nab,nj->iajb", terms, told, terms).reshape(2 * count, 2 * count)
+        left = np.einsum("ni,nab,nj->iajb", terms, told, terms, optimize=True).reshape(
+            2 * count, 2 * count
+        )
         right = np.einsum("ni,nab,nb->ia", terms, told, shifts).reshape(-1)
         coefficients = np.linalg.solve(left + ridge, right).reshape(count, 2)
         miss = shifts - terms @ coefficients
