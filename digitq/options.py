@@ -17,7 +17,7 @@ MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
     "A SOURCE is a folder, an image, a PDF or TIFF with its pages, a .zip, .tar (.gz, .bz2, .xz), "
     ".parquet, .csv, .npy or idx3-ubyte file, mnist:test, mnist:train, mnist:sample, or - to read "
-    "paths from stdin."
+    "paths from stdin. It may be in a bucket, s3://, gs:// or az://, or at https://."
 )
 BROKER_HELP = "Redis to use [DIGITQ_BROKER_URL, else {}]"
 
@@ -64,8 +64,8 @@ out = click.option(
     "--out",
     metavar="OUT",
     type=click.Path(),
-    help="file to write, .csv, .jsonl, .parquet or .xlsx; - is CSV on stdout [CSV on stdout, or "
-    "readable lines on a terminal]",
+    help="file to write, .csv, .jsonl, .parquet or .xlsx, also in a bucket; - is CSV on stdout [CSV "
+    "on stdout, or readable lines on a terminal]",
 )
 report = click.option(
     "--report",

@@ -25,7 +25,11 @@ def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
     from producer.sinks.encoders import encode_csv, encode_lines
     from producer.sinks.resumable import FileSink
     from producer.sinks.sink import StreamSink
+    from producer.sinks.stored import StoreSink
+    from producer.sources.stores import is_stored
 
+    if out is not None and is_stored(out):
+        return StoreSink(out, run, overwrite)
     if out is not None and out != "-":
         return FileSink(Path(out), run, overwrite)
     if not sys.stdout:  # the shell has closed it, for `>&-`
@@ -53,7 +57,7 @@ def report_interruption(
         rows = sink.counts.images if lost or not isinstance(error, UsageError) else 0
         if isinstance(sink, FileSink) and rows and sink.partial.exists():
             # An existing result is replaced only with --overwrite, which starts from the beginning
-            can_continue = not (collected and failed or sink.path.exists())
+            can_continue = not (collected and failed or sink.exists())
             same = "the same command without --overwrite" if overwrite else "the same command"
             advice = f": {same} continues from there" if can_continue else ""
             echo_err(f"{plural(rows, 'row')} in {sink.partial}{advice}")
@@ -80,7 +84,7 @@ def report_rows(
     echo_err(f"{summarise(sink.counts, skipped, what)}{speed}")
     report_zeros(sink.counts.other_zeros)
     if isinstance(sink, FileSink):
-        echo_err(f"the rows are in {sink.path}")
+        echo_err(f"the rows are in {sink.name}")
     if len(weights := all_weights(sink.parts)) > 1:
         echo_err(f"the rows are a mixture: {len(weights)} networks answered ({', '.join(weights)})")
     if mixture := describe_mixture(all_fingerprints(sink.parts)):

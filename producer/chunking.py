@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.counts import Counts, add_ids
+from producer.sources.objects import start_ahead
 from producer.sources.source import Entry, Source, SourceItem, TruthGaps, UnreadableImageError
 from producer.sources.truth import adapt_truth, take_truth
 from protocol.chunk import (
@@ -100,7 +101,8 @@ def cut_chunks(
     truth = truth_field(read_by(model)) if has_truth else None
     gaps = gaps or TruthGaps()
     rows, of_images = max(1, len(cells)), None if cells else truth
-    batches = (adapt_truth(batch, of_images, gaps) for batch in _read(chain(first, left)))
+    started = start_ahead(chain(first, left), lambda item: isinstance(item, Entry) and item.read)
+    batches = (adapt_truth(batch, of_images, gaps) for batch in _read(started))
 
     def max_images(kind: Kind, before: int) -> int:
         return max(1, _max_rows(kind, before * rows, usual, ask_pace(kind)) // rows)

@@ -35,3 +35,7 @@ class ResultsExpiredError(DigitqError):
 
 class OutputError(DigitqError):
     """Raised when the result file can't be written."""
+
+
+class StoreError(DigitqError):
+    """Raised when a store of objects, such as a bucket, fails, or can't be reached."""

@@ -15,6 +15,11 @@ def printable(name: str) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
+def shown(name: str) -> str:
+    """The name of a source. That of a URL on the web lacks its query, which may be a key to it."""
+    return name.partition("?")[0] if name.lower().startswith(("https://", "http://")) else name
+
+
 def in_one_line(text: str) -> str:
     """The text in one line, with unprintable characters escaped, as `\\n` or `\\x1b`."""
     return "".join(

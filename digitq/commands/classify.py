@@ -17,7 +17,7 @@ from digitq.summary import open_sink, report_interruption, report_rows, report_t
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
 from protocol.settings import settings
-from protocol.text import plural
+from protocol.text import plural, shown
 
 if TYPE_CHECKING:
     from producer.sources.source import Source
@@ -57,26 +57,30 @@ def classify(
     digitq classify scans.pdf --form form.toml -o marks.csv --wide
 
     After an interruption, the same command continues where it stopped. Exit status: 0 if all images
-    were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
-    failed, 130 after Ctrl-C.
+    were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis, a bucket
+    or the disk failed, 130 after Ctrl-C.
     """
     from digitq.backend import open_client, take_results
     from producer.record import own_weights_name
-    from producer.sources.opening import count_files, is_set, open_sources
+    from producer.sources.opening import count_files, find_change, is_set, open_sources
+    from producer.sources.stores import is_stored
     from protocol.csv_rows import find_column
 
     if page:
         check_page(page, overwrite, out)
     if wide:
         check_wide(reading.form_name, out, overwrite)
-    for name in sources if out and os.path.exists(out) else ():
-        if os.path.exists(name) and os.path.samefile(name, str(out)):
+    for name in sources if out else ():
+        exist = os.path.exists(name) and os.path.exists(str(out))
+        if name == out or (exist and os.path.samefile(name, str(out))):
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
-    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
+    answers = options.truth_file(truth)
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     run: dict[str, Any] = {
         "sources": [
-            name if name == "-" or name.startswith("mnist:") else os.path.abspath(name)
+            shown(name)
+            if name == "-" or name.startswith("mnist:") or is_stored(name)
+            else os.path.abspath(name)
             for name in sources
         ],
         "model": reading.model,
@@ -87,18 +91,22 @@ def classify(
         "weights": None if has_broker else own_weights_name(reading.model),
     }
     files: list[str | Path] = [*filter(is_set, sources)]
-    if answers := options.truth_file(truth):
+    if answers:
         files.append(find_column(answers)[0])
     if files:
-        run["modified"] = [os.stat(name).st_mtime_ns for name in files]
+        run["modified"] = [*map(find_change, files)]
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.counts.images:
             echo_err(f"continuing {out} after {plural(sink.counts.images, reading.row)}")
-        with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
-            job = client.start(source, reading, resume=sink.counts)
-            take_results(client, job, sink, lambda: reading.count_rows(source.count()))
-    report_rows(sink, source.skipped.describe(), what=reading.row)
-    report_truth(sink.counts, reading.what, truth, source.gaps)
+        skipped, gaps = "", None
+        if not sink.upload():
+            source = open_sources(sources, truth == "parent", limit, answers)
+            with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
+                job = client.start(source, reading, resume=sink.counts)
+                take_results(client, job, sink, lambda: reading.count_rows(source.count()))
+            skipped, gaps = source.skipped.describe(), source.gaps
+    report_rows(sink, skipped, what=reading.row)
+    report_truth(sink.counts, reading.what, truth, gaps)
     if wide:
         show_wide(str(out))
     if page:

@@ -179,7 +179,8 @@ def collect(
         report_interruption(sink, overwrite, job_id),
     ):
         sync = sink.sync if isinstance(sink, FileSink) and not keep else None
-        take_results(client, job, sink, count_stored, sync)
+        if not sink.upload():
+            take_results(client, job, sink, count_stored, sync)
     report_rows(sink, has_speed=False, what="field" if job.origin.form else "image")
     report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm

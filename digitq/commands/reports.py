@@ -97,6 +97,7 @@ def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
         raise UsageError("--wide writes the fields of pages: name their form with --form")
     if out in (None, "-"):
         raise UsageError("--wide writes a table beside the result file: name one with -o OUT")
+    refuse_stored(out, "digitq wide")
     check_out(name_wide(Path(str(out))), overwrite)
 
 
@@ -111,10 +112,19 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
         echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
 
 
+def refuse_stored(out: str | None, command: str) -> None:
+    """Raises `UsageError` for a result file in a bucket, which the command can't read there."""
+    from producer.sources.stores import is_stored
+
+    if out and is_stored(out):
+        raise UsageError(f"{out} is not on the disk: copy it from there, then run `{command}`")
+
+
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
+    refuse_stored(out, "digitq report")
     if page.suffix.lower() not in (".html", ".htm", XLSX):
         raise UsageError(f"the page {page} must end in .html or .xlsx")
     if is_workbook(page):

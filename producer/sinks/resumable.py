@@ -36,10 +36,12 @@ class FileSink(Sink):
 
     _file: FileIO
 
-    def __init__(self, path: Path, run: Identity, overwrite: bool = False) -> None:
-        """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
-        to another run, is complete, is being written by another process, or can't be written;
-        `OutputError` if the disk is full."""
+    def __init__(
+        self, path: Path, run: Identity, overwrite: bool = False, name: str | None = None
+    ) -> None:
+        """Open or resume the file, whose `name` for people is its path by default. Raises
+        `UsageError` if its format is unknown, or if it belongs to another run, is complete, is
+        being written by another process, or can't be written; `OutputError` if the disk is full."""
         if path.is_symlink():  # the file that it points to is written
             path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
@@ -54,7 +56,7 @@ class FileSink(Sink):
             raise UsageError(f"can't write {beside}: it is a folder")
         if not overwrite:
             find_record(path)  # another file of that name would be replaced
-        self.path = path
+        self.path, self.name = path, name or str(path)
         self.partial = path.with_name(path.name + ".partial")
         self._encode = ENCODERS[suffix]
         try:
@@ -63,11 +65,15 @@ class FileSink(Sink):
             kind = OutputError if error.errno in NO_ROOM else UsageError
             raise kind(f"can't write {path}: {error.strerror or error}") from None
 
+    def exists(self) -> bool:
+        """Whether there is a complete file already."""
+        return self.path.exists()
+
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them in the journal. Raises `OutputError`, and `UsageError` if other
         networks answered the job that continues the rows than those before."""
         self._refuse_other_weights(named_in(batch, WEIGHTS_KEY))
-        with output_errors(self.path):
+        with output_errors(self.name):
             write_all(self._file, self._encode(batch, self.counts.images == 0))
             self.count(batch)
             self._journal.add(Note(self._file.tell(), self.counts, self.parts))
@@ -75,7 +81,7 @@ class FileSink(Sink):
     def sync(self) -> None:
         """Bring all rows and the journal to the disk, so that they outlive a power cut. Raises
         `OutputError`."""
-        with output_errors(self.path), ExitStack() as stack:
+        with output_errors(self.name), ExitStack() as stack:
             folder = os.open(self.path.parent, os.O_RDONLY)
             stack.callback(os.close, folder)
             for descriptor in (self._file.fileno(), self._journal.fileno(), folder):
@@ -84,7 +90,7 @@ class FileSink(Sink):
     def finish(self, read: What = "digit", record: Record | None = None) -> None:
         """Complete the file and its record, and rename both. Raises `OutputError`; then an
         older file may have lost its record, and a new one may lack it."""
-        with output_errors(self.path):
+        with output_errors(self.name):
             if self.counts.images == 0:
                 write_all(self._file, self._encode(no_rows(read), True))
             os.fsync(self._file.fileno())
@@ -125,8 +131,8 @@ class FileSink(Sink):
             if journal.is_new:
                 stack.callback(journal.path.unlink, missing_ok=True)
             # This is checked under the lock, because another run may just have ended
-            if os.path.exists(self.path) and not overwrite:
-                raise UsageError(f"{self.path} exists: --overwrite replaces it")
+            if self.exists() and not overwrite:
+                raise UsageError(f"{self.name} exists: --overwrite replaces it")
             if journal.is_new and not overwrite and os.path.lexists(self.partial):
                 raise UsageError(
                     f"{self.partial} exists without a journal: --overwrite replaces it"
@@ -148,16 +154,19 @@ class FileSink(Sink):
         beside = self._journal.path.with_suffix(".rec")
         try:
             if record:
-                with open(beside, "wb") as file:
-                    file.write(record.encode())
-                    file.flush()
-                    os.fsync(file.fileno())
+                self._write_record(beside, record)
             record_path(self.path).unlink(missing_ok=True)
             os.replace(written, self.path)
             if record:
                 os.replace(beside, record_path(self.path))
         finally:
             beside.unlink(missing_ok=True)
+
+    def _write_record(self, path: Path, record: Record) -> None:
+        with open(path, "wb") as file:
+            file.write(record.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def _replace_by_converted(self, record: Record | None) -> None:
         converted = self._journal.path.with_suffix(".new")  # not longer than the journal's name
@@ -168,7 +177,7 @@ class FileSink(Sink):
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
             self._replace(converted, record)
-            os.unlink(self.partial)
+            self.partial.unlink(missing_ok=True)
         finally:
             converted.unlink(missing_ok=True)
 

@@ -46,6 +46,10 @@ class Sink:
         """End the output. Without rows, it gets the columns of a job that reads this. A file gets
         the `record` of what made its rows."""
 
+    def upload(self) -> bool:
+        """Finish the output if all of its rows are there, and only an upload failed; else False."""
+        return False
+
     def close(self) -> None: ...
 
 

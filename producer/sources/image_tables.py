@@ -64,7 +64,7 @@ def table_source(path: Path, naming: Naming) -> Source:
 def _csv_source(path: Path, naming: Naming) -> Source:
     delimiter = find_delimiter(path)
     schema = read_schema(path, delimiter, (*LABEL_NAMES, *ANSWER_NAMES, *ID_NAMES))
-    plan = _plan(path, schema, str(path.parent), naming)
+    plan = _plan(path, schema, naming.folder or str(path.parent), naming)
     rows = read_rows(path, delimiter, schema, plan.columns, plan.rows)
     items = number_pieces(rows, naming.prefix, plan.build, plan.read_ids)
     return Source(
@@ -77,7 +77,7 @@ def _parquet_source(path: Path, naming: Naming) -> Source:
     count = file.metadata.num_rows
     if not count:
         raise EmptyError(f"no image in {path}: it has no rows")
-    plan = _plan(path, file.schema_arrow, str(path.parent), naming)
+    plan = _plan(path, file.schema_arrow, naming.folder or str(path.parent), naming)
     parts = _read_groups(file, plan.rows, plan.columns)
     items = number_pieces(parts, naming.prefix, plan.build, plan.read_ids)
     return Source(str(path), items, plan.has_truth, lambda: count)

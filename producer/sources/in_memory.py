@@ -15,15 +15,16 @@ import pyarrow as pa
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
 from producer.sources.documents import count_pages, page_entries
 from producer.sources.image_tables import arrow_source, read_others
+from producer.sources.objects import find_reader
 from producer.sources.source import (
     Naming,
     Source,
     SourceItem,
     UnreadableImageError,
-    find_reader,
     refuse_url,
     unreadable,
 )
+from producer.sources.stores import is_stored
 from producer.sources.table_rows import OWN_IDS
 from producer.sources.truth import ANSWER_NAMES, PATH_NAMES
 from protocol.chunk import ARRAY, PIXELS
@@ -174,7 +175,7 @@ def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
             )
         if pixels is None:
             name, read = _find_reader(number, image if array is None else array)
-            file = os.fspath(image) if _is_path(image) else ""
+            file = os.fspath(image) if _is_path(image) and not is_stored(name) else ""
             yield from page_entries(naming, id or name, read, truth=truth, file=file)
         elif is_batch:
             for start in range(0, len(pixels), PIECE_ROWS):

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
 from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
-from producer.sources.documents import count_pages
-from producer.sources.files import folder_source, paths_source, stdin_paths
+from producer.sources.documents import count_pages, is_document_name
+from producer.sources.files import file_source, folder_source, paths_source, stdin_paths
 from producer.sources.image_tables import TABLE_SUFFIXES, table_source
 from producer.sources.in_memory import Images, image_source
+from producer.sources.objects import Copy, copy_object, objects_source
 from producer.sources.source import (
     EmptyError,
     Naming,
@@ -25,11 +26,14 @@ from producer.sources.source import (
     is_image_name,
     refuse_url,
     take_first,
+    unreadable,
 )
+from producer.sources.stores import find_object, is_stored
 from producer.sources.truth import read_truths, set_truths, take_truth
 from protocol.errors import UsageError
 from protocol.origin import Origin
-from protocol.text import printable
+from protocol.settings import settings
+from protocol.text import printable, shown, too_large
 
 PathName: TypeAlias = str | os.PathLike[str]
 SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
@@ -110,7 +114,7 @@ def open_images(images: Images) -> tuple[Source, int | None]:
 def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) -> Origin:
     """What is on record of these SOURCEs. Names that take more than `MAX_NAMES_BYTES` are cut; if
     they are image files, they are recorded as `-`, paths on stdin, because each path is an id."""
-    sources = [*map(printable, names)]
+    sources = [printable(shown(name)) for name in names]
     sizes = accumulate(len(source.encode()) for source in sources)
     kept = sum(1 for _ in takewhile(MAX_NAMES_BYTES.__ge__, sizes))
     if kept < len(sources) and count_files(names):
@@ -155,19 +159,30 @@ def _open_all(
 
 def is_set(name: str) -> bool:
     """Whether a SOURCE is a table or a set: if the file changes, an id may get another image."""
-    return os.path.isfile(name) and name.lower().endswith((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))
+    is_file = is_stored(name) or os.path.isfile(name)
+    return is_file and shown(name).lower().endswith((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))
+
+
+def find_change(name: str) -> int | None:
+    """What differs if a file, or an object in a store, has changed."""
+    if is_stored(name):
+        found = find_object(name)
+        return found.modified or found.size
+    return os.stat(name).st_mtime_ns
 
 
 def count_files(names: Sequence[str]) -> int | None:
     """How many images there are if each SOURCE is an image file, whose path is in the ids; else
     None."""
-    are_files = all(is_image_name(name) and not os.path.isdir(name) for name in names)
+    are_files = all(
+        is_image_name(name) and not is_stored(name) and not os.path.isdir(name) for name in names
+    )
     return sum(map(count_pages, names)) if are_files else None
 
 
 def prefix_of(name: str) -> str:
     """What the ids of a SOURCE with many images begin with, if it is one of several."""
-    return printable(os.path.normpath(name)) + "/"
+    return printable(shown(name).rstrip("/") if is_stored(name) else os.path.normpath(name)) + "/"
 
 
 def open_source(
@@ -181,20 +196,63 @@ def open_source(
         raise UsageError("a SOURCE is an empty string; the current folder is .")
     if name.startswith("mnist:"):
         return mnist_source(name.removeprefix("mnist:"))
-    path, file_name = Path(name), Path(name).name.lower()
+    if is_stored(name):
+        return _open_stored(name, naming, unique)
+    path = Path(name)
     _check_kind(name, path)
-    is_folder = os.path.isdir(path)
+    return _open_path(name, path, naming, unique)
+
+
+def _open_path(name: str, path: Path, naming: Naming, unique: UniqueIds | None) -> Source:
+    """Open what is at the path; the ids have its name."""
+    is_folder, file_name = os.path.isdir(path), path.name.lower()
     if not is_folder and not file_name.endswith(SET_SUFFIXES):
-        return paths_source(name, [name], naming)
-    prefix = f"{unique(prefix_of(name)[:-1])}/" if unique else ""
-    naming = replace(naming, prefix=prefix, unique=UniqueIds())
+        return file_source(name, str(path), naming)
+    naming = _name_many(name, naming, unique)
     if is_folder:
         return folder_source(path, naming)
     if file_name.endswith(ARCHIVE_SUFFIXES):
         return archive_source(path, naming)
     if file_name.endswith(TABLE_SUFFIXES):
         return table_source(path, naming)
-    return array_source(path, prefix)
+    return array_source(path, naming.prefix)
+
+
+def _name_many(name: str, naming: Naming, unique: UniqueIds | None) -> Naming:
+    """The naming of the images in a SOURCE that has many."""
+    prefix = f"{unique(prefix_of(name)[:-1])}/" if unique else ""
+    return replace(naming, prefix=prefix, unique=UniqueIds())
+
+
+def _open_stored(url: str, naming: Naming, unique: UniqueIds | None) -> Source:
+    """Open a folder in a store, or a copy of an object. Raises `UsageError`."""
+    found, name = find_object(url), shown(url)
+    if found.is_folder:
+        return objects_source(url.rstrip("/"), _name_many(name, naming, unique))
+    _refuse_foreign(name, Path(name))
+    limit = settings().image_bytes
+    is_image = not (name.lower().endswith(SET_SUFFIXES) or is_document_name(name))
+    if is_image and (found.size or 0) > limit:
+        entry = naming.entry(name, unreadable(too_large(limit)))
+        return Source(name, [entry], naming.truth_from_parent, lambda: 1)
+    copy = copy_object(url, found)
+    naming.folder = name.rpartition("/")[0]
+    try:
+        source = _open_path(name, copy.path, naming, unique)
+    except UsageError as error:
+        raise type(error)(str(error).replace(str(copy.path), name)) from None
+
+    return replace(
+        source,
+        name=name,
+        items=_hold(source.items, copy),
+        count=lambda: source.count() if copy else None,
+    )
+
+
+def _hold(items: Iterable[SourceItem], copy: Copy) -> Iterator[SourceItem]:
+    """The same items; the copy that they are read from lives until the last one."""
+    yield from items
 
 
 def _check_kind(name: str, path: Path) -> None:
@@ -210,10 +268,16 @@ def _check_kind(name: str, path: Path) -> None:
         if is_image_name(name):
             return  # it becomes a row with the error
         raise UsageError(f"can't read {name}: {error.strerror}") from None
-    is_folder, holds_many = os.path.isdir(path), path.name.lower().endswith(SET_SUFFIXES)
-    if holds_many and not is_folder and not os.path.isfile(path):
+    if os.path.isdir(path):
+        return
+    if path.name.lower().endswith(SET_SUFFIXES) and not os.path.isfile(path):
         raise UsageError(f"{name} is not a file, but a pipe, a socket or a device")
-    if path.suffix.lower() in FOREIGN_SETS and not is_folder and not holds_many:
+    _refuse_foreign(name, path)
+
+
+def _refuse_foreign(name: str, path: Path) -> None:
+    """Raises `UsageError` for the file of a set whose format is not supported."""
+    if path.suffix.lower() in FOREIGN_SETS and not path.name.lower().endswith(SET_SUFFIXES):
         raise UsageError(
             f"{name} may be a set of images in a format that is not supported: "
             "`digitq classify --help` lists the formats that are"
@@ -227,6 +291,8 @@ def refuse_overlap(names: Sequence[str]) -> None:
     named: dict[str, str] = {}  # the name of each source by its real path
     for name in names:
         path = os.path.realpath(name) if os.path.exists(name) else name
+        if is_stored(name):
+            path = str(Path(name))  # as `parents` writes it
         if path in named:
             raise UsageError(f"{named[path]} and {name} overlap: name each image once")
         named[path] = name

@@ -17,7 +17,7 @@ import pyarrow as pa
 from protocol.errors import UsageError
 from protocol.origin import Origin
 from protocol.settings import INSPECT_SUFFIX, settings
-from protocol.text import name_some, plural, printable, too_large
+from protocol.text import name_some, plural, printable, shown, too_large
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -131,6 +131,7 @@ class Naming:
     unique: Callable[[str], str] = field(default_factory=UniqueIds)
     truth_from_parent: bool = False
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
+    folder: str = ""  # where the paths in a table begin, if it is copied from a store
 
     def entry(
         self, name: str, read: Callable[[], bytes], path: str = "", truth: str | None = None
@@ -210,18 +211,10 @@ def stat_file(path: str) -> os.stat_result:
     return status
 
 
-def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:
-    """A `read` for the file at `path` in a folder, or else at `path` itself."""
-    if URL.match(path):
-        return unreadable("a URL: download it and give the path of the file")
-    inside = os.path.join(folder, path)
-    return lambda: read_file(inside if inside == path or os.path.lexists(inside) else path)
-
-
 def refuse_url(path: str) -> None:
     """Raises `UsageError` if the path is a URL."""
     if URL.match(path):
-        raise UsageError(f"{path} is a URL: download it and give the path of the file")
+        raise UsageError(f"{shown(path)} is a URL: download it and give the path of the file")
 
 
 def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sources.arrays import pixels_batch
-from producer.sources.source import Entry, Naming, SourceItem, find_reader, unreadable
+from producer.sources.objects import find_reader
+from producer.sources.source import Entry, Naming, SourceItem, unreadable
 from protocol.chunk import PIXELS
 from protocol.csv_rows import find_first
 from protocol.errors import UsageError

@@ -23,8 +23,9 @@ from producer.chunking import cut_chunks
 from producer.counts import Counts, add_ids
 from producer.sources import csv_files
 from producer.sources.in_memory import image_source
+from producer.sources.objects import find_reader
 from producer.sources.opening import open_sources
-from producer.sources.source import Entry, Source, UnreadableImageError, find_reader
+from producer.sources.source import Entry, Source, UnreadableImageError
 from protocol.chunk import ARRAY
 from protocol.errors import UsageError
 from protocol.settings import settings

@@ -1,0 +1,59 @@
+"""A result file in a bucket: it is written in the current folder, and uploaded when it is whole."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from producer.record import PARSER, Record
+from producer.sinks.journal import Identity
+from producer.sinks.resumable import FileSink
+from producer.sources.stores import WEB, remove, upload
+from producer.sources.stores import exists as is_there
+from protocol.errors import OutputError, StoreError, UsageError
+from protocol.text import shown
+
+
+class StoreSink(FileSink):
+    """A result file that is being written, for a bucket. If the upload fails, all rows and their
+    record stay in the current folder, and the same run only uploads them."""
+
+    def __init__(self, url: str, run: Identity, overwrite: bool = False) -> None:
+        """Open or resume the file. Raises as `FileSink`, and `UsageError` if there is no such
+        bucket."""
+        if WEB.match(url):
+            raise UsageError(f"can't write {shown(url)}: name a file, or s3://, gs:// or az://")
+        try:
+            self._is_there = is_there(url)
+        except StoreError as error:
+            raise UsageError(str(error)) from None
+        name = url.rpartition("/")[2]
+        self._record_path = Path(f"{name}.partial.rec")
+        super().__init__(Path(name), {**run, "out": url}, overwrite, url)
+        if overwrite:
+            self._record_path.unlink(missing_ok=True)
+
+    def exists(self) -> bool:
+        return self._is_there and not self._record_path.exists()  # if it does, it may be replaced
+
+    def upload(self) -> bool:
+        try:
+            record = PARSER.validate_json(self._record_path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return False
+        if record.counts != self.counts:
+            return False
+        self.finish(record.read, record)
+        return True
+
+    def _replace(self, written: Path, record: Record | None) -> None:
+        try:
+            if record:
+                self._write_record(self._record_path, record)
+            remove(f"{self.name}.json")
+            upload(written, self.name)
+            if record:
+                upload(self._record_path, f"{self.name}.json")
+        except (PermissionError, StoreError) as error:
+            raise OutputError(str(error)) from None
+        self.partial.unlink(missing_ok=True)
+        self._record_path.unlink(missing_ok=True)

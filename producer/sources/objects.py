@@ -1,0 +1,195 @@
+"""What is in a store: a folder of images, or a single object, which is copied to the disk."""
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Generic, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from producer.sources.documents import is_document_name, page_entries
+from producer.sources.files import sort_naturally
+from producer.sources.source import (
+    URL,
+    Entry,
+    Naming,
+    SkippedFiles,
+    Source,
+    is_image_name,
+    read_file,
+    unreadable,
+)
+from producer.sources.stores import (
+    BUCKET,
+    IN_FLIGHT_REQUESTS,
+    WEB,
+    Found,
+    download,
+    is_stored,
+    list_folder,
+    read_object,
+)
+from protocol.errors import StoreError, UsageError
+from protocol.settings import settings
+from protocol.text import shown
+
+MAX_AHEAD_BYTES = 256 << 20  # objects that are read before their turn take at most this much memory
+LISTING_BYTES = 16 << 20  # the names in a folder are taken for this much
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Ahead(Generic[T]):
+    """What a store answers, of about `size` bytes. It may be asked before the answer is needed."""
+
+    def __init__(self, ask: Callable[[], T], size: int) -> None:
+        self._ask, self.size = ask, size
+        self._answer: Future[T] | None = None
+
+    def start(self) -> None:
+        self._answer = _threads(os.getpid()).submit(self._ask)
+
+    def __call__(self) -> T:
+        answer, self._answer = self._answer, None
+        return answer.result() if answer else self._ask()
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """The threads of a process, which a fork of it does not have."""
+    return ThreadPoolExecutor(IN_FLIGHT_REQUESTS, "store")
+
+
+def start_ahead(items: Iterable[Item], find: Callable[[Item], object]) -> Iterator[Item]:
+    """The same items. If `find` gives an `Ahead`, it is started while others before it are used."""
+    waiting: deque[tuple[Item, int]] = deque()
+    held = 0
+    for item in items:
+        ahead = find(item)
+        size = ahead.size if isinstance(ahead, Ahead) else 0
+        if isinstance(ahead, Ahead):
+            ahead.start()
+            waiting.append((item, size))
+            held += size
+        while waiting and (
+            not isinstance(ahead, Ahead)
+            or len(waiting) >= IN_FLIGHT_REQUESTS
+            or held > MAX_AHEAD_BYTES
+        ):
+            first, size = waiting.popleft()
+            held -= size
+            yield first
+        if not isinstance(ahead, Ahead):
+            yield item
+    yield from (item for item, _ in waiting)
+
+
+def read_ahead(url: str, size: int = 0) -> Ahead[bytes]:
+    """A `read` for the object at a URL, which `cut_chunks` starts before it is needed."""
+    limit = settings().image_bytes
+    return Ahead(partial(read_object, url, limit), min(size, limit))
+
+
+def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:
+    """A `read` for an object in a bucket, or the file at a path in a folder, or else at the path
+    itself. The folder may be in a store."""
+    if BUCKET.match(path):
+        return read_ahead(path)
+    if URL.match(path):
+        return unreadable("a URL: download it and give the path of the file")
+    if is_stored(folder):
+        scheme, _, key = folder.partition("://")
+        return read_ahead(f"{scheme}://{os.path.normpath(f'{key}/{path}')}")
+    inside = os.path.join(folder, path)
+    return lambda: read_file(inside if inside == path or os.path.lexists(inside) else path)
+
+
+def walk(url: str, skipped: SkippedFiles) -> Iterator[tuple[str, int]]:
+    """The images below a folder in a store, in the order of `files.walk`: the path below `url`, and
+    the size. The names of one folder are held at a time, and those of some that follow it."""
+    levels = [_list("", _listing(url, ""), url, skipped)]
+    while levels:
+        for path, what in levels[-1]:
+            if isinstance(what, Ahead):
+                levels.append(_list(f"{path}/", what, url, skipped))
+                break
+            yield path, what
+        else:
+            levels.pop()
+
+
+Listing = Ahead[dict[str, list[int | None]]]
+
+
+def _listing(url: str, below: str) -> Listing:
+    return Ahead(partial(list_folder, f"{url}/{below}"), LISTING_BYTES)
+
+
+def _list(
+    below: str, listing: Listing, url: str, skipped: SkippedFiles
+) -> Iterator[tuple[str, int | Listing]]:
+    """The images and folders in one folder: their paths, and the sizes of images."""
+    found = listing()
+    names = [*found]
+    sort_naturally(names)
+
+    def inside() -> Iterator[tuple[str, int | Listing]]:
+        for name in names:
+            for size in found.pop(name):
+                if size is None and name and not name.startswith("."):
+                    yield below + name, _listing(url, f"{below}{name}/")
+                elif size is not None and is_image_name(name):
+                    yield below + name, size
+                else:
+                    kind = "folder" if name else "folder without a name"
+                    skipped.skip(name, kind if size is None else "")
+
+    return start_ahead(inside(), lambda item: item[1])
+
+
+def objects_source(url: str, naming: Naming) -> Source:
+    """The images below a folder in a store; an id is the path below the folder. Raises `UsageError`
+    if there are none."""
+
+    def reads() -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for path, size in walk(url, naming.skipped):
+            yield path, read_ahead(f"{url}/{path}", size)
+
+    def entries() -> Iterator[Entry]:
+        started = start_ahead(reads(), lambda item: is_document_name(item[0]) and item[1])
+        for path, read in started:
+            if is_document_name(path):
+                read = cache(read)  # to count its pages, and again if it has only one
+            yield from page_entries(naming, path, read, f"{url}/{path}")
+
+    return Source(url, naming.at_least_one(entries(), url), naming.truth_from_parent)
+
+
+class Copy:
+    """A copy of an object on the disk, which lives as long as it is used."""
+
+    def __init__(self, url: str) -> None:
+        folder = tempfile.mkdtemp(prefix="digitq-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = unquote(urlsplit(url).path) if WEB.match(url) else url
+        self.path = Path(folder) / (path.rstrip("/").rpartition("/")[2] or "file")
+        download(url, self.path)
+
+
+copies: weakref.WeakValueDictionary[tuple[str, Found], Copy] = weakref.WeakValueDictionary()
+
+
+def copy_object(url: str, found: Found) -> Copy:
+    """The object on the disk. Raises `UsageError`."""
+    try:
+        copy = copies.get((url, found)) or Copy(url)
+    except FileNotFoundError:
+        raise UsageError(f"no such object or folder: {shown(url)}") from None
+    except (PermissionError, StoreError) as error:
+        raise UsageError(str(error)) from None
+    return copies.setdefault((url, found), copy)

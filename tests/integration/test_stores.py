@@ -1,0 +1,327 @@
+"""SOURCE and OUT in a bucket and on the web, on a real server behind a gate that fails."""
+
+import csv
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from digitq.private.processes import Local
+from producer import open_sources
+from producer.chunking import cut_chunks
+from producer.sinks.stored import StoreSink
+from producer.sources import objects, stores
+from producer.sources.in_memory import image_source
+from producer.sources.source import Source
+from protocol.errors import StoreError, UsageError
+from tests.buckets import SECRET, Buckets, serve_buckets
+from tests.drawing import draw_one, encode_image
+from tests.waiting import DIGITQ, wait_for
+
+KEY_ID = "AKIAEXAMPLE"
+ONE = encode_image(draw_one())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
+    with serve_buckets(tmp_path_factory.mktemp("buckets") / "log") as buckets:
+        yield buckets
+
+
+@pytest.fixture
+def buckets(server: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Buckets]:
+    """The server, for a user whose credentials are in the environment; the current folder is
+    empty, and a failing request is not made often."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.gate.url)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(stores, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(stores, "ATTEMPTS", 3)
+    monkeypatch.setattr(stores, "RETRY_SECONDS", 0.01)
+    stores._connect.cache_clear()
+    yield server
+    server.gate.release.set()
+    server.gate.reset()
+    stores._connect.cache_clear()
+
+
+def read_all(source: Source) -> dict[str, tuple[bytes | None, str | None]]:
+    """The image, or the error, of each row."""
+    return {
+        row["id"]: (row["image"], row["error"])
+        for chunk in cut_chunks(source.take())
+        for row in pa.Table.from_batches([chunk.batch]).to_pylist()
+    }
+
+
+def fill_tiff(pages: int) -> bytes:
+    file = io.BytesIO()
+    page = PIL.Image.new("L", (28, 28))
+    page.save(file, "TIFF", save_all=True, append_images=[page] * (pages - 1))
+    return file.getvalue()
+
+
+def test_a_prefix_is_read_as_a_folder_is(buckets: Buckets, tmp_path: Path) -> None:
+    files = {
+        **{f"{n}.png": ONE + bytes([n]) for n in range(40)},
+        **{"b/7.png": ONE, "b/c d#?%20é.png": ONE, "10/x.png": ONE, "notes.txt": b"no image"},
+        **{".hidden/1.png": ONE, "one.tif": fill_tiff(1), "two.tif": fill_tiff(2)},
+    }
+    for name, content in files.items():
+        buckets.put(f"scans/folder/{name}", content)
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    here, there = open_sources("folder"), open_sources("s3://scans/folder/")
+    expected = read_all(here)
+    assert len(expected) == 46
+    found = read_all(there)
+    assert [*found.items()] == [*expected.items()]
+    assert there.skipped == here.skipped
+    gets = [
+        path for method, path in buckets.gate.seen if method == "GET" and "list-type" not in path
+    ]
+    assert len(gets) == 45, "a file is read once, with all of its pages"
+    first, second = open_sources("s3://scans/folder/b"), open_sources("s3://scans/folder/10")
+    both = open_sources(["s3://scans/folder/b", "s3://scans/folder/10"])
+    ids = [*(f"s3://scans/folder/b/{id}" for id in read_all(first))]
+    assert [*read_all(both)] == [*ids, *(f"s3://scans/folder/10/{id}" for id in read_all(second))]
+
+
+def test_many_are_read_at_once_and_only_so_far_ahead(buckets: Buckets) -> None:
+    for n in range(100):
+        buckets.put(f"scans/many/{n}.png", ONE)
+    running = 0
+
+    def wait(method: str, path: str) -> str | None:
+        nonlocal running
+        if method == "GET" and "/many/" in path:
+            running += 1
+            return "hang"
+        return None
+
+    buckets.gate.fault = wait
+    names = iter(objects.walk("s3://scans/many", open_sources("s3://scans/many").skipped))
+    taken: list[str] = []
+
+    def entries() -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for name, size in names:
+            taken.append(name)
+            yield name, objects.read_ahead(f"s3://scans/many/{name}", size)
+
+    first = next(objects.start_ahead(entries(), lambda item: item[1]))
+    assert first[0] == "0.png"
+    wait_for(lambda: running >= 32)
+    assert len(taken) == stores.IN_FLIGHT_REQUESTS
+    buckets.gate.fault = lambda method, path: None
+    buckets.gate.release.set()
+    assert first[1]() == ONE
+
+
+def zip_of(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, ONE)
+    return file.getvalue()
+
+
+def table_of(*ids: str) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"id": ids, "image": [ONE] * len(ids)}), file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("scheme", ["s3://", "web"])
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("set.zip", zip_of("a/1.png", "2.png"), ["a/1.png", "2.png"]),
+        ("set.parquet", table_of("x", "y"), ["x", "y"]),
+        ("list.csv", b"path,label\n../dir/7.png,1\n", ["../dir/7.png"]),
+        ("two.tif", fill_tiff(2), ["{url}#1", "{url}#2"]),
+        ("1.png", ONE, ["{url}"]),
+    ],
+)
+def test_a_single_object(
+    scheme: str, name: str, content: bytes, ids: list[str], buckets: Buckets
+) -> None:
+    buckets.put("scans/dir/7.png", ONE)
+    buckets.put(f"scans/one/{name}", content)
+    root = "s3://scans" if scheme == "s3://" else f"{buckets.gate.url}/scans"
+    url = f"{root}/one/{name}"
+    key = "?X-Amz-Signature=5ec3e7" if scheme == "web" else ""
+    source = open_sources(url + key)
+    assert source.name == url and source.origin.sources == (url,)
+    assert source.count() == len(ids)
+    found = read_all(source)
+    assert [*found] == [id.format(url=url) for id in ids]
+    assert not any(error for _, error in found.values())
+
+
+def fail_at(
+    part: str, fault: str, method: str = "", times: int = 1000
+) -> Callable[..., str | None]:
+    left = times
+
+    def decide(seen: str, path: str) -> str | None:
+        nonlocal left
+        if part not in path or method not in seen or not left:
+            return None
+        left -= 1
+        return fault
+
+    return decide
+
+
+@pytest.mark.parametrize(
+    ("url", "fault", "text"),
+    [
+        ("s3://nowhere/dir", None, "s3://nowhere/dir: there is no such bucket"),
+        ("s3://scans/nothing", None, "no such object or folder: s3://scans/nothing"),
+        ("s3://scans/dir", "403", "can't read s3://scans/dir: no rights"),
+        ("s3://scans/dir", "301", "in another region, which AWS_REGION must name"),
+        ("s3://scans/dir", "503", "can't read s3://scans/dir: .*503"),
+        ("s3://scans/dir", "hang", "it does not answer within"),
+        ("s3://scans/dir", "turn", "it redirects without an end"),
+        ("s3://key:word@scans/dir", None, "must not have a password"),
+        ("s3://", None, "names no bucket"),
+        ("{web}/none.zip?key=5ec3e7", None, "no such object or folder: http.*none.zip$"),
+        ("{web}/x.zip?key=5ec3e7", "403", "x.zip: no rights"),
+        ("{web}/x.zip?key=5ec3e7", "503", "x.zip: HTTP status 503"),
+        ("{web}/x.zip?key=5ec3e7", "hang", "x.zip: .*timed out"),
+        ("{web}/x.zip?key=5ec3e7", "turn", "x.zip: it redirects without an end"),
+        ("http://me:word@localhost/x.zip", None, "must not have a password"),
+        ("az://scans/dir", None, "AZURE_STORAGE_ACCOUNT"),
+    ],
+)
+def test_what_can_t_be_opened_is_said_in_a_line(
+    url: str, fault: str | None, text: str, buckets: Buckets
+) -> None:
+    if fault:
+        buckets.gate.fault = lambda method, path: fault
+    with pytest.raises(UsageError, match=text) as told:
+        open_sources(url.format(web=f"{buckets.gate.url}/scans"))
+    words = str(told.value)
+    assert "\n" not in words
+    assert not any(secret in words for secret in (SECRET, KEY_ID, "5ec3e7", "word@"))
+
+
+def test_one_bad_object_is_a_row(buckets: Buckets) -> None:
+    for n in range(6):
+        buckets.put(f"scans/bad/{n}.png", ONE)
+    faults = {"1.png": "404", "2.png": "huge", "3.png": "403"}
+    passing = {"4.png": ["503", "503"], "5.png": ["cut"]}
+
+    def decide(method: str, path: str) -> str | None:
+        name = path.rpartition("/")[2]
+        if method == "GET" and passing.get(name):
+            return passing[name].pop()
+        return faults.get(name)
+
+    buckets.gate.fault = decide
+    found = read_all(open_sources("s3://scans/bad"))
+    assert not any(passing.values())
+    assert found == {
+        "0.png": (ONE, None),
+        "1.png": (None, "it is not in the store any more"),
+        "2.png": (None, "larger than 64 MB"),
+        "3.png": (None, stores.NO_RIGHTS),
+        "4.png": (ONE, None),
+        "5.png": (ONE, None),
+    }
+    assert ("GET", "/scans/bad/2.png") not in buckets.gate.seen
+    urls = [f"s3://scans/bad/{n}.png" for n in (0, 1)]
+    assert read_all(image_source(urls)) == {
+        urls[0]: (ONE, None),
+        urls[1]: (None, "it is not in the store any more"),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["s3://", "web"])
+def test_a_file_that_is_cut_is_copied_again(scheme: str, buckets: Buckets) -> None:
+    content = zip_of("1.png", "2.png")
+    buckets.put("scans/cut.zip", content)
+    root = "s3://scans" if scheme == "s3://" else f"{buckets.gate.url}/scans"
+    cuts = iter(["cut"])
+    buckets.gate.fault = lambda method, path: (
+        next(cuts, None) if method == "GET" and "cut.zip" in path else None
+    )
+    assert [*read_all(open_sources(f"{root}/cut.zip"))] == ["1.png", "2.png"]
+    assert next(cuts, None) is None
+
+
+def test_a_store_that_is_lost_ends_the_reading(buckets: Buckets) -> None:
+    for n in range(3):
+        buckets.put(f"scans/lost/{n}.png", ONE)
+    source = open_sources("s3://scans/lost")
+    buckets.gate.fault = lambda method, path: "503" if "1.png" in path else None
+    with pytest.raises(StoreError, match="can't read s3://scans/lost/1.png: .*503"):
+        read_all(source)
+
+
+@pytest.mark.parametrize(
+    ("out", "text"),
+    [
+        ("s3://nowhere/out.csv", "there is no such bucket"),
+        ("s3://scans/out.txt", "must end in .csv or .jsonl or .parquet"),
+        ("s3://scans/there.csv", "s3://scans/there.csv exists: --overwrite replaces it"),
+        ("https://a.org/out.csv?key=5ec3e7", "can't write https://a.org/out.csv: name a file"),
+    ],
+)
+def test_an_out_that_can_t_be_written_is_said_at_once(
+    out: str, text: str, buckets: Buckets
+) -> None:
+    buckets.put("scans/there.csv", b"")
+    with pytest.raises(UsageError, match=text):
+        StoreSink(out, {})
+    assert not [*Path().iterdir()]
+
+
+def test_a_killed_run_goes_on_and_a_failed_upload_is_made_up_for(
+    buckets: Buckets, local: Local, tmp_path: Path
+) -> None:
+    buckets.put("scans/run/set.zip", zip_of(*(f"{n}.png" for n in range(600))))
+    for n in range(3):
+        buckets.put(f"scans/run/more/{n}.png", ONE)
+    gate, partial = buckets.gate, tmp_path / "rows.csv.partial"
+    names = ["s3://scans/run/set.zip", "s3://scans/run/more"]
+    command = [*DIGITQ, "classify", *names, "-o", "s3://scans/out/rows.csv", "--broker", local.url]
+
+    def run() -> tuple[int, str]:
+        ended = subprocess.run(command, capture_output=True, text=True)
+        return ended.returncode, ended.stderr
+
+    gate.fault = fail_at("/run/more/", "hang")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: partial.exists() and partial.stat().st_size)
+        first.kill()
+    gate.release.set()
+    gate.reset()
+    gate.fault = fail_at("/out/", "403", "P")
+    status, told = run()
+    assert status == 3 and "can't write s3://scans/out/rows.csv: no rights" in told
+    assert "603 rows in rows.csv.partial: the same command continues from there" in told
+    gate.reset()
+    gate.fault = fail_at("run", "503")  # only an upload can succeed
+    status, told = run()
+    assert status == 0, told
+    assert "the rows are in s3://scans/out/rows.csv" in told
+    assert not [*tmp_path.iterdir()]
+    rows = [*csv.DictReader(io.StringIO(buckets.get("scans/out/rows.csv").decode()))]
+    zipped = [f"{names[0]}/{n}.png" for n in range(600)]
+    assert [row["id"] for row in rows] == [*zipped, *(f"{names[1]}/{n}.png" for n in range(3))]
+    record: dict[str, Any] = json.loads(buckets.get("scans/out/rows.csv.json"))
+    assert record["sources"] == names and record["counts"]["images"] == 603
+    assert SECRET not in json.dumps(record) and KEY_ID not in json.dumps(record)
+    status, told = run()
+    assert status == 2 and "s3://scans/out/rows.csv exists" in told
