@@ -168,7 +168,9 @@ def find_change(name: str) -> int | None:
     if is_stored(name):
         found = find_object(name)
         return found.modified or found.size
-    return os.stat(name).st_mtime_ns
+    with suppress(OSError):  # whoever reads the file says what is wrong
+        return os.stat(name).st_mtime_ns
+    return None
 
 
 def count_files(names: Sequence[str]) -> int | None:
