@@ -176,9 +176,7 @@ def find_change(name: str) -> int | None:
 def count_files(names: Sequence[str]) -> int | None:
     """How many images there are if each SOURCE is an image file, whose path is in the ids; else
     None."""
-    are_files = all(
-        is_image_name(name) and not is_stored(name) and not os.path.isdir(name) for name in names
-    )
+    are_files = all(is_image_name(name) and not os.path.isdir(name) for name in names)
     return sum(map(count_pages, names)) if are_files else None
 
 

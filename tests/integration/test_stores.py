@@ -17,9 +17,10 @@ import pytest
 from digitq.private.processes import Local
 from producer import open_sources
 from producer.chunking import cut_chunks
+from producer.found_images import find_images
 from producer.sinks.stored import StoreSink
 from producer.sources import objects, stores
-from producer.sources.in_memory import image_source
+from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.errors import StoreError, UsageError
 from tests.buckets import SECRET, Buckets, serve_buckets
@@ -241,10 +242,12 @@ def test_one_bad_object_is_a_row(buckets: Buckets) -> None:
     }
     assert ("GET", "/scans/bad/2.png") not in buckets.gate.seen
     urls = [f"s3://scans/bad/{n}.png" for n in (0, 1)]
-    assert read_all(image_source(urls)) == {
+    assert read_all(open_images(urls)[0]) == {
         urls[0]: (ONE, None),
         urls[1]: (None, "it is not in the store any more"),
     }
+    for sources, id in ((["s3://scans/bad"], "0.png"), (urls, urls[0])):
+        assert [image.content for image in find_images(None, sources, [id])] == [ONE]
 
 
 @pytest.mark.parametrize("scheme", ["s3://", "web"])
