@@ -163,10 +163,10 @@ def is_set(name: str) -> bool:
     return is_file and shown(name).lower().endswith((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))
 
 
-def find_change(name: str) -> int | None:
+def find_change(name: PathName) -> int | None:
     """What differs if a file, or an object in a store, has changed."""
-    if is_stored(name):
-        found = find_object(name)
+    if is_stored(url := os.fspath(name)):
+        found = find_object(url)
         return found.modified or found.size
     with suppress(OSError):  # whoever reads the file says what is wrong
         return os.stat(name).st_mtime_ns
