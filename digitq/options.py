@@ -64,8 +64,8 @@ out = click.option(
     "--out",
     metavar="OUT",
     type=click.Path(),
-    help="file to write, .csv, .jsonl, .parquet or .xlsx, also in a bucket; - is CSV on stdout [CSV "
-    "on stdout, or readable lines on a terminal]",
+    help="file to write, .csv, .jsonl, .parquet or .xlsx, also in a bucket; - is CSV on stdout "
+    "[CSV on stdout, or readable lines on a terminal]",
 )
 report = click.option(
     "--report",

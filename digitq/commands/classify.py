@@ -70,10 +70,8 @@ def classify(
         check_page(page, overwrite, out)
     if wide:
         check_wide(reading.form_name, out, overwrite)
-    for name in sources if out else ():
-        exist = os.path.exists(name) and os.path.exists(str(out))
-        if name == out or (exist and os.path.samefile(name, str(out))):
-            raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
+    if out:
+        _refuse_source(sources, out)
     answers = options.truth_file(truth)
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     run: dict[str, Any] = {
@@ -112,6 +110,14 @@ def classify(
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
+
+
+def _refuse_source(sources: tuple[str, ...], out: str) -> None:
+    """Raises `UsageError` if the results would replace a SOURCE."""
+    for name in sources:
+        exist = os.path.exists(name) and os.path.exists(out)
+        if name == out or (exist and os.path.samefile(name, out)):
+            raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
 
 
 @click.command()
