@@ -22,7 +22,7 @@ function load() {
     given = new Map(kept.given);
     drafts = new Map(kept.drafts);
   });
-  all.forEach(show);
+  for (const card of all) show(card);
   showProgress();
 }
 
@@ -54,7 +54,7 @@ function say(text) {
   part("#said").textContent = text;
 }
 
-function show(card) {
+function show(card, isNew) {
   const id = ids.get(card);
   const answer = given.get(id);
   const isGiven = given.has(id);
@@ -63,7 +63,7 @@ function show(card) {
   card.classList.toggle("changed", isGiven && !isSame);
   part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
   const field = part("input", card);
-  if (field && field !== document.activeElement) field.value = drafts.get(id) ?? answer?.replace(illegible, "") ?? "";
+  if (field && (isNew || field !== document.activeElement)) field.value = drafts.get(id) ?? answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
 }
@@ -86,10 +86,8 @@ function give(card, answer) {
   if (answer === undefined) given.delete(id);
   else given.set(id, answer);
   keep();
-  const field = part("input", card);
-  if (field) field.value = answer?.replace(illegible, "") ?? "";
   if (card.closest(".answers")) card.classList.remove("large"); // a look at the other ones
-  show(card);
+  show(card, true);
   showProgress();
   if (answer === undefined) say(`${name}: taken back`);
   else if (answer === was) say(`${name}: ${answer || nothing} confirmed`);
@@ -303,12 +301,11 @@ document.addEventListener("click", ({ target }) => {
   const card = target.closest(".card");
   if (card) {
     select(card, false);
-    const isField = target instanceof HTMLInputElement;
     const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
     if (button) give(card, isGiven ? undefined : button.dataset.give);
-    else if (target.closest(".frame, .answers .card, .large") && !isField) card.classList.toggle("large");
+    else if (target.closest(".frame, .answers .card, .large") && !target.matches("input")) card.classList.toggle("large");
     if (button && !isGiven && !card.closest(".answers")) goTo(nextAfter(card));
-    else if (!isField) card.focus({ preventScroll: true });
+    else if (!target.matches("input")) card.focus({ preventScroll: true });
   } else if (target.closest(".whole")) {
     select(cards.find((one) => target.closest(".line").contains(one)), false);
     confirm();

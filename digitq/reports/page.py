@@ -96,11 +96,8 @@ class PageImage:
         if not (self.picture and self.picture.box):
             return 1
         left, top, right, bottom = self.picture.box
-        around = (bottom - top) / 2
-        return min(
-            self.picture.width / (right - left + around),
-            self.picture.height / (bottom - top + around),
-        )
+        width, height, around = right - left, bottom - top, (bottom - top) / 2
+        return min(self.picture.width / (width + around), self.picture.height / (height + around))
 
 
 class Tab(NamedTuple):

@@ -37,10 +37,12 @@ def read_truths(where: Path) -> dict[str, str]:
     with open_rows(path, sheet) as rows:
         names: list[str] = next(rows, [])
         find_id, find_answer = id_finder(path, names), answer_finder(path, names, column)
+        error = find_first(names, ["error"])
         for row in rows:
             cells = row + [""] * (len(names) - len(row))
             id, answer = find_id(cells), find_answer(cells)
-            if answer is None or not id:
+            is_illegible = error is not None and cells[error] == ILLEGIBLE
+            if answer is None or not id or is_illegible:
                 continue
             if not is_written(answer):
                 raise UsageError(
@@ -92,16 +94,9 @@ def answer_finder(
     answer = find(path, names, (column.strip().lower(),) if column else ANSWER_NAMES)
     if column:
         return lambda cells: read_answer(names[answer], cells[answer])
-    truth, result, by_person, error, review, confidence = (
+    truth, result, by_person, review, confidence = (
         find_first(names, wanted)
-        for wanted in (
-            ["truth"],
-            RESULT_NAMES,
-            [CORRECTED.name],
-            ["error"],
-            ["review"],
-            ["confidence"],
-        )
+        for wanted in (["truth"], RESULT_NAMES, [CORRECTED.name], ["review"], ["confidence"])
     )
     if by_person is None or result is None:
         if truth is None and confidence is not None:
@@ -113,7 +108,7 @@ def answer_finder(
     def find_corrected(cells: list[str]) -> str | None:
         found = read_answer(names[result], cells[result])
         if is_true(cells[by_person]):
-            return None if error is not None and cells[error] == ILLEGIBLE else found
+            return found
         right = None if truth is None else cells[truth].strip()
         is_doubtful = review is not None and is_true(cells[review])
         return right or (None if is_doubtful else found)
