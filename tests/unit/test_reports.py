@@ -589,7 +589,7 @@ def test_an_illegible_image_is_neither_learned_nor_wrong(
     assert run("correct", out, corrections, "-o", final) == 0
     row = rows_of(final)[0]
     assert (row[column], row["error"], row["review"]) == (None, "illegible", False)
-    for truth in (str(final), f"{final}:{column}"):
+    for truth in (final, Path(f"{final}:{column}")):
         assert first not in read_truths(truth)
     assert read_truths(corrections) == {second: "5"}
     record = open_results(final).record
