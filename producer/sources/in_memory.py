@@ -36,6 +36,7 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 
 ARROW_TABLES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
+LISTED = (list, tuple)  # what may be a pair, or a batch with its labels
 CHANNEL_COUNTS = (
     1,
     3,
@@ -108,14 +109,17 @@ def _frame_source(frame: Any) -> Source | None:
         return None
     names = [*frame.columns]
     first = {name: next((cell for cell in frame[name] if cell is not None), None) for name in names}
-    pictures = [name for name in names if isinstance(first[name], PIL.Image.Image | np.ndarray)]
+    pictures = [
+        name
+        for name, cell in first.items()
+        if isinstance(cell, PIL.Image.Image) or isinstance(cell, np.ndarray) and cell.ndim > 1
+    ]
     if not pictures:
         return None
     rows = zip(*(frame[name] for name in names), strict=True)
-    keys = ["image" if [name] == pictures else name for name in names]
+    keys = ["image" if [name] == pictures and "image" not in names else name for name in names]
     items = _read_items((dict(zip(keys, cells, strict=True)) for cells in rows), copies=True)
-    used = {*pictures, *(name for name in names if str(name).lower() in (*OWN_IDS, *ANSWER_NAMES))}
-    others = partial(read_others, frame, [name for name in names if name not in used])
+    others = partial(read_others, frame, [name for name in names if name not in pictures])
     return Source("images from Python", items, None, partial(len, frame), others=others)
 
 
@@ -192,13 +196,17 @@ def _spread_batches(images: Iterable[Any]) -> Iterator[Any]:
     """The same items, but each picture of a batch (N, …) as an item of its own, with its label if
     the batch has N, as in torch's `DataLoader`. Batches of 28×28 pixels without labels stay."""
     for item in images:
-        if isinstance(item, list | tuple) and len(item) == 1:  # of torch's `TensorDataset`
+        is_list = isinstance(item, LISTED)
+        if not is_list and len(getattr(item, "shape", ())) < 4:  # most items are so
+            yield item
+            continue
+        if is_list and len(item) == 1:  # of torch's `TensorDataset`
             (item,) = item
         batch, labels = item, None
-        if isinstance(item, list | tuple) and len(item) == 2 and _is_array(item[0]):
+        if is_list and len(item) == 2 and _is_array(item[0]):
             batch, labels = item[0], _to_cell(item[1])
         shape: tuple[int, ...] = batch.shape if _is_array(batch) else ()
-        if isinstance(labels, list | tuple) and len(shape) > 2 and len(labels) == shape[0]:
+        if isinstance(labels, LISTED) and len(shape) > 2 and len(labels) == shape[0]:
             yield from zip(_to_array(batch), labels, strict=True)
         elif batch is item and len(shape) == 4 and shape[2:] != (28, 28) and shape[3] != 1:
             yield from _to_array(batch)
@@ -208,7 +216,7 @@ def _spread_batches(images: Iterable[Any]) -> Iterator[Any]:
 
 def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
     """The id ("" if it has none), the image and the right answer in a pair or a dataset's row."""
-    if isinstance(item, list | tuple) and len(item) == 2:
+    if isinstance(item, LISTED) and len(item) == 2:
         first, second = item[0], _to_cell(item[1])
         is_number, is_name = isinstance(first, int | np.integer), isinstance(first, str)
         if isinstance(second, int | np.integer) and not is_number:
