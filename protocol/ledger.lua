@@ -390,46 +390,48 @@ end
 -- otherwise nothing.
 local function read_image(message)
   if not string.find(message, '"digitq.classify_image"', 1, true) then return end
-  local is_read, headers, tag = pcall(function()
+  local is_read, task, headers, tag = pcall(function()
     local content = cjson.decode(message)
-    return content.headers, content.properties.delivery_tag
+    return content.headers.task, content.headers, content.properties.delivery_tag
   end)
-  if is_read and headers.task == 'digitq.classify_image' and type(tag) == 'string' then
-    return headers, tag
-  end
+  if is_read and task == 'digitq.classify_image' and type(tag) == 'string' then return headers, tag end
 end
 
 -- Moves images that were sent without a queue's name to the queue that workers read, if they are among
 -- the newest messages of Celery's default queue. The others there are left: they are other programs'.
 local function adopt_images()
-  local found = {}
-  for index = 0, MAX_PEEKED - 1 do
+  local found, bytes, index = {}, 0, 0
+  while index < MAX_PEEKED and bytes < MAX_PEEKED_BYTES do
     local message = redis.pcall('LINDEX', DEFAULT_QUEUE, index) -- this user may have no right to it
     if type(message) ~= 'string' then break end
     if read_image(message) then table.insert(found, message) end
+    index, bytes = index + 1, bytes + #message
   end
-  for index = #found, 1, -1 do -- the oldest first
-    redis.call('LREM', DEFAULT_QUEUE, 1, found[index])
-    redis.call('LPUSH', IMAGES, found[index])
+  for oldest = #found, 1, -1 do
+    if redis.pcall('LREM', DEFAULT_QUEUE, 1, found[oldest]) == 1 then
+      redis.call('LPUSH', IMAGES, found[oldest])
+    end
   end
 end
 
 -- Takes images of other programs that wait, for a worker that has begun one: up to `count` with up to
 -- `bytes` in all, and at most a third, since other workers may be idle. kombu's record of each is
 -- written, so that it is sent again if the worker dies. An image that was sent again is left, since it
--- may crash workers, and so is one for which Celery must look at the time. Returns the messages.
+-- may crash workers, and so is one for which Celery must look at the time, or whose record might not be
+-- JSON in UTF-8. Returns the tag and the message of each.
 function steps.take_images(count, bytes)
   local taken = {}
   count, bytes = math.min(count, math.floor(redis.call('LLEN', IMAGES) / 3)), tonumber(bytes)
-  while #taken < count do
+  while #taken < 2 * count do
     local message = redis.call('LINDEX', IMAGES, -1)
     bytes = bytes - #message
     local headers, tag = read_image(bytes < 0 and '' or message)
-    if not headers or headers.redelivered then break end
+    if not headers or headers.redelivered or string.find(message, '[\128-\255]') then break end
     if (headers.eta or cjson.null) ~= cjson.null or (headers.expires or cjson.null) ~= cjson.null then break end
     redis.call('RPOP', IMAGES)
     redis.call('ZADD', UNACKED_INDEX, stamp(now), tag)
     redis.call('HSET', UNACKED, tag, '[' .. message .. ', "", "' .. IMAGES .. '"]')
+    table.insert(taken, tag)
     table.insert(taken, message)
   end
   return taken

@@ -191,10 +191,14 @@ class Ledger:
         about = {"failed": failed, "review": review, "work_seconds": work_seconds}
         self._run("", "count", model=model, count=count, worker=worker, **about)
 
-    def take_images(self, count: int, size: int) -> list[bytes]:
+    def take_images(self, count: int, size: int) -> list[tuple[str, bytes]]:
         """Take messages of images that other programs have sent, up to `size` bytes in all, as a
-        worker of Celery does. They are sent again after the deadline, unless acknowledged."""
-        return cast(list[bytes], self._run("", "take_images", count=count, bytes=size))
+        worker of Celery does. They are sent again after the deadline, unless acknowledged. Returns
+        the tag and the content of each."""
+        reply = self._run("", "take_images", count=count, bytes=size)
+        return [
+            (tag.decode(), content) for tag, content in zip(reply[::2], reply[1::2], strict=True)
+        ]
 
     def acknowledge_images(self, tags: Sequence[str]) -> None:
         """Forget messages of `take_images`, which are answered."""

@@ -16,11 +16,12 @@ from protocol.keys import (
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 MAX_PEEKED = 1000  # a sweep looks at this many messages of Celery's default queue
+MAX_PEEKED_BYTES = 4 << 20  # and no further once they are this large together
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
 CONSTANTS = f"""
 local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
-local MAX_SWEPT, MAX_PEEKED = {MAX_SWEPT}, {MAX_PEEKED}
+local MAX_SWEPT, MAX_PEEKED, MAX_PEEKED_BYTES = {MAX_SWEPT}, {MAX_PEEKED}, {MAX_PEEKED_BYTES}
 local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'
 local IMAGES, DEFAULT_QUEUE = '{IMAGES_QUEUE}', '{DEFAULT_QUEUE}'
 local UNACKED, UNACKED_INDEX = '{UNACKED}', '{UNACKED_INDEX}'

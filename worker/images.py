@@ -101,23 +101,21 @@ def take_others() -> list[Sent]:
     worker dies."""
     taken = list[Sent]()
     with suppress(BrokerError):
-        for message in ledger_without_retry().take_images(MAX_OTHERS, settings().chunk_bytes):
-            content: Any = as_python(message)
-            headers, properties, body = (content[key] for key in ("headers", "properties", "body"))
+        for tag, message in ledger_without_retry().take_images(MAX_OTHERS, settings().chunk_bytes):
             try:
-                if properties.get("body_encoding") == "base64":
+                content: Any = as_python(message)
+                body = content["body"]
+                if content["properties"].get("body_encoding") == "base64":
                     body = b64decode(body)
                 args, kwargs, embedded = as_python(body)
                 if any(embedded.values()):
                     raise ValueError(
                         "it has a callback or is part of a chord, as Celery knows them"
                     )
-                sent = Sent(
-                    headers["id"], properties["delivery_tag"], *read_arguments(args, kwargs)
-                )
-                taken.append(sent)
+                arguments = read_arguments(args, kwargs)
+                taken.append(Sent(content["headers"]["id"], tag, *arguments))
             except (ValueError, TypeError, LookupError, AttributeError):
-                ledger_without_retry().hand_over_image(properties["delivery_tag"])
+                ledger_without_retry().hand_over_image(tag)
     return taken
 
 
