@@ -32,7 +32,7 @@ MAX_PRINT_HEIGHT = 0.7  # a guide in a digit's box is lower than this share of i
 MIN_RECTANGULAR = 0.85  # a box fills this share of the rectangle around it
 MIN_LINE = 25  # px: a line is at least this long
 MIN_DRAWN = 0.7  # this share of each stretch of MIN_LINE px of a line is drawn
-MAX_LINE_GAP = 5  # px: a longer gap in a line stays open
+MAX_CLOSED_GAP = 5  # px: a longer gap in a line stays open
 CORNER_SIDE = (
     17  # px: the ink of a round corner is in a square of this side around the end of a line
 )
@@ -172,7 +172,7 @@ def find_walls(ink: Mask) -> Mask:
         thick = cv2.dilate(ink, np.ones(across, np.uint8))
         share = cv2.blur(thick.astype(np.float32), along[::-1])
         near = cv2.dilate((share >= MIN_DRAWN).astype(np.uint8), np.ones(along, np.uint8))
-        gap = np.ones([min(side, MAX_LINE_GAP) for side in along], np.uint8)
+        gap = np.ones([min(side, MAX_CLOSED_GAP) for side in along], np.uint8)
         walls |= near & cv2.morphologyEx(thick, cv2.MORPH_CLOSE, gap)
     ends = cv2.dilate(walls, np.ones((CORNER_SIDE, CORNER_SIDE), np.uint8))
     return np.asarray(walls | (ends & ink))
