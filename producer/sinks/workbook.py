@@ -30,27 +30,17 @@ def write_workbook(
     first column has the `pictures` of rows, by the row's number from 0, if there are any.
     Gives the number of rows; raises `OSError`.
     """
-    library = import_openpyxl()
+    book = import_openpyxl().Workbook(write_only=True)
     from openpyxl.writer.excel import ExcelWriter
 
-    book = library.Workbook(write_only=True)
     rows = 0
     for batch in map(drop_lists, batches):
         for cells in read_cells(batch):
             place = rows % (MAX_SHEET_ROWS - 1)
             if place == 0:
                 sheet = add_sheet(book, batch.schema, bool(pictures))
-                # Each cell is written at once, so one for each column of text is enough
-                texts = [
-                    library.cell.WriteOnlyCell(sheet) if pa.types.is_string(kind) else None
-                    for kind in batch.schema.types
-                ]
-            for column, text in enumerate(texts):
-                if text and cells[column] is not None:
-                    text.value, text.data_type = cells[column], "s"
-                    text.number_format = "@"  # what a person types there stays text, too
-                    cells[column] = text
-            sheet.append([None, *cells] if pictures else cells)
+            shown = [make_text(sheet, cell) if isinstance(cell, str) else cell for cell in cells]
+            sheet.append([None] * bool(pictures) + shown)
             if rows in pictures:
                 add_picture(sheet, f"A{place + 2}", pictures[rows])
             rows += 1
@@ -72,6 +62,15 @@ def add_sheet(book: Any, schema: pa.Schema, has_pictures: bool) -> Any:
         sheet.column_dimensions["A"].width = PICTURE_SIDE / 7 + 1  # characters
     sheet.append(["picture"] * has_pictures + schema.names)
     return sheet
+
+
+def make_text(sheet: Any, text: str) -> Any:
+    """A cell in which text stays text, also what a person types there later."""
+    from openpyxl.cell import WriteOnlyCell
+
+    cell = WriteOnlyCell(sheet, text)
+    cell.data_type, cell.number_format = "s", "@"
+    return cell
 
 
 def add_picture(sheet: Any, cell: str, content: bytes) -> None:
@@ -96,7 +95,7 @@ class TimelessZip(ZipFile):
             shutil.copyfileobj(file, target)
 
 
-def read_cells(batch: pa.RecordBatch) -> Iterator[list[Any]]:
+def read_cells(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
     """The cells of each row. Characters that no XML may have are escaped, such as `\\x01`."""
     columns = []
     for column in batch.columns:
@@ -106,7 +105,7 @@ def read_cells(batch: pa.RecordBatch) -> Iterator[list[Any]]:
         if pa.types.is_string(column.type):
             cells = [cell and NOT_IN_XML.sub(escape, cell) for cell in cells]
         columns.append(cells)
-    return map(list, zip(*columns, strict=True))
+    return zip(*columns, strict=True)
 
 
 def escape(found: re.Match[str]) -> str:
