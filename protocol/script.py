@@ -3,16 +3,8 @@
 import re
 from importlib.resources import files
 
+from protocol import keys
 from protocol.broker.connection import Payload
-from protocol.keys import (
-    DEFAULT_QUEUE,
-    IMAGES_QUEUE,
-    JOB,
-    KNOWN,
-    UNACKED,
-    UNACKED_INDEX,
-    WORKER,
-)
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 MAX_PEEKED = 1000  # a sweep looks at this many messages of Celery's default queue
@@ -22,9 +14,9 @@ QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this ma
 CONSTANTS = f"""
 local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
 local MAX_SWEPT, MAX_PEEKED, MAX_PEEKED_BYTES = {MAX_SWEPT}, {MAX_PEEKED}, {MAX_PEEKED_BYTES}
-local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'
-local IMAGES, DEFAULT_QUEUE = '{IMAGES_QUEUE}', '{DEFAULT_QUEUE}'
-local UNACKED, UNACKED_INDEX = '{UNACKED}', '{UNACKED_INDEX}'
+local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
+local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
+local UNACKED, UNACKED_INDEX = '{keys.UNACKED}', '{keys.UNACKED_INDEX}'
 """
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))
