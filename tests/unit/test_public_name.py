@@ -25,11 +25,12 @@ PUBLIC = {
     "OutputError",
     "Prediction",
     "ResultsExpiredError",
+    "StoreError",
     "UnknownJobError",
     "UsageError",
     "open_sources",
 }
-OWN = {"Results", "classify", "local"}  # of digitq itself; the others are the producer's
+OWN = {"Results", "classify", "local", "reader"}  # of digitq itself; the others are the producer's
 IMPORT = "from digitq import Client; print(Client.__module__)"
 
 
@@ -46,7 +47,7 @@ def test_the_public_names() -> None:
     assert all(getattr(digitq, name) is getattr(producer, name) for name in PUBLIC)
     assert digitq.__version__ == version("digitq")
     assert {*dir(digitq)} == {*PUBLIC, *OWN, "__version__"}
-    assert digitq.classify and digitq.local and digitq.Results
+    assert digitq.classify and digitq.local and digitq.reader and digitq.Results
     with pytest.raises(AttributeError, match="'digitq' has no attribute 'Clients'"):
         digitq.Clients  # noqa: B018
 
