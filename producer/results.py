@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from producer.record import Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
+from producer.sources.stores import is_stored
 from protocol.chunk import (
     CELL_FIELDS,
     CLASSES,
@@ -146,6 +147,8 @@ def open_results(path: Path) -> ResultFile:
     suffix = path.suffix.lower()
     if suffix not in ENCODERS:
         raise UsageError(f"{path} is no result file: these end in {' or '.join(ENCODERS)}")
+    if is_stored(url := str(path).replace(":/", "://", 1)):  # a `Path` has one slash less
+        raise UsageError(f"{url} is not on the disk: copy it from there first")
     with read_errors(path):
         names = read_names(path)
     record = find_record(path)

@@ -157,3 +157,57 @@ def _listens(port: int) -> bool:
         connection.request("GET", "/")
         return connection.getresponse().status < 500
     return False
+
+
+GOOGLE = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+NAMES = sys.argv[1:]
+
+def describe(name):
+    times = dict.fromkeys(["updated", "timeCreated"], "2026-01-01T00:00:00.000Z")
+    return {"bucket": "scans", "name": name, "generation": "1", "size": "3", **times}
+
+class Google(BaseHTTPRequestHandler):
+    def log_message(self, *arguments): ...
+
+    def do_GET(self):
+        url = urlsplit(self.path)
+        query, name = parse_qs(url.query), unquote(url.path.partition("/o/")[2])
+        status, answer = 200, {}
+        if "/b/scans" not in url.path:
+            status, answer = 404, {"error": {"code": 404, "message": "Not Found"}}
+        elif url.path.endswith("/o"):
+            start, end = query.get("prefix", [""])[0], query.get("delimiter", ["none"])[0]
+            below = [name for name in NAMES if name.startswith(start)]
+            found = [name for name in below if end not in name[len(start):]]
+            answer = {"items": [*map(describe, found)]}
+        elif name in NAMES:
+            answer = describe(name)
+        elif name:
+            status, answer = 404, {"error": {"code": 404, "message": "Not Found"}}
+        content = b"one" if "alt" in query and name in NAMES else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+server = HTTPServer(("127.0.0.1", 0), Google)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@contextmanager
+def serve_google(*names: str) -> Iterator[str]:
+    """Imitate Google's buckets: these objects are in `scans`. It gives the host and the port. It is
+    a process of its own, since Arrow holds Python's lock during some requests."""
+    command = [sys.executable, "-c", GOOGLE, *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield f"127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()

@@ -100,8 +100,13 @@ def list_folder(url: str) -> dict[str, list[int | None]]:
     with _store_errors(url):
         files, path = open_bucket(url)
         path = path.rstrip("/")
-        for info in files.get_file_info(pa.fs.FileSelector(path, allow_not_found=True)):
-            found.setdefault(info.path[len(path) + 1 :], []).append(info.size)
+        # Of the folders in Google's buckets, Arrow lists only those that are objects
+        is_deep = isinstance(files, pa.fs.GcsFileSystem)
+        for info in files.get_file_info(pa.fs.FileSelector(path, True, is_deep)):
+            name, is_below, _ = info.path[len(path) + 1 :].partition("/")
+            size = None if is_below else info.size
+            if size not in (sizes := found.setdefault(name, [])):
+                sizes.append(size)
     return found
 
 
@@ -253,7 +258,10 @@ def _store_errors(url: str, doing: str = "read") -> Iterator[None]:
         for pattern, words in STORE_REASONS.items():
             if re.search(pattern, text):
                 raise StoreError(f"{where}: {words}") from None
-        reason = re.sub(r"^.* operation: (?!No response)|\(Request ID.*|\?\S*", "", text).strip()
+        if (status := re.search(r"HTTP status \d+", text)) and "No response body" in text:
+            raise StoreError(f"{where}: {status[0]}") from None
+        noise = r"^.* operation: |\(Request ID.*|\?\S*|google::cloud::Status\(| error_info=.*"
+        reason = re.sub(noise, "", text).strip()
         raise StoreError(f"{where}: {in_one_line(reason)}") from None
 
 

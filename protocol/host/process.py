@@ -30,6 +30,8 @@ def run_without_waiting(main: Callable[[], object]) -> None:
         main()
     except SystemExit as end:
         if threading.active_count() > 1 and isinstance(end.code or 0, int):
+            if "pyarrow.fs" in sys.modules:  # its exit handler waits for requests to S3
+                atexit.unregister(vars(sys.modules["pyarrow.fs"]).get("ensure_s3_finalized", int))
             atexit._run_exitfuncs()
             os._exit(int(end.code or 0))
         raise

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from producer.sources import objects, stores
 from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.errors import StoreError, UsageError
-from tests.buckets import SECRET, Buckets, serve_buckets
+from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for
 
@@ -46,7 +47,6 @@ def buckets(server: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setattr(stores, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(stores, "ATTEMPTS", 3)
     monkeypatch.setattr(stores, "RETRY_SECONDS", 0.01)
     stores._connect.cache_clear()
@@ -74,7 +74,7 @@ def fill_tiff(pages: int) -> bytes:
 
 def test_a_prefix_is_read_as_a_folder_is(buckets: Buckets, tmp_path: Path) -> None:
     files = {
-        **{f"{n}.png": ONE + bytes([n]) for n in range(40)},
+        **{f"{n}.png": ONE + bytes([n]) for n in range(11)},
         **{"b/7.png": ONE, "b/c d#?%20é.png": ONE, "10/x.png": ONE, "notes.txt": b"no image"},
         **{".hidden/1.png": ONE, "one.tif": fill_tiff(1), "two.tif": fill_tiff(2)},
     }
@@ -84,22 +84,39 @@ def test_a_prefix_is_read_as_a_folder_is(buckets: Buckets, tmp_path: Path) -> No
         (tmp_path / "folder" / name).write_bytes(content)
     here, there = open_sources("folder"), open_sources("s3://scans/folder/")
     expected = read_all(here)
-    assert len(expected) == 46
+    assert len(expected) == 17
     found = read_all(there)
     assert [*found.items()] == [*expected.items()]
     assert there.skipped == here.skipped
     gets = [
         path for method, path in buckets.gate.seen if method == "GET" and "list-type" not in path
     ]
-    assert len(gets) == 45, "a file is read once, with all of its pages"
+    assert len(gets) == 16, "a file is read once, with all of its pages"
     first, second = open_sources("s3://scans/folder/b"), open_sources("s3://scans/folder/10")
     both = open_sources(["s3://scans/folder/b", "s3://scans/folder/10"])
     ids = [*(f"s3://scans/folder/b/{id}" for id in read_all(first))]
     assert [*read_all(both)] == [*ids, *(f"s3://scans/folder/10/{id}" for id in read_all(second))]
 
 
-def test_many_are_read_at_once_and_only_so_far_ahead(buckets: Buckets) -> None:
-    for n in range(100):
+def test_a_prefix_in_google_s_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores._connect.cache_clear()
+    with serve_google("a/2.png", "a/b/c/3.png", "a/10.png", "a//4.png", "d/5.png") as host:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
+        found = read_all(open_sources("gs://scans/a"))
+        assert [*found.items()] == [
+            (name, (b"one", None)) for name in ("2.png", "10.png", "b/c/3.png")
+        ]
+        for url, text in (("gs://scans/x", "no such object"), ("gs://none/a", "no such bucket")):
+            with pytest.raises(UsageError, match=text):
+                open_sources(url)
+    stores._connect.cache_clear()
+
+
+def test_many_are_read_at_once_and_only_so_far_ahead(
+    buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "SILENT_SECONDS", 60.0)
+    for n in range(66):
         buckets.put(f"scans/many/{n}.png", ONE)
     running = 0
 
@@ -206,8 +223,10 @@ def fail_at(
     ],
 )
 def test_what_can_t_be_opened_is_said_in_a_line(
-    url: str, fault: str | None, text: str, buckets: Buckets
+    url: str, fault: str | None, text: str, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if fault == "hang":
+        monkeypatch.setattr(stores, "SILENT_SECONDS", 1.0)
     if fault:
         buckets.gate.fault = lambda method, path: fault
     with pytest.raises(UsageError, match=text) as told:
@@ -308,6 +327,11 @@ def test_a_killed_run_goes_on_and_a_failed_upload_is_made_up_for(
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
         wait_for(lambda: partial.exists() and partial.stat().st_size)
         first.kill()
+    gate.seen.clear()
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as second:
+        wait_for(lambda: any("/run/more/" in path for _, path in gate.seen))
+        second.send_signal(signal.SIGINT)
+        assert second.wait(30) == 130, "Ctrl-C waits for no request"
     gate.release.set()
     gate.reset()
     gate.fault = fail_at("/out/", "403", "P")
