@@ -68,24 +68,16 @@ def _threads(process: int) -> ThreadPoolExecutor:
 def start_ahead(items: Iterable[Item], find: Callable[[Item], object]) -> Iterator[Item]:
     """The same items. If `find` gives an `Ahead`, it is started while others before it are used."""
     waiting: deque[tuple[Item, int]] = deque()
-    held = 0
     for item in items:
-        ahead = find(item)
-        size = ahead.size if isinstance(ahead, Ahead) else 0
-        if isinstance(ahead, Ahead):
-            ahead.start()
-            waiting.append((item, size))
-            held += size
-        while waiting and (
-            not isinstance(ahead, Ahead)
-            or len(waiting) >= IN_FLIGHT_REQUESTS
-            or held > MAX_AHEAD_BYTES
-        ):
-            first, size = waiting.popleft()
-            held -= size
-            yield first
-        if not isinstance(ahead, Ahead):
+        if not isinstance(ahead := find(item), Ahead):
+            yield from (first for first, _ in waiting)
+            waiting.clear()
             yield item
+            continue
+        ahead.start()
+        waiting.append((item, ahead.size))
+        while len(waiting) >= IN_FLIGHT_REQUESTS or sum(s for _, s in waiting) > MAX_AHEAD_BYTES:
+            yield waiting.popleft()[0]
     yield from (item for item, _ in waiting)
 
 
@@ -174,7 +166,7 @@ class Copy:
     """A copy of an object on the disk, which lives as long as it is used."""
 
     def __init__(self, url: str) -> None:
-        folder = tempfile.mkdtemp(prefix="digitq-")
+        folder = tempfile.mkdtemp(prefix="digitq_copy_")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = unquote(urlsplit(url).path) if WEB.match(url) else url
         self.path = Path(folder) / (path.rstrip("/").rpartition("/")[2] or "file")
