@@ -161,6 +161,13 @@ def test_a_page_without_the_form_is_not_aligned(name: str) -> None:
         cut_cells(form(), make_small(FOREIGN[name]()))
 
 
+def test_a_page_in_the_dark_is_not_taken_for_an_empty_one() -> None:
+    noise = np.random.default_rng(0).normal(0, 1.5, (HEIGHT, WIDTH))
+    page = (0.02 * fill(blank()) + noise).clip(0, 255).astype(np.uint8)
+    with pytest.raises(ImageError, match="page not aligned: it is too dark"):
+        cut_cells(form(), page)
+
+
 def test_a_form_with_the_same_title_but_other_fields_is_not_aligned() -> None:
     page = fill(blank(7))
     page[:350] = fill(blank())[:350]
