@@ -53,16 +53,22 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         checksum,
         correct_rows,
         find_other_zeros,
+        find_settled,
         read_corrections,
     )
+    from digitq.reports.fields import find_form
     from producer.results import open_results
 
     table = open_results(results)
     answers = read_corrections(corrections, table)
     zeros = find_other_zeros(corrections, answers, table)
+    form, _ = find_form(table.record) if table.has_form else (None, [])
+    settled = find_settled(table, answers, form) if form else set()
+    if table.has_form and not form:
+        echo_err("the form can't be read: fields of rules that now hold stay marked")
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
-        for batch in correct_rows(table, answers, sink.counts.images):
+        for batch in correct_rows(table, answers, sink.counts.images, settled):
             sink.write(batch)
         record = table.record and replace(table.record, counts=sink.counts)
         sink.finish(table.read, record)

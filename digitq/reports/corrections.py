@@ -2,18 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from digitq.reports.fields import find_broken_rules
+from digitq.reports.wide import read_pages
 from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
 from protocol.chunk import CORRECTED, answers
 from protocol.csv_rows import open_rows
 from protocol.errors import UsageError
+from protocol.form import Form
 from protocol.text import in_one_line, name_some, plural
 from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
@@ -93,6 +96,24 @@ def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) 
     return zeros
 
 
+def find_settled(results: ResultFile, corrections: Corrections, form: Form) -> set[str]:
+    """The ids of fields that are marked because a rule failed, and whose rules hold with the
+    corrections. Raises `UsageError` if a row can't be read."""
+    settled = set[str]()
+    for page in read_pages(results):
+        marked = {row["id"] for row in page if row["reason"] == "check failed"}
+        if marked and any(row["id"] in corrections for row in page):
+            prefix = f"{page[0]['page']}/"
+            numbers = {
+                row["id"].removeprefix(prefix): corrections.get(row["id"], row["number"]) or ""
+                for row in page
+            }
+            for _, cells in find_broken_rules(form, numbers):
+                marked -= {prefix + cell for cell in cells}
+            settled |= marked
+    return settled
+
+
 def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:
     """Whether each row has a correction, and the right answer: null if there is no digit."""
     ids = batch.column("id").to_pylist()
@@ -101,16 +122,22 @@ def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, 
 
 
 def correct_rows(
-    results: ResultFile, corrections: Corrections, skipped: int = 0
+    results: ResultFile,
+    corrections: Corrections,
+    skipped: int = 0,
+    settled: Collection[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """All rows after the first `skipped`, with the corrections and the column `corrected`."""
+    """All rows after the first `skipped`, with the corrections and the column `corrected`. The rows
+    with the ids `settled` need no review any more."""
     for batch in results.batches():
         if skipped < batch.num_rows:
-            yield correct_batch(batch.slice(skipped), corrections)
+            yield correct_batch(batch.slice(skipped), corrections, settled)
         skipped = max(0, skipped - batch.num_rows)
 
 
-def correct_batch(batch: pa.RecordBatch, corrections: Corrections) -> pa.RecordBatch:
+def correct_batch(
+    batch: pa.RecordBatch, corrections: Corrections, settled: Collection[str] = ()
+) -> pa.RecordBatch:
     """The same rows with a person's answers. The network's confidence and probabilities stay."""
     is_corrected, right = look_up(batch, corrections)
     is_illegible = pc.equal(right, ILLEGIBLE).fill_null(False)
@@ -120,13 +147,15 @@ def correct_batch(batch: pa.RecordBatch, corrections: Corrections) -> pa.RecordB
     if CORRECTED.name not in batch.schema.names:
         batch = batch.append_column(CORRECTED, pa.nulls(batch.num_rows, pa.bool_()))
     corrected = batch.column(CORRECTED.name)
+    is_settled = pc.is_in(batch.column("id"), pa.array([*settled], pa.string()))
+    is_settled = pc.or_(is_corrected, is_settled)
     changed = {
         "number" if "number" in batch.schema.names else "label": pc.if_else(
             is_corrected, right.cast(old.type), old
         ),
         "error": pc.if_else(is_corrected, error, batch.column("error")),
-        "review": pc.and_not(batch.column("review"), is_corrected),
-        "reason": pc.if_else(is_corrected, None, batch.column("reason")),
+        "review": pc.and_not(batch.column("review"), is_settled),
+        "reason": pc.if_else(is_settled, None, batch.column("reason")),
         CORRECTED.name: pc.or_(corrected.fill_null(False), is_corrected),
     }
     columns = [changed.get(field.name, batch.column(field.name)) for field in batch.schema]

@@ -629,3 +629,35 @@ def test_a_form_that_is_gone_or_changed_is_told(tmp_path: Path) -> None:
     found, (note,) = find_form(record)
     assert not found and note.startswith("fields are not shown where they are: ")
     assert not find_form(None)[0] and "not on record" in find_form(None)[1][0]
+
+
+def test_fields_of_a_rule_that_holds_with_the_corrections_need_no_review(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, out, final = (tmp_path / name for name in ("form.toml", "out.jsonl", "final.jsonl"))
+    form.write_text(
+        'align = "lines"\n[tables.marks]\nrows = 2\ncolumns = ["a", "b", "c"]\n'
+        '[[checks]]\nrule = "a + b == c"\n[[checks]]\nrule = "a < 9"\n'
+    )
+    numbers = {"1.png": [("1", "2", "8"), ("5", "4", "7")], "2.png": [("9", "", "3"), ("1",) * 3]}
+    rows = [
+        {
+            **{"id": f"{page}/marks/{row}/{field}", "page": page, "field": field, "row": row},
+            **{"number": number, "confidence": 0.9, "review": True, "reason": "check failed"},
+        }
+        for page, lines in numbers.items()
+        for row, cells in enumerate(lines, 1)
+        for field, number in zip("abc", cells, strict=True)
+    ]
+    write(out, pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), Origin(form=str(form)))
+    answers = [("1.png/marks/1/c", "3"), ("1.png/marks/2/c", "8"), ("2.png/marks/1/b", "-6")]
+    corrections = write_corrections(tmp_path / "corrections.csv", answers, "number")
+    assert run("correct", out, corrections, "-o", final) == 0
+    marked = [row["id"] for row in rows_of(final) if row["review"]]
+    wrong = ["1.png/marks/2/a", "1.png/marks/2/b", "2.png/marks/1/a"]
+    assert marked == wrong + [f"2.png/marks/2/{field}" for field in "abc"]
+    form.unlink()
+    capsys.readouterr()
+    assert run("correct", out, corrections, "-o", final, "--overwrite") == 0
+    assert "the form can't be read" in capsys.readouterr().err
+    assert len([row for row in rows_of(final) if row["review"]]) == 9
