@@ -400,25 +400,25 @@ end
 -- Moves images that were sent without a queue's name to the queue that workers read, if they are among
 -- the newest messages of Celery's default queue. The others there are left: they are other programs'.
 local function adopt_images()
-  local found, bytes, index = {}, 0, 0
-  while index < MAX_PEEKED and bytes < MAX_PEEKED_BYTES do
-    local message = redis.pcall('LINDEX', DEFAULT_QUEUE, index) -- this user may have no right to it
+  local moved, peeked, others, bytes = {}, 0, 0, 0
+  while peeked < MAX_PEEKED and bytes < MAX_PEEKED_BYTES do
+    local message = redis.pcall('LINDEX', DEFAULT_QUEUE, others) -- this user may have no right to it
     if type(message) ~= 'string' then break end
-    if read_image(message) then table.insert(found, message) end
-    index, bytes = index + 1, bytes + #message
-  end
-  for oldest = #found, 1, -1 do
-    if redis.pcall('LREM', DEFAULT_QUEUE, 1, found[oldest]) == 1 then
-      redis.call('LPUSH', IMAGES, found[oldest])
+    if read_image(message) and redis.pcall('LREM', DEFAULT_QUEUE, 1, message) == 1 then
+      table.insert(moved, message)
+    else
+      others = others + 1
     end
+    peeked, bytes = peeked + 1, bytes + #message
   end
+  for oldest = #moved, 1, -1 do redis.call('LPUSH', IMAGES, moved[oldest]) end
 end
 
 -- Takes images of other programs that wait, for a worker that has begun one: up to `count` with up to
 -- `bytes` in all, and at most a third, since other workers may be idle. kombu's record of each is
 -- written, so that it is sent again if the worker dies. An image that was sent again is left, since it
--- may crash workers, and so is one for which Celery must look at the time, or whose record might not be
--- JSON in UTF-8. Returns the tag and the message of each.
+-- may crash workers, and so is one for which Celery must look at the time, or that kombu could not read
+-- again from the record: it has other than printable ASCII. Returns the tag and the message of each.
 function steps.take_images(count, bytes)
   local taken = {}
   count, bytes = math.min(count, math.floor(redis.call('LLEN', IMAGES) / 3)), tonumber(bytes)
@@ -426,7 +426,7 @@ function steps.take_images(count, bytes)
     local message = redis.call('LINDEX', IMAGES, -1)
     bytes = bytes - #message
     local headers, tag = read_image(bytes < 0 and '' or message)
-    if not headers or headers.redelivered or string.find(message, '[\128-\255]') then break end
+    if not headers or headers.redelivered or #string.match(message, '^[ -~]*') < #message then break end
     if (headers.eta or cjson.null) ~= cjson.null or (headers.expires or cjson.null) ~= cjson.null then break end
     redis.call('RPOP', IMAGES)
     redis.call('ZADD', UNACKED_INDEX, stamp(now), tag)

@@ -36,9 +36,8 @@ from worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
 ARGUMENTS = ("image", "model", "read", *WhatIsKnown.__annotations__)  # in this order
 MAX_OTHERS = 7  # at most this many images are classified together with another one
-MAX_MESSAGE_NUMBERS = (
-    10_000  # a message may have this many allowed numbers, which are checked each time
-)
+MAX_OTHERS_BYTES = 1 << 19  # their messages together, which Redis reads in some 5 ms
+MAX_MESSAGE_NUMBERS = 10_000  # a message may have this many allowed numbers
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0  # the pause between two attempts, which doubles
 
 
@@ -60,7 +59,8 @@ class ImageRequest(Request):
     ignore_result=False,
     acks_late=True,
     reject_on_worker_lost=True,  # it is sent again, and `count_attempts` counts how often
-    time_limit=3 * MAX_CLOCK_SECONDS,  # for a process that hangs in spite of its limits
+    # For a process that hangs in spite of its limits, which hold for each image
+    time_limit=(MAX_OTHERS + 3) * MAX_CLOCK_SECONDS,
     resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
 )
 def classify_image(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def take_others() -> list[Sent]:
     worker dies."""
     taken = list[Sent]()
     with suppress(BrokerError):
-        for tag, message in ledger_without_retry().take_images(MAX_OTHERS, settings().chunk_bytes):
+        for tag, message in ledger_without_retry().take_images(MAX_OTHERS, MAX_OTHERS_BYTES):
             try:
                 content: Any = as_python(message)
                 body = content["body"]
