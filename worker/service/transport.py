@@ -18,6 +18,7 @@ from redis import RedisError, ResponseError
 from protocol.broker.connection import refuse_unusable
 from protocol.celery import CLASSIFY, app
 from protocol.errors import DigitqError
+from protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE
 
 logger = get_logger(__name__)
 
@@ -33,6 +34,9 @@ class QoS(redis.QoS):
         self.unrecorded: dict[str, Any] = {}  # images that were taken while Redis was full, by tag
 
     def append(self, message: Any, delivery_tag: str) -> None:
+        delivery = message.delivery_info
+        if delivery["routing_key"] == DEFAULT_QUEUE:  # the ledger has moved it from there
+            delivery["routing_key"] = IMAGES_QUEUE  # to which it is restored
         try:
             keeper_of(message).append(self, message, delivery_tag)
         except ResponseError:  # until Redis has room, this image is lost if the worker dies
