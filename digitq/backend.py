@@ -138,8 +138,8 @@ def take_results(
 
             if not progress.disable:
                 Thread(target=show_total, daemon=True).start()
-            job.on_idle = watch_idle(client, job, progress, bar)
-            watchers = client.ledger.redis.watchers  # other jobs may run at the same time
+            job.on_idle = watch_idle(job, progress, bar)
+            watchers = job.ledger.redis.watchers  # other jobs may run at the same time
             watchers.append(report_disconnect)
             stack.callback(watchers.remove, report_disconnect)
             for batch in job.results(before, sync):
@@ -163,10 +163,10 @@ def take_results(
         sink.close()
 
 
-def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+def watch_idle(job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """A function that restarts dead private processes and shows what the job waits for."""
     idle_since, seen, is_reported = time.monotonic(), 0.0, False
-    ledger = client.ledger
+    ledger = job.ledger
 
     def look() -> None:
         nonlocal idle_since, seen, is_reported

@@ -72,7 +72,7 @@ class Job:
     ) -> None:
         self.id, self.model, self.origin = job_id, model, origin
         self.on_idle = ledger.on_idle
-        self._ledger, self._feeder = ledger, feeder
+        self.ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._attached_feeder = feeder if self.attached else None
         self._checks = 0  # how often the job was checked since the last result
@@ -89,7 +89,7 @@ class Job:
     def _repr_html_(self) -> str:
         """What a notebook shows: how far the job is."""
         try:
-            with connect(self._ledger.redis.url) as redis:  # a notebook waits for no lost Redis
+            with connect(self.ledger.redis.url) as redis:  # a notebook waits for no lost Redis
                 record = Ledger(redis).record(self.id)
         except DigitqError as error:
             return escape(in_one_line(f"job {self.id}: {error}"))
@@ -106,7 +106,7 @@ class Job:
 
     def progress(self) -> JobRecord:
         """The current counts of the job. Raises `UnknownJobError`."""
-        return self._ledger.record(self.id)
+        return self.ledger.record(self.id)
 
     @property
     def waiting_for(self) -> str | None:
@@ -184,17 +184,17 @@ class Job:
         self._check_reader(cursor.number)
         state = self._state(cursor.number)
         if cursor.sync and cursor.number > cursor.freed:
-            memory = self._ledger.memory()
+            memory = self.ledger.memory()
             if memory.is_full or state == "feeding" and memory.fill > FREE_FILL:
                 cursor.sync()
-                self._ledger.free(self.id, cursor.number, cursor.images)
+                self.ledger.free(self.id, cursor.number, cursor.images)
                 cursor.freed = cursor.number
         if state == "collected":
-            end = self._ledger.finish if self.attached else self._ledger.release
+            end = self.ledger.finish if self.attached else self.ledger.release
             end(self.id)
             return None
         taken, cursor.taken = cursor.taken, []
-        payloads = self._ledger.results(self.id, cursor.number, MAX_RESULTS, drop=taken)
+        payloads = self.ledger.results(self.id, cursor.number, MAX_RESULTS, drop=taken)
         if payloads[0] is None:
             if state == "done":
                 raise ResultsExpiredError(
@@ -259,7 +259,7 @@ class Job:
         `UnknownJobError`, `BrokerError`."""
         if self._feeder:
             self._feeder.stop()
-        (ledger or self._ledger).cancel(self.id)
+        (ledger or self.ledger).cancel(self.id)
 
     def _state(self, number: int) -> str:
         """The state of the job; `collected` if it has no chunk `number`."""
@@ -296,10 +296,10 @@ class Job:
     def _wait(self, last: bytes) -> bytes:
         """Wait for a result; if none comes, repair what Redis may have lost. Raises
         `JobCancelledError` or `JobFailedError` if an attached job was ended elsewhere."""
-        after = self._ledger.wait(self.id, last, IDLE_MS)
+        after = self.ledger.wait(self.id, last, IDLE_MS)
         self._checks = self._checks + 1 if after == last else 0
         if after == last:
-            self._ledger.sweep_job(self.id, settings().deadline_seconds)
+            self.ledger.sweep_job(self.id, settings().deadline_seconds)
             if self._attached_feeder:
                 with suppress(UnknownJobError):  # Redis has lost the job; `repair` stores it again
                     record = self.progress()

@@ -351,7 +351,7 @@ class Ledger:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""
-        for record in self._read_records([job_id] if IS_ID(job_id) else []):
+        for record in self.read_records([job_id]):
             return record
         raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
 
@@ -361,16 +361,16 @@ class Ledger:
         newest = [member.decode() for member in self.redis.zrange(JOBS, -(limit or 0), -1)]
         ids = [*{*newest, *self.active()}] if limit else newest
         pages = [ids[start : start + READ_RECORDS] for start in range(0, len(ids), READ_RECORDS)]
-        records = [record for page in pages for record in self._read_records(page)]
+        records = [record for page in pages for record in self.read_records(page)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
     def count_jobs(self) -> int:
         """How many jobs Redis has, with some that have expired."""
         return int(self.redis.zcard(JOBS))
 
-    def _read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
+    def read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
         """The records that Redis has."""
-        now, hashes = self._read(*(("HGETALL", record_key(job_id)) for job_id in job_ids))
+        now, hashes = self._read(*(("HGETALL", record_key(id)) for id in filter(IS_ID, job_ids)))
         return [JobRecord.parse(_decode(fields), now) for fields in hashes if fields]
 
     def _read(self, *commands: Command) -> tuple[float, list[Any]]:

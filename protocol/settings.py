@@ -45,7 +45,8 @@ class Settings(BaseSettings):
         None,
         description="Redis to use, for example `redis://host:6379/0`; if it is not set, "
         "`classify`, `evaluate` and `bench` start a private one (`demo` and `up` always do), and "
-        f"all other commands and `Client` use `{DEFAULT_BROKER}`",
+        f"all other commands and `Client` use `{DEFAULT_BROKER}`; several, with spaces between "
+        "them, share the jobs",
     )
     model: ModelName = Field(
         "mlp", description="network that classifies, unless `--model` is given"

@@ -30,7 +30,7 @@ from producer.client import Client
 from producer.sinks.resumable import FileSink
 from producer.sources.arrays import label_batches
 from producer.sources.source import Entry, Source, take_first
-from protocol.broker.address import without_password
+from protocol.broker.address import read_address, without_password
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
 from protocol.mnist import load_mnist
@@ -62,8 +62,10 @@ class Bench(ExitStack):
     """
 
     def __init__(self, images: int, broker: str | None = None) -> None:
-        """Raises `UsageError` if MNIST is missing and can't be downloaded."""
+        """Raises `UsageError` if MNIST can't be had, or for a broker that is not one Redis."""
         super().__init__()
+        if broker:
+            read_address(broker)
         self.images = images
         self.broker = broker
         self.digits, self.labels = load_mnist("train")

@@ -53,15 +53,15 @@ def submit(
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
-    memory = client.ledger.memory()
-    images = reading.count_rows(source.count()) if memory.limit_bytes else None
-    is_inside = settings().results is None
-    if images and is_inside and (shortage := memory.describe_shortage(images, reading.what)):
-        echo_err(f"{shortage}; {REMEDIES}")
     job: digitq.Job | None = None
     reported: str | None = None
     try:
         job = client.start(source, reading, detached=True)
+        memory = job.ledger.memory()
+        images = reading.count_rows(source.count()) if memory.limit_bytes else None
+        is_inside = settings().results is None
+        if images and is_inside and (shortage := memory.describe_shortage(images, reading.what)):
+            echo_err(f"{shortage}; {REMEDIES}")
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != reported:
                 collect = f"; `digitq collect {job.id} -o OUT{at_broker}` makes room"
@@ -122,7 +122,8 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
         return
     for line in map(_to_json, records) if as_json else [render(tabulate_jobs(records))]:
         click.echo(line)
-    if (older := client.ledger.count_jobs() - max(limit, len(records))) > 0:
+    number = sum(client.brokers.ask(lambda one: one.count_jobs()).values())
+    if (older := number - max(limit, len(records))) > 0:
         echo_err(f"{plural(older, 'older job')} not shown: --limit shows more")
     _report_problems(client, records)
 
@@ -212,7 +213,7 @@ def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> 
     if as_json:
         raise UsageError("--json prints once: leave out --watch")
     client.close()
-    LiveView(client.url, job_id).run()
+    LiveView(client.job(job_id).ledger.redis.url if job_id else client.url, job_id).run()
 
 
 def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
@@ -222,9 +223,11 @@ def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecor
     for line in describe_shortage(records):
         echo_err(line)
     unfinished = any(record.state in ("feeding", "running") for record in records)
-    if unfinished and not client.ledger.has_worker():
-        broker = url_in_command(client.url)
-        echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
+    served = client.brokers.ask(lambda one: one.has_worker() or not one.active())
+    for url in served if unfinished else ():
+        if not served[url]:
+            broker = url_in_command(url)
+            echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
 
 
 def _to_json(record: "digitq.JobRecord") -> str:

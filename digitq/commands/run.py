@@ -118,15 +118,16 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
     from prometheus_client import CollectorRegistry, start_http_server
 
     from digitq.watching.metrics import StateCollector
-    from protocol.broker.connection import connect, refuse_unusable
-    from protocol.ledger import Ledger
+    from protocol.broker.connection import refuse_unusable
+    from protocol.brokers import Brokers
     from protocol.overview import MAX_READ_SECONDS
 
     start_log(choose_log_format(log_format))
-    url = broker or settings().broker_url or DEFAULT_BROKER
-    refuse_unusable(url)
+    brokers = Brokers(broker or settings().broker_url or DEFAULT_BROKER, MAX_READ_SECONDS)
+    for url in brokers.urls:
+        refuse_unusable(url)
     registry = CollectorRegistry(support_collectors_without_names=True)
-    registry.register(StateCollector(Ledger(connect(url, timeout_seconds=MAX_READ_SECONDS))))
+    registry.register(StateCollector(brokers))
     try:
         start_http_server(port, address, registry)
     except OSError as error:
@@ -242,7 +243,7 @@ def echo_json(text: str) -> None:
 def exec_module(broker: str | None, module: str, *arguments: str) -> NoReturn:
     """Replace this process by `python -m module`. Raises `UsageError` if a setting is wrong."""
     default = settings().broker_url  # reads and checks all settings
-    if url := broker or default:
+    if module == "celery" and (url := broker or default):
         read_address(url)
         os.environ["DIGITQ_BROKER_URL"] = url
     how = ["-c", CELERY] if module == "celery" else ["-m", module]

@@ -26,6 +26,7 @@ from protocol.errors import BrokerError, UsageError
 from protocol.heartbeat import seconds_ahead
 from protocol.keys import JOBS, QUEUE, record_key
 from protocol.overview import Overview, look_around
+from protocol.settings import DEFAULT_BROKER, settings
 from protocol.text import plural
 
 FLOWER_URL = "http://localhost:5555"
@@ -89,6 +90,7 @@ class Deployment:
 def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     """Ask Redis and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
+    address = read_address(broker_url or settings().broker_url or DEFAULT_BROKER)
     client = Client(broker_url, retry_seconds=0)
     ledger = client.ledger
     info = ledger.redis.info()
@@ -106,7 +108,6 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         unseen.append("whether this Flower watches this Redis (name the right one with --flower)")
     before, (seconds, microseconds), after = time.time(), ledger.redis.time(), time.time()
     host, port = find_redis(ledger.redis, info["tcp_port"])
-    address = read_address(client.url)
     seen_at, open_at = look_at_network(host, port, bool(address.tls))
     return Deployment(
         redis_url=without_password(client.url),

@@ -344,7 +344,7 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
         job = running.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
         bar = progress_bar()
-        look = watch_idle(running, job, bar, bar.add_task("", rate="", waiting=""))
+        look = watch_idle(job, bar, bar.add_task("", rate="", waiting=""))
         look()
         look()  # it is said once
         broker = shlex.quote(redis_only.url)
@@ -369,13 +369,13 @@ def test_a_slow_source_is_what_is_waited_for(
         job = running.submit(images())
         bar = progress_bar()
         task = bar.add_task("", rate="", waiting="")
-        look = watch_idle(running, job, bar, task)
+        look = watch_idle(job, bar, task)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
         assert next(job.results()).num_rows == 1
         assert job.lacks == "the source"
         look()
         assert capsys.readouterr().err == "waiting for the source\n"
-        look = watch_idle(running, job, bar, task)
+        look = watch_idle(job, bar, task)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 60)
         monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
         bar.update(task, completed=1)
@@ -398,7 +398,7 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
         wait_for(lambda: job.progress().chunks)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
         bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
-        look = watch_idle(running, job, bar, bar.add_task("", waiting=""))
+        look = watch_idle(job, bar, bar.add_task("", waiting=""))
         look()
         assert said.getvalue() == ""
         assert bar.tasks[0].fields["waiting"] == "behind other jobs"

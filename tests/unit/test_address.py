@@ -2,7 +2,13 @@
 
 import pytest
 
-from protocol.broker.address import Sentinels, read_address, url_in_command, without_password
+from protocol.broker.address import (
+    Sentinels,
+    read_address,
+    split_urls,
+    url_in_command,
+    without_password,
+)
 from protocol.broker.connection import connect
 from protocol.errors import UsageError
 
@@ -111,12 +117,27 @@ def test_what_one_of_them_would_not_understand(url: str, message: str) -> None:
         "sentinel://:SECRET@h1,h2/0",
         "sentinel://:℀SECRET@h1?master_name=m",
         "sentinel://h?sentinel_password=SECRET",
+        "redis://:SECRET@h1 redis://u:SECRET@h2 sentinel://h?sentinel_password=SECRET",
     ],
 )
 def test_no_password_is_told(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         connect(url)
     assert "SECRET" not in str(refused.value)
+
+
+def test_several_urls_stand_in_one_text() -> None:
+    """A password may have spaces, and a database is named once."""
+    redis, sentinels = "redis://:a b@h1:1", "sentinel://:p@h2,h3/1?master_name=m"
+    several = f" {redis}\n  {sentinels} rediss://h4 redis://:a b@h1:1/0"
+    assert split_urls(several) == ["redis://:a b@h1:1/0", sentinels, "rediss://h4"]
+    assert without_password(f"{redis} {sentinels}") == (
+        "redis://***@h1:1 sentinel://***@h2,h3/1?master_name=m"
+    )
+    with pytest.raises(UsageError, match=r"\*\*\*@h1 redis://h2' .*several Redis, and only one"):
+        read_address("redis://:p@h1 redis://h2")
+    with pytest.raises(UsageError, match="broker 'redis://h2/x' .*not a number"):
+        split_urls("redis://h1 redis://h2/x")
 
 
 def test_what_is_no_password_is_shown() -> None:

@@ -230,6 +230,7 @@ __main__.main()
 REPORT = ["--report", "./o.xlsx"]
 NUMBERS = ("--read", "number")
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
+TWO_BROKERS = ("--broker", "redis://127.0.0.1:1 redis://127.0.0.1:2")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,11 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
+        (2, "only one can be used here", ["worker", *TWO_BROKERS]),
+        (2, "only one can be used here", ["flower", *TWO_BROKERS]),
+        (2, "only one can be used here", ["doctor", *TWO_BROKERS]),
+        (2, "only one can be used here", ["bench", *TWO_BROKERS]),
+        (2, "its database is not a number", ["metrics", "--broker", f"{TWO_BROKERS[1]}/abc"]),
         (2, "its database is not a number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
         (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["submit", "IMAGES", *NO_BROKER]),
