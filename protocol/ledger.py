@@ -5,7 +5,6 @@ leaves a consistent state. The script that marks a chunk as queued also writes i
 """
 
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -296,10 +295,12 @@ class Ledger:
         `held_images` images for which Redis has no room."""
         self._run(job_id, "heartbeat", held=held_images)
 
-    def deployment(self) -> str:
-        """The id of what this Redis holds: a new one if it has lost everything."""
-        self.redis.set(DEPLOYMENT, secrets.token_hex(6), nx=True)
-        return str(self.redis.get(DEPLOYMENT).decode())
+    def deployment(self, new: str = "") -> str:
+        """The id of what this Redis holds. If it is new, or has lost everything, it gets the `new`
+        id, unless somebody else was first; without one, the reply is empty."""
+        if new:  # a full Redis refuses even to look
+            self.redis.set(DEPLOYMENT, new, nx=True)
+        return str((self.redis.get(DEPLOYMENT) or b"").decode())
 
     def has_results(self, job_id: str) -> bool:
         """Whether results of the job are wanted: it has not ended, or they can be collected."""

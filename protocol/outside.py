@@ -3,15 +3,17 @@ folder that they share with those who collect. Redis keeps the name and the size
 
 A result is the file `DEPLOYMENT/JOB/CHUNK-RANDOM.arrow`. Each attempt at a chunk writes a file of
 its own, so that no worker can change the one that the ledger has chosen. Those that it has not
-chosen are removed together with the others of their job.
+chosen are removed together with the others of their job. `DEPLOYMENT` is made once for a Redis: a
+host where it is missing has not mounted the folder, and its results would be lost.
 """
 
 import json
+import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-
-from pyarrow import fs
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from protocol.broker.connection import Payload
 from protocol.errors import BrokerError, ResultsExpiredError, UsageError
@@ -21,13 +23,15 @@ from protocol.settings import settings
 
 def write_result(ledger: Ledger, job_id: str, number: int, payload: Payload) -> bytes:
     """Write the result of a chunk. Returns the entry that Redis keeps. Raises `BrokerError`."""
-    folder = f"{ledger.deployment()}/{job_id}"
-    name = f"{folder}/{number:06}-{secrets.token_hex(4)}.arrow"
     with broker_errors():
-        files, base = open_folder()
-        files.create_dir(f"{base}/{folder}")
-        with files.open_output_stream(f"{base}/{name}") as file:
+        folder = deployment_folder(ledger)
+        path = folder / job_id / f"{number:06}-{secrets.token_hex(4)}.arrow"
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "xb") as file:
             file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())  # Redis may outlive a power cut, and has only the name
+    name = f"{folder.name}/{job_id}/{path.name}"
     return json.dumps({"name": name, "size": len(payload)}).encode()
 
 
@@ -40,17 +44,14 @@ def read_result(entry: bytes) -> bytes:
     """The result that `write_result` wrote. Raises `ResultsExpiredError` if it is not there or is
     cut off, `UsageError` if `DIGITQ_RESULTS` is not set, and `BrokerError`."""
     about = json.loads(entry)
-    files, base = open_folder()
-    content = b""
-    with broker_errors():
-        try:
-            with files.open_input_stream(f"{base}/{about['name']}") as file:
-                content = file.read()
-        except FileNotFoundError:
-            pass
+    path, content = results_folder() / about["name"], b""
+    with broker_errors(), suppress(FileNotFoundError):
+        content = path.read_bytes()
     if len(content) != about["size"]:
         what = "is cut off" if content else "is not there"
-        raise ResultsExpiredError(f"the result {base}/{about['name']} {what}: submit the job again")
+        raise ResultsExpiredError(
+            f"the result {path} {what}: mount its folder, or submit the job again"
+        )
     return content
 
 
@@ -58,20 +59,32 @@ def remove_unneeded(ledger: Ledger) -> None:
     """Remove the results of jobs that have expired, or were cancelled or have failed. Raises
     `BrokerError`."""
     with broker_errors():
-        files, base = open_folder()
-        selector = fs.FileSelector(f"{base}/{ledger.deployment()}", allow_not_found=True)
-        for folder in files.get_file_info(selector):
-            if not ledger.has_results(folder.base_name):
-                files.delete_dir(folder.path)
+        for folder in deployment_folder(ledger).iterdir():
+            if not ledger.has_results(folder.name):
+                with suppress(FileNotFoundError):  # another worker removes it too
+                    shutil.rmtree(folder)
 
 
-def open_folder() -> tuple[fs.FileSystem, str]:
+def deployment_folder(ledger: Ledger) -> Path:
+    """The folder of all results of this Redis. A Redis that is new, or has lost everything, gets a
+    new one."""
+    base = results_folder()
+    if not (name := ledger.deployment()):
+        new = base / secrets.token_hex(6)
+        new.mkdir()
+        name = ledger.deployment(new.name)
+    if not (base / name).is_dir():
+        raise UsageError(f"{base / name} is not there: is DIGITQ_RESULTS mounted?")
+    return base / name
+
+
+def results_folder() -> Path:
     """The folder of `DIGITQ_RESULTS`. Raises `UsageError` if it is not set."""
-    if (base := settings().results_folder()) is None:
+    if (folder := settings().results_folder()) is None:
         raise UsageError(
             "these results are not in Redis: set DIGITQ_RESULTS as the workers have it"
         )
-    return fs.LocalFileSystem(), base
+    return folder
 
 
 @contextmanager

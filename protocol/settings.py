@@ -115,14 +115,14 @@ class Settings(BaseSettings):
         """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
         return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
 
-    def results_folder(self) -> str | None:
+    def results_folder(self) -> Path | None:
         """`results` as an absolute path. Raises `UsageError` if it is no folder."""
         if self.results is None:
             return None
         folder = _expand(Path(self.results), "DIGITQ_RESULTS").absolute()
         if not folder.is_dir():
             raise UsageError(f"DIGITQ_RESULTS={folder}: there is no such folder")
-        return str(folder)
+        return folder
 
     def own_card(self, model: str) -> Path | None:
         """The card of a model in the folder `weights`; None if the built-in network is used. Raises
