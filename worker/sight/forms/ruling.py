@@ -30,8 +30,11 @@ SAMPLES = 8  # points on a piece tell where it is
 SAME_LINE = 5.0  # px: pieces whose lines are nearer are one line, once bends are taken out
 TOUCHING = 12.0  # px: pieces that nearly reach each other belong to one table
 BEND_WEIGHT = 1e-3  # keeps the shift that takes bends out small
-MIN_COVER = 0.12  # a line that is needed is drawn for at least this share of the table
-MIN_LINE_STRENGTH = 0.65  # any other line is drawn for at least this share of what is usual
+NEAR_COLUMN = 6  # px: a row's line crosses the columns' lines, and words and digits do not
+MIN_COVER = 0.12  # a line that is needed is drawn for at least this share of where it is sought
+MIN_SURE_COVER = 0.4  # any other line is drawn for at least this share of where it is sought
+MIN_LINE_STRENGTH = 0.65  # and for at least this share of what is usual
+MAX_GUESSED = 1 / 3  # at most this share of the lines is missing or hardly drawn
 MAX_ROW_DIFFERENCE = 0.3  # a lower gap that differs by more from the usual one is not a row's
 MAX_SPREAD = 1.5  # what is seen from so low that it is drawn out by more is left out
 TABLE_RIM = 20  # px: what is around a straightened table
@@ -98,8 +101,11 @@ def find_grid(page: Grey, rows: int, columns: int) -> Grid:
         for mask in masks
     )
     upright = np.ascontiguousarray(upright.T)
-    down = choose_lines(level, find_ends(upright), rows + 1, is_last=True)
-    across = choose_lines(upright, find_ends(level), columns + 1, is_last=False)
+    inside = upright[:, TABLE_RIM:-TABLE_RIM]
+    across = choose_lines(inside, find_ends(level), columns + 1, is_last=False)
+    places = np.arange(round(across[0]), round(across[-1]))
+    near = places[np.abs(places[:, None] - across).min(1) < NEAR_COLUMN]
+    down = choose_lines(level[:, near], find_ends(upright), rows + 1, is_last=True)
     enlarge = np.diag([*np.array(page.shape[::-1]) / small.shape[::-1], 1.0])
     return Grid(across + origin[0], down + origin[1], enlarge @ to_small, shift, size)
 
@@ -130,14 +136,15 @@ def choose_lines(
     at one of the ends of the lines that cross these. Raises `ImageError`.
     """
     drawn = cv2.dilate((ink > HALF_DRAWN).astype(np.float32), np.ones((3, 3), np.uint8))
-    cover = drawn[:, TABLE_RIM:-TABLE_RIM].mean(1).astype(np.float64)
+    cover = drawn.mean(1).astype(np.float64)
     cover = np.convolve(cover, [0.25, 0.5, 0.25], "same")
     peaks = np.flatnonzero((cover >= MIN_COVER) & (cover == find_highest(cover)))
     peaks = peaks[np.diff(peaks, prepend=-9) > 1]  # one of a plateau
-    if len(peaks) < 2:
+    usual = np.median(np.sort(cover[peaks])[-count:]) if len(peaks) else 0
+    sure = peaks[cover[peaks] > max(MIN_LINE_STRENGTH * usual, MIN_SURE_COVER)]
+    if len(sure) < 2:
         raise ImageError(NO_TABLE)
-    usual = np.median(np.sort(cover[peaks])[-count:])
-    lines = fill_gaps(peaks[cover[peaks] > MIN_LINE_STRENGTH * usual], peaks, cover, ends, count)
+    lines = fill_gaps(sure, peaks, cover, ends, count)
     while is_last and len(lines) > count and is_odd(np.diff(lines)):
         lines = lines[:-1]
     if len(lines) < count or (len(lines) > count and not is_last):
@@ -183,6 +190,8 @@ def fill_gaps(
                 guess = round(before + (after - before) * part / times)
                 near = peaks[np.abs(peaks - guess) < GAP_ERROR / 2 * usual]
                 guesses.append(int(near[cover[near].argmax()]) if len(near) else -guess)
+    if len(guesses) > MAX_GUESSED * count:
+        return np.array(lines)
     found = sorted({*lines, *(guess for guess in guesses if guess > 0)})
     unseen = [-guess for guess in guesses if guess < 0]
     unseen += [
