@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -259,6 +260,52 @@ def test_a_table_with_other_rows_or_columns_is_not_aligned() -> None:
     ):
         with pytest.raises(ImageError, match=said):
             cut_cells(replace(ruled_form(), tables=(other,)), ruled_page())
+
+
+def erase_rows(page: Grey, rows: tuple[int, ...]) -> Grey:
+    """The page without these lines; those between columns stay."""
+    for row, (left, right) in product(rows, pairwise(COLUMNS)):
+        page[row - 2 : row + 3, left + 3 : right - 2] = 255
+    return page
+
+
+@pytest.mark.parametrize("name", ["flat", "upside down"])
+def test_words_and_digits_are_no_lines_of_a_table(name: str) -> None:
+    page = erase_rows(ruled_page(), ROWS[2:-1])
+    for number, row in enumerate(ROWS[2:]):
+        draw_words(page[:, : COLUMNS[1] - 4], number, COLUMNS[0] + 8, row - 12)
+    photo, _ = take_photo(page, *PAGES.get(name, (WHOLE, FLAT)))
+    with pytest.raises(ImageError, match="its table has . rows, not 6"):
+        cut_cells(ruled_form(), photo)
+
+
+def test_a_row_that_may_be_two_is_not_cut() -> None:
+    page = ruled_page()
+    cv2.line(page, (COLUMNS[0], 720), (COLUMNS[-1], 720), 0, 2)  # seven lines are seen again
+    with pytest.raises(ImageError, match="a line between rows of its table is missing"):
+        cut_cells(ruled_form(), erase_rows(page, ROWS[4:5]))
+
+
+@pytest.mark.parametrize("turns", [0, 2])
+def test_the_clearest_digits_say_which_way_up_a_table_is(turns: int) -> None:
+    page = draw_blank()
+    page[110:690] = 255
+    for (left, top, _, bottom), number in zip(
+        cell_boxes()[4:], ["80", "69", "88", "4", "96", "7"] * 3, strict=True
+    ):
+        place = int(left + 30), int(bottom - 8)
+        cv2.putText(page, number, place, FONT, (bottom - top) / 35, 40, 2, cv2.LINE_AA)
+    cuts = cut_cells(ruled_form(), np.ascontiguousarray(np.rot90(page, turns)))
+    first, *_, last = (one.to_page[:2, 2] for one in cuts if isinstance(one, Cut))
+    assert (first < last).all() == (turns == 0)
+
+
+def test_a_page_with_lines_of_one_direction_has_no_table() -> None:
+    page = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    for x in range(100, 800, 80):
+        cv2.line(page, (x, 200), (x, 900), 0, 2)
+    with pytest.raises(ImageError, match="no ruled table is found"):
+        cut_cells(ruled_form(), page)
 
 
 @pytest.mark.parametrize("name", ["blank page", "a letter", "tiny"])

@@ -37,6 +37,7 @@ MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
 BOX_RIM = 8  # px of the blank: the outer lines of a table are at most so far outside of its box
 MAX_BOX_ERROR = 0.5  # lines of the blank count if they are nearer to the box, in heights of a row
 JUDGED_CELLS = 24  # so many cells of a table tell whether it is upside down
+WORD_SIGNS = 5  # so many signs in a cell are words
 NOT_ON_PAGE = "not on the page"
 
 
@@ -185,15 +186,16 @@ def cut_grid(grid: Grid, table: Table, page: Grey) -> list[Cut | ImageError]:
 
 
 def is_upside_down(cuts: list[Cut | ImageError]) -> bool:
-    """Whether digits are clearer when turned by 180°, in most of the cells with most ink."""
+    """Whether digits are clearer when turned by 180°, in the cells with most ink but no words."""
     pictures = [one.picture for one in cuts if isinstance(one, Cut)]
     inked = sorted(pictures, key=lambda picture: -float(picture.std()))[:JUDGED_CELLS]
     reader, _ = load_networks()
     votes = 0.0
     for picture in inked:
         turned = np.ascontiguousarray(picture[::-1, ::-1])
-        upright, other = (find_line(reader, each).line.chances.sum() for each in (picture, turned))
-        votes += float(np.sign(other - upright))
+        upright, other = (find_line(reader, each).line.chances for each in (picture, turned))
+        if max(len(upright), len(other)) < WORD_SIGNS:
+            votes += float(other.sum() - upright.sum())
     return votes > 0
 
 

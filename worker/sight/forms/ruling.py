@@ -133,7 +133,8 @@ def choose_lines(
     """The places of the level lines of a straight table, (count,).
 
     If there are too many rows, the last ones count. If one is missing, it may be
-    at one of the ends of the lines that cross these. Raises `ImageError`.
+    at one of the ends of the lines that cross these. A row that is as high as several
+    others may be several. Raises `ImageError`.
     """
     drawn = cv2.dilate((ink > HALF_DRAWN).astype(np.float32), np.ones((3, 3), np.uint8))
     cover = drawn.mean(1).astype(np.float64)
@@ -151,7 +152,12 @@ def choose_lines(
         kind = "rows" if is_last else "columns"
         found = f"its table has {len(lines) - 1} {kind}, not {count - 1}"
         raise ImageError(f"page not aligned: {found}")
-    return np.asarray(lines[-count:] + 0.5, np.float64)
+    lines = lines[-count:]
+    gaps = np.diff(lines) / np.median(np.diff(lines))
+    times = np.rint(gaps)
+    if is_last and any((times > 1) & (np.abs(gaps - times) < GAP_ERROR)):
+        raise ImageError("page not aligned: a line between rows of its table is missing")
+    return np.asarray(lines + 0.5, np.float64)
 
 
 def is_odd(gaps: NDArray[np.intp]) -> bool:
@@ -232,12 +238,10 @@ def square(grey: Grey) -> tuple[NDArray[np.float64], tuple[int, int]]:
     if abs((level + 90) % 180 - 90) > abs((upright + 90) % 180 - 90):
         level, upright = upright, level
     middle = np.array(grey.shape[::-1]) / 2
-    if not difference(angles, upright).min() < MAX_LEAN / 2:
+    kinds = [difference(angles, one) < MAX_LEAN / 2 for one in (level, upright)]
+    if not all(near.any() for near in kinds):
         raise ImageError(NO_TABLE)
-    points = [
-        find_vanishing_point(segments[near], lengths[near], middle)
-        for near in (difference(angles, one) < MAX_LEAN / 2 for one in (level, upright))
-    ]
+    points = [find_vanishing_point(segments[near], lengths[near], middle) for near in kinds]
     matrix = np.column_stack([*points, np.append(middle, 1)])
     for column, way in ((0, (1, 0)), (1, (0, 1))):
         step = matrix[:2, column] - middle * matrix[2, column]  # what a px is in the middle
