@@ -166,6 +166,8 @@ def cut_turned(table: Table, page: Grey, turns: int) -> list[Cut | ImageError]:
         to_page = to_page @ np.array([[0, -1, width], [1, 0, 0], [0, 0, 1]])
         width = page.shape[0] + page.shape[1] - width
     grid = find_grid(turned, table.rows, len(table.columns))
+    if grid.may_lack_rows():
+        raise ImageError("page not aligned: a line between rows of its table may be missing")
     cuts = cut_grid(grid, table, turned)
     return [
         replace(one, to_page=to_page @ one.to_page) if isinstance(one, Cut) else one for one in cuts

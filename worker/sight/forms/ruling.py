@@ -78,6 +78,12 @@ class Grid:
         """Points (N, 2) of the straight table on the page."""
         return project(self.to_page, undo_shift(points, self.shift, self.size))
 
+    def may_lack_rows(self) -> bool:
+        """Whether a row is as high as several others, so that a line between may be missing."""
+        heights = np.diff(self.rows) / np.median(np.diff(self.rows))
+        times = np.rint(heights)
+        return bool(np.any((times > 1) & (np.abs(heights - times) < GAP_ERROR)))
+
 
 def find_grid(page: Grey, rows: int, columns: int) -> Grid:
     """The largest ruled table, if it has so many columns, and its last rows.
@@ -133,8 +139,7 @@ def choose_lines(
     """The places of the level lines of a straight table, (count,).
 
     If there are too many rows, the last ones count. If one is missing, it may be
-    at one of the ends of the lines that cross these. A row that is as high as several
-    others may be several. Raises `ImageError`.
+    at one of the ends of the lines that cross these. Raises `ImageError`.
     """
     drawn = cv2.dilate((ink > HALF_DRAWN).astype(np.float32), np.ones((3, 3), np.uint8))
     cover = drawn.mean(1).astype(np.float64)
@@ -152,12 +157,7 @@ def choose_lines(
         kind = "rows" if is_last else "columns"
         found = f"its table has {len(lines) - 1} {kind}, not {count - 1}"
         raise ImageError(f"page not aligned: {found}")
-    lines = lines[-count:]
-    gaps = np.diff(lines) / np.median(np.diff(lines))
-    times = np.rint(gaps)
-    if is_last and any((times > 1) & (np.abs(gaps - times) < GAP_ERROR)):
-        raise ImageError("page not aligned: a line between rows of its table is missing")
-    return np.asarray(lines + 0.5, np.float64)
+    return np.asarray(lines[-count:] + 0.5, np.float64)
 
 
 def is_odd(gaps: NDArray[np.intp]) -> bool:
