@@ -150,7 +150,8 @@ def build_results(
     table = pa.Table.from_batches(sink.batches, schema)
     if reading.form:  # an image has several rows
         return Results(table, summary)
-    if (others := source.others()) is not None:
+    others = source.others()
+    if others is not None and len(others) == len(table):  # else a row has several images
         table = append_columns(table, others)
     is_pandas = hasattr(images, "iloc") and len(cast(Any, images)) == len(table)
     return Results(table, summary, getattr(images, "index", None) if is_pandas else None)

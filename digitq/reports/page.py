@@ -1,11 +1,10 @@
 """The page of a result file: one HTML file that loads nothing."""
 
 import hashlib
-import os
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
@@ -27,8 +26,8 @@ from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eye, Thumbnai
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import SHEETS, ResultFile
+from producer.sinks.sink import replacing
 from protocol.chunk import CLASSES, CORRECTED
-from protocol.errors import OutputError
 from protocol.form import Form
 from protocol.text import in_one_line, plural
 from protocol.values import ILLEGIBLE, MAX_CHARACTERS
@@ -139,7 +138,9 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() in SHEETS:
         notes.append("boxes and other readings are missing: only .jsonl and .parquet have them")
-    replace_file(out, render(results, survey, images, notes))
+    text = render(results, survey, images, notes)
+    with replacing(out) as partial:
+        partial.write_text(text, encoding="utf-8")
     counts = survey.counts
     return [f"{plural(counts.images, results.row)}, {counts.review:,} to review", *notes]
 
@@ -375,17 +376,3 @@ def chart_confidences(survey: Survey) -> list[Bar]:
         for part, (count, review) in enumerate(bars)
         if counts[: part + 1].any()
     ]
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write a file as a whole, or leave the one that is there. Raises `OutputError`."""
-    path = Path(os.path.realpath(path))  # if it is a link, its target is replaced
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from None
-    finally:  # after Ctrl-C too
-        with suppress(OSError):
-            partial.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 from digitq.reports.fields import find_form
 from digitq.reports.page import PageImage, add_pictures
 from producer.results import ResultFile
-from producer.sinks.sink import output_errors
+from producer.sinks.sink import replacing
 from producer.sinks.workbook import write_workbook
 from protocol.text import plural
 
@@ -30,11 +30,6 @@ def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[
         for image in images
         if image.picture
     }
-    partial = out.with_name(out.name + ".partial")
-    with output_errors(out):
-        try:
-            count = write_workbook(results.batches(), str(partial), shown)
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(out) as partial:
+        count = write_workbook(results.batches(), str(partial), shown)
     return [f"{plural(count, results.row)}, {plural(len(shown), 'picture')}", *notes]

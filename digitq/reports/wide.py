@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from digitq.options import check_new
 from producer.results import ResultFile
 from producer.sinks.encoders import ENCODERS
-from producer.sinks.sink import output_errors
+from producer.sinks.sink import output_errors, replacing
 from producer.sinks.workbook import write_workbook
 from protocol.chunk import CELL_FIELDS
 from protocol.errors import UsageError
@@ -53,15 +53,8 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     check_out(out, overwrite)
     if out.exists() and out.samefile(results.path):
         raise UsageError(f"{out} has the results themselves: name another OUT")
-    partial = out.with_name(f"{out.name}.partial")
-    with output_errors(out):
-        try:
-            with open(partial, "wb") as file:
-                rows = write_table(batches, file, out.suffix.lower())
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
-    return rows
+    with replacing(out) as partial, open(partial, "wb") as file:
+        return write_table(batches, file, out.suffix.lower())
 
 
 def read_pages(results: ResultFile) -> Iterator[list[Place]]:

@@ -1,10 +1,12 @@
 """What takes result rows, and the one that writes them to a stream such as stdout."""
 
+import os
 import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -90,6 +92,20 @@ def output_errors(what: object) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"can't write {what}: {reason}") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a file as a whole. It then takes the place of `path`; if anything is raised,
+    the one that is there stays. Raises as `output_errors`."""
+    target = Path(os.path.realpath(path))  # if it is a link, its target is replaced
+    partial = target.with_name(f"{target.name}.partial")
+    with output_errors(path):
+        try:
+            yield partial
+            partial.replace(target)
+        finally:  # after Ctrl-C too
+            partial.unlink(missing_ok=True)
 
 
 def write_all(file: FileIO, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from types import MappingProxyType
@@ -34,21 +35,26 @@ def write_workbook(
     from openpyxl.writer.excel import ExcelWriter
 
     rows = 0
-    for batch in map(drop_lists, batches):
-        for cells in read_cells(batch):
-            place = rows % (MAX_SHEET_ROWS - 1)
-            if place == 0:
-                sheet = add_sheet(book, batch.schema, bool(pictures))
-            shown = [make_text(sheet, cell) if isinstance(cell, str) else cell for cell in cells]
-            sheet.append([None] * bool(pictures) + shown)
-            if rows in pictures:
-                add_picture(sheet, f"A{place + 2}", pictures[rows])
-            rows += 1
-    if not rows:
-        add_sheet(book, batch.schema, False)
-    book.properties.created = book.properties.modified = datetime(1980, 1, 1)
-    with TimelessZip(file, "w") as archive:
-        ExcelWriter(book, archive).save()
+    try:
+        for batch in map(drop_lists, batches):
+            for cells in read_cells(batch):
+                place = rows % (MAX_SHEET_ROWS - 1)
+                if place == 0:
+                    sheet = add_sheet(book, batch.schema, bool(pictures))
+                shown = [make_text(sheet, one) if isinstance(one, str) else one for one in cells]
+                sheet.append([None] * bool(pictures) + shown)
+                if rows in pictures:
+                    add_picture(sheet, f"A{place + 2}", pictures[rows])
+                rows += 1
+        if not rows:
+            add_sheet(book, batch.schema, False)
+        book.properties.created = book.properties.modified = datetime(1980, 1, 1)
+        with TimelessZip(file, "w") as archive:
+            ExcelWriter(book, archive).save()
+    finally:
+        for sheet in book.worksheets:  # an open one would complain later, out of anyone's reach
+            with suppress(Exception):  # it is saved
+                sheet.close()
     return rows
 
 

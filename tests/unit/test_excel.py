@@ -1,7 +1,9 @@
 """Excel files: lists that a person made, and results that stay text."""
 
+import gc
 import sys
 import zipfile
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, time
 from pathlib import Path
@@ -143,6 +145,16 @@ def test_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (batch,) = open_results(out).batches()
     assert batch.column("id").to_pylist() == shown
     assert batch.column("number").to_pylist() == ["007"] * 3 + [None, ""] + ["007"] * 6
+
+
+def test_rows_that_are_torn_leave_no_sheet_open(tmp_path: Path) -> None:
+    def tear() -> Iterator[pa.RecordBatch]:
+        yield pa.RecordBatch.from_pylist([{"id": "a", "review": False}], NUMBER_SCHEMA)
+        raise UsageError("torn")
+
+    with pytest.raises(UsageError, match="torn"):
+        workbook.write_workbook(tear(), str(tmp_path / "out.xlsx"))
+    gc.collect()  # a sheet that is open complains here
 
 
 def test_without_openpyxl_the_remedy_is_told(

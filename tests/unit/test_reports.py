@@ -548,12 +548,13 @@ def test_a_full_disk_leaves_the_old_files(
     with full_disk(4000):
         assert run("report", results, "-o", page, "--overwrite") == 3
         assert run("correct", results, corrections, "-o", final, "--overwrite") == 3
+        assert run("report", results, "-o", tmp_path / "new.xlsx") == 3
     assert final.read_text() == page.read_text() == "old"
     assert not (tmp_path / "page.html.partial").exists()
-    assert capsys.readouterr().err.count("File too large") == 2
+    assert capsys.readouterr().err.count("File too large") == 3
     with full_disk(0):
         assert run("correct", results, corrections, "-o", tmp_path / "new.csv") == 3
-    assert not [*tmp_path.glob("new.csv*")]
+    assert not [*tmp_path.glob("new.*")]
     assert run("correct", results, corrections, "-o", final) == 2  # it exists
     assert run("correct", results, corrections, "-o", final, "--overwrite") == 0
     assert len(rows_of(final)) == 500
