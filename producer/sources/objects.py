@@ -25,8 +25,6 @@ from producer.sources.source import (
     unreadable,
 )
 from producer.sources.stores import (
-    BUCKET,
-    IN_FLIGHT_REQUESTS,
     WEB,
     Found,
     download,
@@ -34,6 +32,7 @@ from producer.sources.stores import (
     list_folder,
     read_object,
 )
+from protocol.buckets import BUCKET, IN_FLIGHT_REQUESTS
 from protocol.errors import StoreError, UsageError
 from protocol.settings import settings
 from protocol.text import shown

@@ -1,18 +1,11 @@
-"""Stores: buckets at `s3://`, `gs://` and `az://`, and single files at `https://`.
+"""Stores: buckets, and single files at `https://`, as SOURCE and OUT."""
 
-Arrow finds the credentials where the clouds' own tools do: in the environment, in a profile, or in
-the role of the machine. digitq never sees them.
-"""
-
-import os
 import re
 import string
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from collections.abc import Callable
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from functools import cache
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
@@ -24,29 +17,14 @@ import pyarrow as pa
 import pyarrow.fs
 
 from producer.sources.source import UnreadableImageError
+from protocol import buckets
+from protocol.buckets import BUCKET, NO_RIGHTS, open_bucket, store_errors
 from protocol.errors import StoreError, UsageError
-from protocol.text import in_one_line, shown, too_large
+from protocol.text import shown, too_large
 
-BUCKET = re.compile("(s3|gs|az)://", re.IGNORECASE)
 WEB = re.compile("https?://", re.IGNORECASE)
-IN_FLIGHT_REQUESTS = 64  # this many run at once; Arrow makes two, one after the other, of a read
-CONNECT_SECONDS = 5.0  # connecting to a store takes at most this long
-SILENT_SECONDS = 10.0  # a request fails if nothing comes for this long
-ATTEMPTS = 5  # a request that the network or the store fails is made this often
 RETRY_SECONDS = 0.5  # the wait before the second attempt at a file on the web; it doubles
 PART_BYTES = 8 << 20  # large objects are copied in parts of this size
-GONE = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|NOT_FOUND|BlobNotFound"
-NOT_ALLOWED = (
-    "ACCESS_DENIED|INVALID_OBJECT_STATE|PERMISSION_DENIED|AuthorizationFailure|status 40[13]"
-)
-NO_RIGHTS = "no rights: the credentials do not allow it, or there are none"
-OTHER_REGION = "the bucket is in another region, which AWS_REGION must name"
-STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
-    "NO_SUCH_BUCKET|ContainerNotFound": "there is no such bucket",
-    "configured region|status 301": OTHER_REGION,
-    "redirects": "it redirects without an end",
-    "Timeout|too slow": f"it does not answer within {SILENT_SECONDS:.0f} seconds",
-}
 T = TypeVar("T")
 
 
@@ -68,7 +46,7 @@ def find_object(url: str) -> Found:
     try:
         if WEB.match(url):
             return _fetch(url, lambda answer: Found(False, answer.length, _date(answer)))
-        with _store_errors(url):
+        with store_errors(url):
             files, path = open_bucket(url)
             info = files.get_file_info(path)
             if info.type == pa.fs.FileType.NotFound and not exists(url):
@@ -83,7 +61,7 @@ def find_object(url: str) -> Found:
 def exists(url: str) -> bool:
     """Whether an object is there, as far as one may know. Raises `StoreError`, also if there is no
     such bucket."""
-    with suppress(PermissionError), _store_errors(url):
+    with suppress(PermissionError), store_errors(url):
         files, path = open_bucket(url)
         info = files.get_file_info(path)
         if info.type != pa.fs.FileType.NotFound:
@@ -97,7 +75,7 @@ def list_folder(url: str) -> dict[str, list[int | None]]:
     """What is in a folder, by name: the size of an object, None for a folder; a name may be both.
     A folder without a name, as in `a//b`, is "". Raises `StoreError`, or `PermissionError`."""
     found: dict[str, list[int | None]] = {}
-    with _store_errors(url):
+    with store_errors(url):
         files, path = open_bucket(url)
         path = path.rstrip("/")
         # Of the folders in Google's buckets, Arrow lists only those that are objects
@@ -125,7 +103,7 @@ def read_object(url: str, limit: int) -> bytes:
     try:
         if WEB.match(url):
             return _fetch(url, read)
-        with _store_errors(url):
+        with store_errors(url):
             files, path = open_bucket(url)
             with files.open_input_file(path) as file:
                 if file.size() <= limit:
@@ -161,7 +139,7 @@ def download(url: str, path: Path) -> None:
     if WEB.match(url):
         _fetch(url, save_answer)
         return
-    with _store_errors(url):
+    with store_errors(url):
         files, key = open_bucket(url)
         with files.open_input_stream(key) as stream:
             save(stream.read)
@@ -170,7 +148,7 @@ def download(url: str, path: Path) -> None:
 def upload(path: Path, url: str) -> None:
     """Copy a file to a bucket, where it appears when it is whole. Raises `StoreError`, and
     `PermissionError`."""
-    with _store_errors(url, "write"):
+    with store_errors(url, "write"):
         files, key = open_bucket(url)
         with open(path, "rb") as file, files.open_output_stream(key) as stream:
             while part := file.read(PART_BYTES):
@@ -181,100 +159,21 @@ def upload(path: Path, url: str) -> None:
 
 def remove(url: str) -> None:
     """Remove an object, if it is there. Raises `StoreError`, and `PermissionError`."""
-    with suppress(FileNotFoundError), _store_errors(url, "write"):
+    with suppress(FileNotFoundError), store_errors(url, "write"):
         files, key = open_bucket(url)
         files.delete_file(key)
 
 
-def open_bucket(url: str) -> tuple[pa.fs.FileSystem, str]:
-    """Arrow's file system of a bucket, and the path of an object, which begins with the bucket's
-    name. Raises `UsageError` if the URL names no bucket, or has a password."""
-    scheme, _, path = url.partition("://")
-    bucket = path.partition("/")[0]
-    if "@" in bucket or ":" in bucket:
-        raise UsageError(
-            f"a {scheme}:// URL must not have a password or a host: digitq takes credentials from "
-            "where the tools of the cloud have them"
-        )
-    if not bucket:
-        raise UsageError(f"{url} names no bucket: it must be {scheme}://BUCKET/NAME")
-    return _connect(scheme.lower(), bucket, os.getpid()), path
-
-
-@cache
-def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
-    """A connection serves all threads of a process, but not a fork of it."""
-    given = os.environ.get
-    pa.set_io_thread_count(max(pa.io_thread_count(), IN_FLIGHT_REQUESTS))  # and connections
-    if scheme == "s3":
-        protocol, _, host = (
-            given("AWS_ENDPOINT_URL_S3") or given("AWS_ENDPOINT_URL") or ""
-        ).rpartition("://")
-        region = given("AWS_REGION") or given("AWS_DEFAULT_REGION")
-        if not region and not host:
-            with suppress(OSError):
-                region = pa.fs.resolve_s3_region(bucket)
-        return pa.fs.S3FileSystem(
-            region=region,
-            endpoint_override=host.rstrip("/") or None,
-            scheme=protocol or "https",
-            connect_timeout=CONNECT_SECONDS,
-            request_timeout=SILENT_SECONDS,
-            retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        )
-    if scheme == "gs":
-        protocol, _, host = (given("STORAGE_EMULATOR_HOST") or "").rpartition("://")
-        return pa.fs.GcsFileSystem(
-            anonymous=bool(host),
-            endpoint_override=host.rstrip("/") or None,
-            scheme=protocol or ("http" if host else "https"),
-            retry_time_limit=timedelta(seconds=ATTEMPTS * SILENT_SECONDS),
-        )
-    if not (account := given("AZURE_STORAGE_ACCOUNT")):
-        raise UsageError("az:// needs the name of the account in AZURE_STORAGE_ACCOUNT")
-    return pa.fs.AzureFileSystem(
-        account,
-        account_key=given("AZURE_STORAGE_KEY"),
-        sas_token=None if given("AZURE_STORAGE_KEY") else given("AZURE_STORAGE_SAS_TOKEN"),
-    )
-
-
-@contextmanager
-def _store_errors(url: str, doing: str = "read") -> Iterator[None]:
-    """Raises Arrow's errors as `FileNotFoundError`, `PermissionError` or `StoreError`, in words
-    without credentials."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        text = str(error).partition("\n")[0]
-        text = text.partition("AWS Error ")[2] or re.sub("'[^']*'", "", text)  # without names
-        if re.search(GONE, text):
-            raise FileNotFoundError(shown(url)) from None
-        where = f"can't {doing} {shown(url)}"
-        if re.search(NOT_ALLOWED, text):
-            raise PermissionError(f"{where}: {NO_RIGHTS}") from None
-        for pattern, words in STORE_REASONS.items():
-            if re.search(pattern, text):
-                raise StoreError(f"{where}: {words}") from None
-        if (status := re.search(r"HTTP status \d+", text)) and "No response body" in text:
-            raise StoreError(f"{where}: {status[0]}") from None
-        noise = r"^.* operation: |\(Request ID.*|\?\S*|google::cloud::Status\(| error_info=.*"
-        reason = re.sub(noise, "", text).strip()
-        raise StoreError(f"{where}: {in_one_line(reason)}") from None
-
-
 def _fetch(url: str, take: Callable[[HTTPResponse], T]) -> T:
-    """What `take` gives of the answer to a request. Raises as `_store_errors`."""
+    """What `take` gives of the answer to a request. Raises as `store_errors`."""
     if "@" in urlsplit(url).netloc:
         raise UsageError("a URL must not have a password")
     request = Request(quote(url, safe=string.punctuation), headers={"User-Agent": "digitq"})
-    for attempt in range(ATTEMPTS):
+    for attempt in range(buckets.ATTEMPTS):
         if attempt:
             time.sleep(RETRY_SECONDS * 2 ** (attempt - 1))
         try:
-            with urlopen(request, timeout=SILENT_SECONDS) as answer:
+            with urlopen(request, timeout=buckets.SILENT_SECONDS) as answer:
                 return take(answer)
         except HTTPError as error:
             error.close()

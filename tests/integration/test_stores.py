@@ -23,6 +23,7 @@ from producer.sinks.stored import StoreSink
 from producer.sources import objects, stores
 from producer.sources.opening import open_images
 from producer.sources.source import Source
+from protocol import buckets as access
 from protocol.errors import StoreError, UsageError
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.drawing import draw_one, encode_image
@@ -47,13 +48,13 @@ def buckets(server: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setattr(stores, "ATTEMPTS", 3)
+    monkeypatch.setattr(access, "ATTEMPTS", 3)
     monkeypatch.setattr(stores, "RETRY_SECONDS", 0.01)
-    stores._connect.cache_clear()
+    access._connect.cache_clear()
     yield server
     server.gate.release.set()
     server.gate.reset()
-    stores._connect.cache_clear()
+    access._connect.cache_clear()
 
 
 def read_all(source: Source) -> dict[str, tuple[bytes | None, str | None]]:
@@ -99,7 +100,7 @@ def test_a_prefix_is_read_as_a_folder_is(buckets: Buckets, tmp_path: Path) -> No
 
 
 def test_a_prefix_in_google_s_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    stores._connect.cache_clear()
+    access._connect.cache_clear()
     with serve_google("a/2.png", "a/b/c/3.png", "a/10.png", "a//4.png", "d/5.png") as host:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
         found = read_all(open_sources("gs://scans/a"))
@@ -109,13 +110,13 @@ def test_a_prefix_in_google_s_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
         for url, text in (("gs://scans/x", "no such object"), ("gs://none/a", "no such bucket")):
             with pytest.raises(UsageError, match=text):
                 open_sources(url)
-    stores._connect.cache_clear()
+    access._connect.cache_clear()
 
 
 def test_many_are_read_at_once_and_only_so_far_ahead(
     buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(access, "SILENT_SECONDS", 60.0)
     for n in range(66):
         buckets.put(f"scans/many/{n}.png", ONE)
     running = 0
@@ -139,7 +140,7 @@ def test_many_are_read_at_once_and_only_so_far_ahead(
     first = next(objects.start_ahead(entries(), lambda item: item[1]))
     assert first[0] == "0.png"
     wait_for(lambda: running >= 32)
-    assert len(taken) == stores.IN_FLIGHT_REQUESTS
+    assert len(taken) == access.IN_FLIGHT_REQUESTS
     buckets.gate.fault = lambda method, path: None
     buckets.gate.release.set()
     assert first[1]() == ONE
@@ -226,7 +227,7 @@ def test_what_can_t_be_opened_is_said_in_a_line(
     url: str, fault: str | None, text: str, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "hang":
-        monkeypatch.setattr(stores, "SILENT_SECONDS", 1.0)
+        monkeypatch.setattr(access, "SILENT_SECONDS", 1.0)
     if fault:
         buckets.gate.fault = lambda method, path: fault
     with pytest.raises(UsageError, match=text) as told:
@@ -255,7 +256,7 @@ def test_one_bad_object_is_a_row(buckets: Buckets) -> None:
         "0.png": (ONE, None),
         "1.png": (None, "it is not in the store any more"),
         "2.png": (None, "larger than 64 MB"),
-        "3.png": (None, stores.NO_RIGHTS),
+        "3.png": (None, access.NO_RIGHTS),
         "4.png": (ONE, None),
         "5.png": (ONE, None),
     }

@@ -1,0 +1,115 @@
+"""Buckets at `s3://`, `gs://` and `az://`, by Arrow.
+
+Arrow finds the credentials where the clouds' own tools do: in the environment, in a profile, or in
+the role of the machine. digitq never sees them.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cache
+
+import pyarrow as pa
+import pyarrow.fs
+
+from protocol.errors import StoreError, UsageError
+from protocol.text import in_one_line, shown
+
+BUCKET = re.compile("(s3|gs|az)://", re.IGNORECASE)
+IN_FLIGHT_REQUESTS = 64  # this many run at once; Arrow makes two, one after the other, of a read
+CONNECT_SECONDS = 5.0  # connecting to a store takes at most this long
+SILENT_SECONDS = 10.0  # a request fails if nothing comes for this long
+ATTEMPTS = 5  # a request that the network or the store fails is made this often
+GONE = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|NOT_FOUND|BlobNotFound"
+NOT_ALLOWED = (
+    "ACCESS_DENIED|INVALID_OBJECT_STATE|PERMISSION_DENIED|AuthorizationFailure|status 40[13]"
+)
+NO_RIGHTS = "no rights: the credentials do not allow it, or there are none"
+OTHER_REGION = "the bucket is in another region, which AWS_REGION must name"
+STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
+    "NO_SUCH_BUCKET|ContainerNotFound": "there is no such bucket",
+    "configured region|status 301": OTHER_REGION,
+    "redirects": "it redirects without an end",
+    "Timeout|too slow": f"it does not answer within {SILENT_SECONDS:.0f} seconds",
+}
+
+
+def open_bucket(url: str) -> tuple[pa.fs.FileSystem, str]:
+    """Arrow's file system of a bucket, and the path of an object, which begins with the bucket's
+    name. Raises `UsageError` if the URL names no bucket, or has a password."""
+    scheme, _, path = url.partition("://")
+    bucket = path.partition("/")[0]
+    if "@" in bucket or ":" in bucket:
+        raise UsageError(
+            f"a {scheme}:// URL must not have a password or a host: digitq takes credentials from "
+            "where the tools of the cloud have them"
+        )
+    if not bucket:
+        raise UsageError(f"{url} names no bucket: it must be {scheme}://BUCKET/NAME")
+    return _connect(scheme.lower(), bucket, os.getpid()), path
+
+
+@cache
+def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
+    """A connection serves all threads of a process, but not a fork of it."""
+    given = os.environ.get
+    pa.set_io_thread_count(max(pa.io_thread_count(), IN_FLIGHT_REQUESTS))  # and connections
+    if scheme == "s3":
+        protocol, _, host = (
+            given("AWS_ENDPOINT_URL_S3") or given("AWS_ENDPOINT_URL") or ""
+        ).rpartition("://")
+        region = given("AWS_REGION") or given("AWS_DEFAULT_REGION")
+        if not region and not host:
+            with suppress(OSError):
+                region = pa.fs.resolve_s3_region(bucket)
+        return pa.fs.S3FileSystem(
+            region=region,
+            endpoint_override=host.rstrip("/") or None,
+            scheme=protocol or "https",
+            connect_timeout=CONNECT_SECONDS,
+            request_timeout=SILENT_SECONDS,
+            retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        )
+    if scheme == "gs":
+        protocol, _, host = (given("STORAGE_EMULATOR_HOST") or "").rpartition("://")
+        return pa.fs.GcsFileSystem(
+            anonymous=bool(host),
+            endpoint_override=host.rstrip("/") or None,
+            scheme=protocol or ("http" if host else "https"),
+            retry_time_limit=timedelta(seconds=ATTEMPTS * SILENT_SECONDS),
+        )
+    if not (account := given("AZURE_STORAGE_ACCOUNT")):
+        raise UsageError("az:// needs the name of the account in AZURE_STORAGE_ACCOUNT")
+    return pa.fs.AzureFileSystem(
+        account,
+        account_key=given("AZURE_STORAGE_KEY"),
+        sas_token=None if given("AZURE_STORAGE_KEY") else given("AZURE_STORAGE_SAS_TOKEN"),
+    )
+
+
+@contextmanager
+def store_errors(url: str, doing: str = "read") -> Iterator[None]:
+    """Raises Arrow's errors as `FileNotFoundError`, `PermissionError` or `StoreError`, in words
+    without credentials."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        text = str(error).partition("\n")[0]
+        text = text.partition("AWS Error ")[2] or re.sub("'[^']*'", "", text)  # without names
+        if re.search(GONE, text):
+            raise FileNotFoundError(shown(url)) from None
+        where = f"can't {doing} {shown(url)}"
+        if re.search(NOT_ALLOWED, text):
+            raise PermissionError(f"{where}: {NO_RIGHTS}") from None
+        for pattern, words in STORE_REASONS.items():
+            if re.search(pattern, text):
+                raise StoreError(f"{where}: {words}") from None
+        if (status := re.search(r"HTTP status \d+", text)) and "No response body" in text:
+            raise StoreError(f"{where}: {status[0]}") from None
+        noise = r"^.* operation: |\(Request ID.*|\?\S*|google::cloud::Status\(| error_info=.*"
+        reason = re.sub(noise, "", text).strip()
+        raise StoreError(f"{where}: {in_one_line(reason)}") from None
