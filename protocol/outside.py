@@ -1,5 +1,6 @@
 """Results outside Redis: with `DIGITQ_RESULTS`, workers write the results of submitted jobs into a
-folder that they share with those who collect. Redis keeps the name and the size of each.
+folder or a bucket that they share with those who collect. Redis keeps the name and the size of
+each.
 
 A result is the file `DEPLOYMENT/JOB/CHUNK-RANDOM.arrow`. Each attempt at a chunk writes a file of
 its own, so that no worker can change the one that the ledger has chosen. Those that it has not
@@ -10,28 +11,31 @@ host where it is missing has not mounted the folder, and its results would be lo
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+
+from pyarrow import fs
 
 from protocol.broker.connection import Payload
-from protocol.errors import BrokerError, ResultsExpiredError, UsageError
+from protocol.buckets import BUCKET, open_bucket, store_errors
+from protocol.errors import BrokerError, ResultsExpiredError, StoreError, UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
 
 
 def write_result(ledger: Ledger, job_id: str, number: int, payload: Payload) -> bytes:
     """Write the result of a chunk. Returns the entry that Redis keeps. Raises `BrokerError`."""
-    with broker_errors():
-        folder = deployment_folder(ledger)
-        path = folder / job_id / f"{number:06}-{secrets.token_hex(4)}.arrow"
-        path.parent.mkdir(exist_ok=True)
-        with open(path, "xb") as file:
+    with broker_errors("write"):
+        files, base = open_folder()
+        name = f"{find_deployment(ledger)}/{job_id}/{number:06}-{secrets.token_hex(4)}.arrow"
+        path = f"{base}/{name}"
+        if is_local := isinstance(files, fs.LocalFileSystem):  # a bucket needs no folders
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with files.open_output_stream(path) as file:
             file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())  # Redis may outlive a power cut, and has only the name
-    name = f"{folder.name}/{job_id}/{path.name}"
+        if is_local:  # Redis may outlive a power cut, and has only the name
+            with open(path, "rb") as written:
+                os.fsync(written.fileno())
     return json.dumps({"name": name, "size": len(payload)}).encode()
 
 
@@ -44,9 +48,12 @@ def read_result(entry: bytes) -> bytes:
     """The result that `write_result` wrote. Raises `ResultsExpiredError` if it is not there or is
     cut off, `UsageError` if `DIGITQ_RESULTS` is not set, and `BrokerError`."""
     about = json.loads(entry)
-    path, content = results_folder() / about["name"], b""
-    with broker_errors(), suppress(FileNotFoundError):
-        content = path.read_bytes()
+    files, base = open_folder()
+    path, content = f"{base}/{about['name']}", b""
+    with broker_errors("read"), suppress(FileNotFoundError), store_errors(base):
+        stream = files.open_input_stream(path)
+        with stream:
+            content = stream.read()
     if len(content) != about["size"]:
         what = "is cut off" if content else "is not there"
         raise ResultsExpiredError(
@@ -58,39 +65,46 @@ def read_result(entry: bytes) -> bytes:
 def remove_unneeded(ledger: Ledger) -> None:
     """Remove the results of jobs that have expired, or were cancelled or have failed. Raises
     `BrokerError`."""
-    with broker_errors():
-        for folder in deployment_folder(ledger).iterdir():
-            if not ledger.has_results(folder.name):
+    with broker_errors("remove"):
+        files, base = open_folder()
+        jobs = fs.FileSelector(f"{base}/{find_deployment(ledger)}", allow_not_found=True)
+        for folder in files.get_file_info(jobs):
+            if not ledger.has_results(folder.base_name):
                 with suppress(FileNotFoundError):  # another worker removes it too
-                    shutil.rmtree(folder)
+                    files.delete_dir(folder.path)
 
 
-def deployment_folder(ledger: Ledger) -> Path:
-    """The folder of all results of this Redis. A Redis that is new, or has lost everything, gets a
-    new one."""
-    base = results_folder()
+def find_deployment(ledger: Ledger) -> str:
+    """The name of the folder of this Redis. One that is new, or has lost everything, gets another.
+
+    Raises `UsageError` if the folder is not there, and not in a bucket.
+    """
+    files, base = open_folder()
+    is_local = isinstance(files, fs.LocalFileSystem)
     if not (name := ledger.deployment()):
-        new = base / secrets.token_hex(6)
-        new.mkdir()
-        name = ledger.deployment(new.name)
-    if not (base / name).is_dir():
-        raise UsageError(f"{base / name} is not there: is DIGITQ_RESULTS mounted?")
-    return base / name
+        new = secrets.token_hex(6)
+        if is_local:
+            os.mkdir(f"{base}/{new}")
+        name = ledger.deployment(new)
+    if is_local and not os.path.isdir(f"{base}/{name}"):
+        raise UsageError(f"{base}/{name} is not there: is DIGITQ_RESULTS mounted?")
+    return name
 
 
-def results_folder() -> Path:
-    """The folder of `DIGITQ_RESULTS`. Raises `UsageError` if it is not set."""
-    if (folder := settings().results_folder()) is None:
+def open_folder() -> tuple[fs.FileSystem, str]:
+    """The folder of `DIGITQ_RESULTS` in its file system. Raises `UsageError` if it is not set."""
+    if (base := settings().results_folder()) is None:
         raise UsageError(
             "these results are not in Redis: set DIGITQ_RESULTS as the workers have it"
         )
-    return folder
+    return open_bucket(base) if BUCKET.match(base) else (fs.LocalFileSystem(), base)
 
 
 @contextmanager
-def broker_errors() -> Iterator[None]:
+def broker_errors(doing: str) -> Iterator[None]:
     """Raise `BrokerError` for an error of the folder, which may come back, as Redis may."""
     try:
-        yield
-    except (OSError, UsageError) as error:
-        raise BrokerError(f"the results outside Redis can't be used: {error}") from None
+        with store_errors("the folder of DIGITQ_RESULTS", doing):
+            yield
+    except (OSError, UsageError, StoreError) as error:
+        raise BrokerError(str(error)) from None

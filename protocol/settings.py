@@ -98,8 +98,9 @@ class Settings(BaseSettings):
     )
     results: str | None = Field(
         None,
-        description="folder that workers and those who collect share: the results of submitted "
-        "jobs go there, and Redis keeps only their names; if it is not set, they are in Redis",
+        description="folder, or `s3://BUCKET/FOLDER`, `gs://` or `az://`, that workers and those "
+        "who collect share: the results of submitted jobs go there, and Redis keeps only their "
+        "names; if it is not set, they are in Redis",
     )
 
     csv_bom: bool = Field(
@@ -115,14 +116,14 @@ class Settings(BaseSettings):
         """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
         return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
 
-    def results_folder(self) -> Path | None:
-        """`results` as an absolute path. Raises `UsageError` if it is no folder."""
-        if self.results is None:
-            return None
+    def results_folder(self) -> str | None:
+        """`results` as an absolute path or a URL. Raises `UsageError` if it is no folder."""
+        if self.results is None or "://" in self.results:
+            return self.results and self.results.rstrip("/")
         folder = _expand(Path(self.results), "DIGITQ_RESULTS").absolute()
         if not folder.is_dir():
             raise UsageError(f"DIGITQ_RESULTS={folder}: there is no such folder")
-        return folder
+        return str(folder)
 
     def own_card(self, model: str) -> Path | None:
         """The card of a model in the folder `weights`; None if the built-in network is used. Raises

@@ -14,7 +14,7 @@ from digitq.private.processes import Local
 from producer import Client
 from protocol.errors import BrokerError, ResultsExpiredError, UsageError
 from protocol.keys import record_key
-from protocol.outside import deployment_folder, read_result, remove_unneeded, write_result
+from protocol.outside import find_deployment, read_result, remove_unneeded, write_result
 from protocol.settings import settings
 from tests.drawing import random_digits
 from tests.waiting import freeze, wait_for
@@ -48,7 +48,7 @@ def outside(
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "500")
     settings.cache_clear()
     with Client(deployment.url, retry_seconds=0) as client:
-        yield client, deployment_folder(client.ledger)
+        yield client, folder / find_deployment(client.ledger)
 
 
 def test_redis_has_the_names_of_results_and_the_folder_has_the_results(

@@ -30,7 +30,9 @@ from worker.sight.numbers.search import find_line
 from worker.sight.types import Grey, ImageError
 
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced
-MIN_LIGHT = 10  # grey value: writing on a page whose lightest parts are darker is lost in noise
+MIN_PAGE_LIGHT = (
+    10  # grey value: writing on a page whose lightest parts are darker is lost in noise
+)
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
@@ -69,7 +71,7 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
 
     Raises `ImageError` if it is not sure where the form is on the page, or if the page is too dark.
     """
-    if np.percentile(page[::4, ::4], 99) < MIN_LIGHT:
+    if np.percentile(page[::4, ::4], 99) < MIN_PAGE_LIGHT:
         raise ImageError(f"{NOT_ALIGNED}: it is too dark")
     cuts: list[Cut | ImageError] = []
     if form.blank and (form.fields or any(table.box for table in form.tables)):
