@@ -105,7 +105,7 @@ class ResultFile:
             null_values=[""],
         )
         is_excel = is_workbook(self.path)
-        _, delimiter = read_head(self.path)
+        delimiter = "," if is_excel else read_head(self.path)[1]
         file = pyarrow.csv.open_csv(
             io.BytesIO(open_text(self.path).read().encode()) if is_excel else self.path,
             pyarrow.csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),

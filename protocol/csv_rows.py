@@ -38,7 +38,7 @@ def open_rows(path: Path, sheet: str = "") -> Iterator[Any]:
             yield read_cells(file)
     except UnicodeError:
         raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
-    except (OSError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # a 0 byte in a path raises ValueError
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"can't read {path}: {reason}") from None
 

@@ -188,8 +188,9 @@ def read_text(path: Path) -> str:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not in UTF-8"
+    except (OSError, ValueError) as error:
+        reason = "it is not in UTF-8" if isinstance(error, UnicodeError) else str(error)
+        reason = getattr(error, "strerror", None) or reason
         raise UsageError(f"can't read {path}: {reason}") from None
 
 

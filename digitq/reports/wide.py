@@ -20,7 +20,9 @@ from protocol.chunk import CELL_FIELDS
 from protocol.errors import UsageError
 from protocol.xlsx_rows import XLSX, import_openpyxl
 
-RESULT_COLUMNS = ["id", *(field.name for field in CELL_FIELDS), "number", "review", "reason"]
+CELL_NAMES = [field.name for field in CELL_FIELDS]
+RESULT_COLUMNS = ["id", *CELL_NAMES, "number", "confidence", "review", "reason"]
+SURE_EMPTY = 0.85  # a place in which nothing is written is not named from this confidence on
 BATCH_PAGES = 256  # this many pages are written at a time
 Place = dict[str, Any]  # a result row
 
@@ -96,10 +98,13 @@ def spread_page(page: Iterable[Place]) -> Iterator[dict[str, Any]]:
 
 
 def join(places: list[Place]) -> dict[str, Any]:
-    """One wide row, with the names of the fields that a person should look at; one in which nothing
-    is written shows itself."""
-    doubtful = (place for place in places if place["review"] and place["reason"] != "empty")
-    review = ", ".join(place["field"] for place in doubtful)
+    """One wide row, with the names of the fields that a person should look at; one in which surely
+    nothing is written shows itself."""
+    review = ", ".join(
+        place["field"]
+        for place in places
+        if place["review"] and not (place["reason"] == "empty" and place["confidence"] > SURE_EMPTY)
+    )
     numbers = {place["field"]: place["number"] for place in places}
     return {"page": places[0]["page"], **numbers, "review": review or None}
 

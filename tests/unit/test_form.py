@@ -160,6 +160,8 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("length = 3", "length = 3\npattern = 'date'", "fields.student: a length is a pattern of"),
         ('fill = "X"', 'fill = "Y"', "fields.total: the fill 'Y' must be some of X"),
         ("ids.csv:", "none.csv:", "fields.student: can't read .*none.csv: No such file"),
+        ("ids.csv:", r"ids\u0000.csv:", "fields.student: can't read .*: embedded null byte"),
+        ("ids.csv:student", r"\u0000", "fields.student: can't read .*: embedded null byte"),
         (":student", ":pupil", "fields.student: the first line of .*ids.csv has none of these"),
         ("sum(c1)", "sum(c3)", "checks.1.rule: there is no field or column 'c3'; there are studen"),
         ("c2 / 2", "c2 / (2 - 2)", r"checks.2.rule: `c2 / \(2 - 2\)` divides by zero"),

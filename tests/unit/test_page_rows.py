@@ -41,7 +41,9 @@ def trace_page(content: bytes, form: Form) -> Iterator[list[bytes] | None]:
 
 
 def trace_cell(cut: bytes, cell: object, content: bytes) -> Iterator[NumberReading]:
-    yield NumberReading("", 0.9, [], [], "empty") if cut == b"-" else read_text(cut, ANY)
+    empty = {b"-": 0.9, b"--": 0.6}
+    is_empty = cut in empty
+    yield NumberReading("", empty[cut], [], [], "empty") if is_empty else read_text(cut, ANY)
 
 
 @pytest.fixture(autouse=True)
@@ -172,17 +174,18 @@ def test_without_a_table_a_page_is_a_row(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     form = Form(None, "page", FORM.fields, (), ())
-    items = make_pages(b"12,9", b"?", b"3,-")
+    items = make_pages(b"12,9", b"?", b"3,-", b"3,--")
     (chunk,) = cut_chunks(items, model="number", cells=[cell.id for cell in form.cells])
     sink = FileSink(tmp_path / "a.jsonl", {})
     sink.write(classify_chunk(chunk, "number", known=form))
     sink.finish("number")
-    assert write_wide(open_results(tmp_path / "a.jsonl"), Path("-"), False) == 3
+    assert write_wide(open_results(tmp_path / "a.jsonl"), Path("-"), False) == 4
     assert capfdbinary.readouterr().out.decode().splitlines() == [
         "page,student,total,review",
         '"0.png","12","9","total"',
         '"1.png",,,"student, total"',
         '"2.png","3","",',  # nothing is written: that shows itself
+        '"3.png","3","","total"',  # something may be written
     ]
 
 
