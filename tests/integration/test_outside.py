@@ -46,6 +46,7 @@ def outside(
     """A client of the deployment, and the folder of its jobs."""
     monkeypatch.setenv("DIGITQ_RESULTS", str(folder))
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "500")
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "2")  # for a worker that is started again
     settings.cache_clear()
     with Client(deployment.url, retry_seconds=0) as client:
         yield client, folder / find_deployment(client.ledger)
