@@ -55,5 +55,5 @@ class StoreSink(FileSink):
                 upload(self._record_path, f"{self.name}.json")
         except (PermissionError, StoreError) as error:
             raise OutputError(str(error)) from None
+        self._record_path.unlink(missing_ok=True)  # first, since it says that rows are here
         self.partial.unlink(missing_ok=True)
-        self._record_path.unlink(missing_ok=True)

@@ -56,6 +56,8 @@ def find_object(url: str) -> Found:
         raise UsageError(f"no such object or folder: {shown(url)}") from None
     except (PermissionError, StoreError) as error:
         raise UsageError(str(error)) from None
+    except ValueError as error:
+        raise UsageError(f"{shown(url)} is no URL: {error}") from None
 
 
 def exists(url: str) -> bool:
@@ -93,12 +95,11 @@ def read_object(url: str, limit: int) -> bytes:
     it is gone or may not be read, and `StoreError` if the store fails."""
 
     def read(answer: HTTPResponse) -> bytes:
-        content = b"" if (answer.length or 0) > limit else answer.read(limit + 1)
-        if content and answer.length and len(content) <= limit:
-            raise IncompleteRead(content)
-        if answer.length or len(content) > limit:
-            raise UnreadableImageError(too_large(limit))
-        return content
+        if (answer.length or 0) <= limit and len(content := answer.read(limit + 1)) <= limit:
+            if answer.length:
+                raise IncompleteRead(content)
+            return content
+        raise UnreadableImageError(too_large(limit))
 
     try:
         if WEB.match(url):
@@ -150,9 +151,13 @@ def upload(path: Path, url: str) -> None:
     `PermissionError`."""
     with store_errors(url, "write"):
         files, key = open_bucket(url)
-        with open(path, "rb") as file, files.open_output_stream(key) as stream:
-            while part := file.read(PART_BYTES):
-                stream.write(part)
+        try:
+            with open(path, "rb") as file, files.open_output_stream(key) as stream:
+                while part := file.read(PART_BYTES):
+                    stream.write(part)
+        except (KeyboardInterrupt, SystemExit):  # Arrow has stored what came until now
+            files.delete_file(key)
+            raise
         if files.get_file_info(key).size != path.stat().st_size:
             raise StoreError(f"can't write {shown(url)}: the store has other bytes of it")
 

@@ -223,6 +223,7 @@ def fail_at(
         ("{web}/x.zip?key=5ec3e7", "turn", "x.zip: it redirects without an end"),
         ("http://me:word@localhost/x.zip", None, "must not have a password"),
         ("az://scans/dir", None, "AZURE_STORAGE_ACCOUNT"),
+        ("https://[a/x.zip?key=5ec3e7", None, r"https://\[a/x.zip is no URL: Invalid IPv6"),
     ],
 )
 def test_what_can_t_be_opened_is_said_in_a_line(
@@ -292,6 +293,25 @@ def test_a_store_that_is_lost_ends_the_reading(buckets: Buckets) -> None:
     buckets.gate.fault = lambda method, path: "503" if "1.png" in path else None
     with pytest.raises(StoreError, match="can't read s3://scans/lost/1.png: .*503"):
         read_all(source)
+
+
+class Interrupted(io.BytesIO):
+    """A file during whose reading a person presses Ctrl-C."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise KeyboardInterrupt
+        return super().read(size)
+
+
+def test_an_interrupted_upload_leaves_no_object(
+    buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "PART_BYTES", 1000)
+    monkeypatch.setattr(stores, "open", lambda *_: Interrupted(bytes(2000)), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        stores.upload(Path("rows.csv"), "s3://scans/half.csv")
+    assert not stores.exists("s3://scans/half.csv")
 
 
 @pytest.mark.parametrize(
