@@ -34,8 +34,12 @@ class Results(Generic[AnswerT]):
     takes Arrow's tables, such as Polars, takes it as it is.
     """
 
-    def __init__(self, table: pa.Table, summary: str, index: Any = None) -> None:
-        self.table = table  # the columns of `Job.results`, then others of a table of images
+    def __init__(
+        self, answers: pa.Table, summary: str, others: pa.Table | None = None, index: Any = None
+    ) -> None:
+        # The columns of `Job.results`, then others of a table of images
+        self.table = answers if others is None else append_columns(answers, others)
+        self._answers = answers  # without columns of these names that are not digitq's
         self._summary = summary
         self._index = index  # of the DataFrame of pandas that had the images
 
@@ -43,12 +47,12 @@ class Results(Generic[AnswerT]):
         return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[AnswerT]:
-        for batch in self.table.to_batches():
+        for batch in self._answers.to_batches():
             yield from cast(list[AnswerT], to_predictions(batch))
 
     def __getitem__(self, number: int) -> AnswerT:
         number = range(len(self))[number]  # from the end if it is negative
-        (batch,) = self.table.slice(number, 1).to_batches()
+        (batch,) = self._answers.slice(number, 1).to_batches()
         return cast(AnswerT, to_predictions(batch)[0])
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -58,7 +62,7 @@ class Results(Generic[AnswerT]):
         return f"<Results: {self._summary}>"
 
     def _repr_html_(self) -> str:
-        rows, note = self.table, ""
+        rows, note = self._answers, ""
         if len(rows) > MAX_SHOWN_ROWS:
             # Rows without an error are the last, as nulls are
             order = [("error", "ascending"), ("review", "descending"), ("confidence", "ascending")]
@@ -151,10 +155,11 @@ def build_results(
     if reading.form:  # an image has several rows
         return Results(table, summary)
     others = source.others()
-    if others is not None and len(others) == len(table):  # else a row has several images
-        table = append_columns(table, others)
+    if others is not None and len(others) != len(table):  # a row has several images
+        others = None
     is_pandas = hasattr(images, "iloc") and len(cast(Any, images)) == len(table)
-    return Results(table, summary, getattr(images, "index", None) if is_pandas else None)
+    index = getattr(images, "index", None) if is_pandas else None
+    return Results(table, summary, others, index)
 
 
 def append_columns(table: pa.Table, others: pa.Table) -> pa.Table:

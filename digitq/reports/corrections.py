@@ -22,9 +22,8 @@ from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
-Corrections = Mapping[
-    str, str | None
-]  # right answers by id, or ILLEGIBLE; None if there is no digit
+# Right answers by id, or ILLEGIBLE; None if there is no digit
+Corrections = Mapping[str, str | None]
 
 
 def checksum(path: Path) -> str:

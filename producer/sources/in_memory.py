@@ -37,11 +37,7 @@ CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 
 ARROW_TABLES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
 LISTED = (list, tuple)  # what may be a pair, or a batch with its labels
-CHANNEL_COUNTS = (
-    1,
-    3,
-    4,
-)  # how many values each pixel of a picture may have, with its channels first
+CHANNEL_COUNTS = (1, 3, 4)  # values of each pixel of a picture whose channels come first
 HALF_STEP = 0.5 / 255  # a float that lies less outside of 0 to 1 is rounded
 
 
@@ -354,11 +350,8 @@ def _read_open(file: IO[bytes]) -> bytes:
 
 
 def _from_array(array: np.ndarray) -> PIL.Image.Image:
-    if (
-        array.ndim == 3
-        and array.shape[0] in CHANNEL_COUNTS
-        and array.shape[2] not in CHANNEL_COUNTS
-    ):
+    first, last = array.shape[0], array.shape[-1]
+    if array.ndim == 3 and first in CHANNEL_COUNTS and last not in CHANNEL_COUNTS:
         array = np.moveaxis(array, 0, 2)  # torch's channels come first
     if array.dtype.kind == "f":
         _check_values(array)

@@ -18,9 +18,8 @@ ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
 RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
 ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
-TABLE_NAME = re.compile(
-    r"/[^/]*/(?=[0-9]+/[^/]+$)"
-)  # before the row and the column: a table's name
+# The name of a table, before the row and the column
+TABLE_NAME = re.compile(r"/[^/]*/(?=[0-9]+/[^/]+$)")
 
 
 def read_truths(where: Path) -> dict[str, str]:

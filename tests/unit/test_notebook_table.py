@@ -61,6 +61,11 @@ def test_results_are_a_sequence_and_a_table_of_arrow() -> None:
     with pytest.raises(IndexError):
         results[2]
     assert pa.table(results) == results.table
+    others = pa.table({"number": ["40", "41"], "corrected": [True, True], "error": ["", ""]})
+    joined = Results[Prediction](results.table, "a summary", others)
+    assert joined.table.schema.names == [*RESULT_SCHEMA.names, "number", "corrected"]
+    assert [*joined] == [first, second] and joined[1] == second
+    assert joined._repr_html_() == results._repr_html_()
     frame = results.to_pandas()
     assert frame["label"].dtype == "Int8" and frame["label"].to_list() == [pd.NA, 1]
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from worker.sight.types import Grey
 
 Points = NDArray[np.float64]  # (N, 2): x and y, px from the picture's edge
-HALF = np.array(
-    [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
-)  # OpenCV counts from the middle of the first pixel
+# OpenCV counts from the middle of the first pixel
+HALF = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
 
 
 def to_corners(box: Sequence[float]) -> Points:

@@ -33,9 +33,7 @@ MIN_RECTANGULAR = 0.85  # a box fills this share of the rectangle around it
 MIN_LINE = 25  # px: a line is at least this long
 MIN_DRAWN = 0.7  # this share of each stretch of MIN_LINE px of a line is drawn
 MAX_CLOSED_GAP = 5  # px: a longer gap in a line stays open
-CORNER_SIDE = (
-    17  # px: the ink of a round corner is in a square of this side around the end of a line
-)
+CORNER_SIDE = 17  # px: a square of this side around a line's end has the ink of a round corner
 HALF_LINE = 3  # px: from a box's inside to the middle of its line
 MAX_WALL = 16  # px: boxes that adjoin are no farther apart
 SAME_EDGE = 6  # px: the edges of boxes in a row or column differ by less
