@@ -100,32 +100,16 @@ def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:
     return lambda: read_file(inside if inside == path or os.path.lexists(inside) else path)
 
 
-def walk(url: str, skipped: SkippedFiles) -> Iterator[tuple[str, int]]:
-    """The images below a folder in a store, in the order of `files.walk`: the path below `url`, and
-    the size. The names of one folder are held at a time, and those of some that follow it."""
-    levels = [_list("", _listing(url, ""), url, skipped)]
-    while levels:
-        for path, what in levels[-1]:
-            if isinstance(what, Ahead):
-                levels.append(_list(f"{path}/", what, url, skipped))
-                break
-            yield path, what
-        else:
-            levels.pop()
-
-
 Listing = Ahead[dict[str, list[int | None]]]
 
 
-def _listing(url: str, below: str) -> Listing:
-    return Ahead(partial(list_folder, f"{url}/{below}"), LISTING_BYTES)
-
-
-def _list(
-    below: str, listing: Listing, url: str, skipped: SkippedFiles
-) -> Iterator[tuple[str, int | Listing]]:
-    """The images and folders in one folder: their paths, and the sizes of images."""
-    found = listing()
+def walk(
+    url: str, skipped: SkippedFiles, below: str = "", listing: Listing | None = None
+) -> Iterator[tuple[str, int]]:
+    """The images below a folder in a store, in the order of `files.walk`: the path below `url`, and
+    the size. The names of one folder are held at a time, and those of some that follow it.
+    `listing` is what is in the folder `below`."""
+    found = listing() if listing else list_folder(f"{url}/{below}")
     names = [*found]
     sort_naturally(names)
 
@@ -133,14 +117,19 @@ def _list(
         for name in names:
             for size in found.pop(name):
                 if size is None and name and not name.startswith("."):
-                    yield below + name, _listing(url, f"{below}{name}/")
+                    folder = f"{below}{name}/"
+                    yield folder, Ahead(partial(list_folder, f"{url}/{folder}"), LISTING_BYTES)
                 elif size is not None and is_image_name(name):
                     yield below + name, size
                 else:
                     kind = "folder" if name else "folder without a name"
                     skipped.skip(name, kind if size is None else "")
 
-    return start_ahead(inside(), lambda item: item[1])
+    for path, what in start_ahead(inside(), lambda item: item[1]):
+        if isinstance(what, Ahead):
+            yield from walk(url, skipped, path, what)
+        else:
+            yield path, what
 
 
 def objects_source(url: str, naming: Naming) -> Source:
