@@ -134,7 +134,7 @@ def serve_buckets(log: Path) -> Iterator[Buckets]:
         gate = Gate(port)
         threading.Thread(target=gate.serve_forever, daemon=True).start()
         try:
-            wait_for(lambda: _listens(port))
+            wait_for(lambda: _listens(port), 180)  # it imports for seconds of processor time
             files = pyarrow.fs.S3FileSystem(
                 access_key="owner",
                 secret_key=SECRET,
