@@ -138,7 +138,7 @@ def test_workers_come_from_nothing_and_go_when_the_work_is_done(endpoint: Endpoi
     assert numbers == sorted(numbers) and max(numbers) == MAX
     done = now
     while autoscaler.number == MAX:  # a little work is always there
-        work = Work(ledger, f"small{now}", chunks=1)
+        work = Work(ledger, f"small{now:.0f}", chunks=1)
         autoscaler.look(now, look(endpoint))
         work.complete(work.begin(1), CHUNK_SECONDS)
         now += SYNC_SECONDS
