@@ -63,8 +63,10 @@ def deployment() -> Iterator[Local]:
 
 @pytest.fixture
 def app(deployment: Local) -> Iterator[Celery]:
-    """An app as another program has it."""
+    """An app as another program has it. The worker has acknowledged all images of other tests."""
     url = deployment.url
+    with connect(url) as redis:
+        wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
     with Celery(broker=url, backend=url, set_as_current=False) as app:
         yield app
         consumer = app.backend.result_consumer
