@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from html import escape
+from operator import index
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 import pyarrow as pa
@@ -51,6 +52,8 @@ class Results(Generic[AnswerT]):
             yield from cast(list[AnswerT], to_predictions(batch))
 
     def __getitem__(self, number: int) -> AnswerT:
+        if not -len(self) <= index(number) < len(self):
+            raise IndexError(f"there is no result {number}: there are {len(self):,}")
         number = range(len(self))[number]  # from the end if it is negative
         (batch,) = self._answers.slice(number, 1).to_batches()
         return cast(AnswerT, to_predictions(batch)[0])

@@ -69,6 +69,8 @@ def choose_reading(
     """
     if read not in WHATS:
         raise UsageError(f"`read` is {read!r}: it must be {' or '.join(WHATS)}")
+    for name in known.keys() - WhatIsKnown.__annotations__.keys():
+        raise UsageError(f"there is no argument {name!r}")
     is_any_known = any(value is not None for value in known.values())
     if form is not None and is_any_known:
         raise UsageError(

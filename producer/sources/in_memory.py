@@ -335,7 +335,7 @@ def _find_reader(number: int, image: Any) -> tuple[str, Callable[[], bytes]]:
         return str(number), lambda: _encode(_from_array(image))
     if isinstance(image, PIL.Image.Image):
         return str(number), lambda: _encode(image)
-    hint = "; a pair is (id, image), in which the id is text or a number"
+    hint = "; a pair is (id, image) or (image, label): ids and labels are text or whole numbers"
     raise UsageError(
         f"image {number} has the type {type(image).__name__}: give a path, bytes, a file opened in "
         f"binary mode, a PIL image or an array{hint * isinstance(image, tuple | list)}"

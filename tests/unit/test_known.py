@@ -177,6 +177,8 @@ def test_what_to_read_decides_the_model() -> None:
         ({"read": "number", "fill": "x="}, "the fill 'X=' must be some of X, -, /"),
         ({"fill": "X"}, "a length, a pattern, a fill and allowed numbers need"),
         ({"read": "word"}, "must be digit or number"),
+        ({"workers": "2"}, "there is no argument 'workers'"),
+        ({"read": "number", "lenght": "9"}, "there is no argument 'lenght'"),
     ],
 )
 def test_what_does_not_go_together(arguments: dict[str, str], message: str) -> None:

@@ -58,8 +58,11 @@ def test_results_are_a_sequence_and_a_table_of_arrow() -> None:
     assert (first.id, second.id) == ("0.png", "1.png")
     assert results[0] == first and results[-1] == second
     assert (results[0].id, results[1].label) == ("0.png", 1)
-    with pytest.raises(IndexError):
-        results[2]
+    for number in (2, -3):
+        with pytest.raises(IndexError, match=f"there is no result {number}: there are 2"):
+            results[number]
+    with pytest.raises(TypeError, match="'slice' object"):
+        results[:1]  # type: ignore[index]
     assert pa.table(results) == results.table
     others = pa.table({"number": ["40", "41"], "corrected": [True, True], "error": ["", ""]})
     joined = Results[Prediction](results.table, "a summary", others)

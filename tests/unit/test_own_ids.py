@@ -359,7 +359,10 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
         (torch.zeros(2, 28, 28, device="meta"), "a Tensor can't be read as an array of NumPy"),
         (torch.zeros(5, 50, 60), r"uint8\(5, 50, 60\) is not an image: .*\(N, 1, 28, 28\)"),
         (torch.zeros(3, 50, 60) - 1, "its floats are from -1 to -1: undo a normalisation"),
-        ([(TENSOR[0], 3, 4)], r"has the type tuple: .*; a pair is \(id, image\)"),
+        (
+            [(TENSOR[0], 3, 4)],
+            r"has the type tuple: .*; a pair is \(id, image\) or \(image, label\)",
+        ),
         ([(3, 4)], "image 0 has the type int"),
         ([{"a": b"1", "b": b"2"}], "row 0 has several columns that may hold images: a, b; name"),
         ([{"image": TENSOR, "label": 3}], "image 0: an array of several images has one label"),
