@@ -269,6 +269,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
   else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), goTo(cards[cards.indexOf(current) + 1]);
   else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), select(cards[cards.indexOf(current) - 1] ?? current);
+  else if (key === "Tab" && !event.shiftKey && target === document.body) select(current); // the framed one
   else if (key === "x") giveByKey("");
   else if (key === "i") giveByKey(illegible);
   else if (key === "Escape") current.classList.remove("large");

@@ -28,8 +28,9 @@ def write_workbook(
 ) -> int:
     """Write the columns that a CSV has; there is at least one batch. Text stays text, whether it
     looks like a number, a date or a formula. Rows that one sheet has no room for go to another. The
-    first column has the `pictures` of rows, by the row's number from 0, if there are any.
-    Gives the number of rows; raises `OSError`.
+    first column has the `pictures` of rows, by the row's number from 0, if there are any. If the
+    column `review` names other columns, their cells are yellow. Gives the number of rows; raises
+    `OSError`.
     """
     book = import_openpyxl().Workbook(write_only=True)
     from openpyxl.writer.excel import ExcelWriter
@@ -41,7 +42,10 @@ def write_workbook(
                 place = rows % (MAX_SHEET_ROWS - 1)
                 if place == 0:
                     sheet = add_sheet(book, batch.schema, bool(pictures))
-                shown = [make_text(sheet, one) if isinstance(one, str) else one for one in cells]
+                named = [*zip(batch.schema.names, cells, strict=True)]
+                review = dict(named).get("review")
+                doubtful = review.split(", ") if isinstance(review, str) else []
+                shown = [make_cell(sheet, value, name in doubtful) for name, value in named]
                 sheet.append([None] * bool(pictures) + shown)
                 if rows in pictures:
                     add_picture(sheet, f"A{place + 2}", pictures[rows])
@@ -70,12 +74,19 @@ def add_sheet(book: Any, schema: pa.Schema, has_pictures: bool) -> Any:
     return sheet
 
 
-def make_text(sheet: Any, text: str) -> Any:
-    """A cell in which text stays text, also what a person types there later."""
+def make_cell(sheet: Any, value: Any, is_doubtful: bool) -> Any:
+    """A cell, which is yellow if it is doubtful. Text stays text there, also what a person types
+    there later."""
     from openpyxl.cell import WriteOnlyCell
+    from openpyxl.styles import PatternFill
 
-    cell = WriteOnlyCell(sheet, text)
-    cell.data_type, cell.number_format = "s", "@"
+    if not (is_doubtful or isinstance(value, str)):
+        return value
+    cell = WriteOnlyCell(sheet, value)
+    if isinstance(value, str):
+        cell.data_type, cell.number_format = "s", "@"
+    if is_doubtful:
+        cell.fill = PatternFill("solid", start_color="FFFF99")
     return cell
 
 

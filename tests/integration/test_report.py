@@ -407,7 +407,9 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
     left, right = (cards.nth(n).bounding_box() for n in (0, 1))
     assert left and right and left["y"] == right["y"] and left["x"] < right["x"]
     expect(page.locator(".card code")).to_have_text(["valid + invalid == total"] * 3)
-    page.keyboard.type("34")  # the first to review is current
+    page.keyboard.press("Tab")  # the first to review is current
+    expect(page.locator(".card[aria-current] input")).to_be_focused()
+    page.keyboard.type("34")
     page.keyboard.press("Shift+Tab")
     page.keyboard.type("12")
     page.keyboard.press("Tab")  # the next cell of the row

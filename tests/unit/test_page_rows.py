@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -166,6 +167,10 @@ def test_a_wide_table_has_a_row_for_each_row_of_a_table(suffix: str, tmp_path: P
         ["1.png", "1", "1234", "", "1", "2", "total"],
         ["1.png", "2", "1234", "", "3", "39", "total, c2"],
     ]
+    if suffix == ".xlsx":
+        table = [*openpyxl.load_workbook(out).active]
+        yellow = [cell.coordinate for row in table for cell in row if cell.fill.fill_type]
+        assert yellow == ["F3", "D4", "D5", "F5"]  # as the column `review` names them
     with pytest.raises(UsageError, match="exists: --overwrite replaces it"):
         write_wide(open_results(results), out, False)
 
