@@ -134,7 +134,8 @@ def test_a_lost_redis_hides_no_other_and_is_named(
         assert up == [0, 1] and backlog == [({"redis": other.url}, 1)]
         assert len(caplog.messages) == 1 and one.url in caplog.messages[0]
         caplog.clear()
-        assert {client.submit(random_digits(1), detached=True).id for _ in range(2)}  # not to `one`
+        jobs = [client.submit(random_digits(1), detached=True) for _ in range(2)]  # not to `one`
+        assert all(job.wait_until_stored(60) for job in jobs)
         assert len(client.jobs()) == 3
         assert len(caplog.messages) == 1 and one.url in caplog.messages[0]
         assert client.job(*here).id in here
