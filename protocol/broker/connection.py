@@ -147,7 +147,7 @@ class RetryingRedis(redis.Redis):
             try:
                 if self.connection:
                     self.connection.connect()  # sending would connect, but without Sentinels
-                reply = send()
+                reply = ask(send)
                 self._has_told = False
                 return reply
             except BaseException as error:
@@ -169,6 +169,17 @@ class RetryingRedis(redis.Redis):
                         tell(f"waiting for Redis at {shown} ({first_line(error)})")
             time.sleep(pause)  # a Redis that is away can't tell that it is back
             pause = min(2 * pause, MAX_RETRY_SECONDS)
+
+
+def ask(send: Callable[[], Reply]) -> Reply:
+    """What `send` gives. Raises redis-py's error of a lost connection if it had no socket to send
+    with."""
+    try:
+        return send()
+    except AttributeError as error:
+        if error.obj is None:
+            raise redis.ConnectionError("another thread has closed the connection") from None
+        raise
 
 
 def connect(

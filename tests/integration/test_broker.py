@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import redis
-from redis.connection import HiredisRespSerializer
+from redis.connection import AbstractConnection, HiredisRespSerializer
 
 import protocol.broker.connection
 from digitq.private.processes import Local, find_redis_server
@@ -345,3 +345,20 @@ def test_a_slow_way_is_no_lost_redis(redis_only: Local, monkeypatch: pytest.Monk
         payload = bytes(6 << 20)  # three seconds
         assert client.transact(("SET", "large", payload)) == [True]
         assert client.strlen("large") == len(payload)
+
+
+def test_a_connection_that_another_thread_closes_is_opened_again(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `Client.close` does while a job is fed: redis-py then has no socket to send with."""
+    closed: list[AbstractConnection] = []
+
+    def close_once(connection: AbstractConnection) -> None:
+        if not closed:
+            closed.append(connection)
+            connection.disconnect()
+
+    monkeypatch.setattr(AbstractConnection, "check_health", close_once)
+    with connect(redis_only.url, retry_seconds=60) as client:
+        assert client.read(("PING",)) == [True]
+    assert closed
