@@ -176,7 +176,7 @@ def _fetch(url: str, take: Callable[[HTTPResponse], T]) -> T:
     request = Request(quote(url, safe=string.punctuation), headers={"User-Agent": "digitq"})
     for attempt in range(buckets.ATTEMPTS):
         if attempt:
-            time.sleep(RETRY_SECONDS * 2 ** (attempt - 1))
+            time.sleep(RETRY_SECONDS * 2 ** (attempt - 1))  # a server can't tell that it is back
         try:
             with urlopen(request, timeout=buckets.SILENT_SECONDS) as answer:
                 return take(answer)
