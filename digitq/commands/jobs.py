@@ -50,6 +50,7 @@ def submit(
     from producer.counts import Counts
     from producer.feeder import LACK_OF_ROOM
 
+    is_inside = settings().results_folder() is None  # raises if the folder is not there
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
@@ -59,7 +60,6 @@ def submit(
         job = client.start(source, reading, detached=True)
         memory = job.ledger.memory()
         images = reading.count_rows(source.count()) if memory.limit_bytes else None
-        is_inside = settings().results is None
         if images and is_inside and (shortage := memory.describe_shortage(images, reading.what)):
             echo_err(f"{shortage}; {REMEDIES}")
         while not job.wait_until_stored(timeout_seconds=1):

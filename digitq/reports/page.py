@@ -137,7 +137,9 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
         name_broken_rules(images, form)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() in SHEETS:
-        notes.append("boxes and other readings are missing: only .jsonl and .parquet have them")
+        notes.append(
+            "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
+        )
     text = render(results, survey, images, notes)
     with replacing(out) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from digitq.cli import main
 from digitq.private import processes
 from digitq.private.processes import Local
 from producer import Client
@@ -102,7 +103,10 @@ def test_a_worker_that_dies_loses_none_and_the_folder_may_be_away_for_a_while(
 
 
 def test_a_full_redis_lets_results_pass_and_a_host_without_the_folder_writes_none(
-    outside: tuple[Client, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    outside: tuple[Client, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ledger = outside[0].ledger
     ledger.redis.config_set("maxmemory", 1)
@@ -116,6 +120,11 @@ def test_a_full_redis_lets_results_pass_and_a_host_without_the_folder_writes_non
     with pytest.raises(BrokerError, match=r"is not there: is DIGITQ_RESULTS mounted\?"):
         write_result(ledger, "job", 0, b"rows")
     assert not [*tmp_path.iterdir()]
+    monkeypatch.setenv("DIGITQ_RESULTS", str(tmp_path / "gone"))
+    settings.cache_clear()
+    with pytest.raises(SystemExit, match="2"):
+        main(["submit", "mnist:sample", "--broker", ledger.redis.url])
+    assert f"DIGITQ_RESULTS={tmp_path / 'gone'}: there is no such folder" in capsys.readouterr().err
 
 
 def test_what_nobody_needs_is_removed(outside: tuple[Client, Path]) -> None:
