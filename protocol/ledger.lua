@@ -305,9 +305,9 @@ end
 -- that a result waits for a stalled Redis does not count.
 function steps.complete(
   n, payload, failed, kind, image_seconds, silent_seconds, review, work_seconds, worker, fingerprint)
-  if not get('ttl') then return false end -- the record is gone
-  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count, size = tonumber(redis.call('HGET', rows, n)), redis.call('HSTRLEN', chunks, n)
+  if not get('ttl') or not count then return false end -- the record is gone, or new, without the chunk
+  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local silent_ms, pace_ns = math.floor(1e3 * silent_seconds), math.floor(1e9 * image_seconds)
   if silent_ms > number('silent_ms') then redis.call('HSET', record, 'silent_ms', silent_ms) end
   add('bytes', -size)

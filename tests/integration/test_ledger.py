@@ -226,6 +226,15 @@ def test_who_completes_a_chunk_is_told_how_far_the_job_is(ledger: Ledger) -> Non
     assert [second, last] == ["20 of 30 (66 %), 4 failed", "30 of 30 (100 %), 5 failed"]
 
 
+def test_a_chunk_that_redis_has_lost_is_not_counted(ledger: Ledger) -> None:
+    """Its worker hands in the result before the chunk is stored again."""
+    store(ledger, 0, 1)
+    assert ledger.begin("j", 1)
+    ledger.redis.hdel(record_key("j") + ":rows", 1)
+    assert not complete(ledger, 1) and ledger.record("j").done_chunks == 0
+    assert complete(ledger, 0) and ledger.record("j").done_chunks == 1
+
+
 def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
     store(ledger, 0, 1)
     complete(ledger, 0)
