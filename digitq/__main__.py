@@ -28,7 +28,7 @@ def main() -> None:
     if reason := describe_foreign_module():
         print(f"digitq: {reason}", file=sys.stderr)
         sys.exit(2)
-    from protocol.host.process import end_at_once, run_without_waiting
+    from protocol.host.process import NoPandas, end_at_once, run_without_waiting
 
     end_at_once()
     if sys.argv[1:2] == ["worker"]:
@@ -37,6 +37,7 @@ def main() -> None:
         if (status := check_worker(sys.argv[2:])) is not None:
             sys.exit(status)
     hide_password()
+    sys.meta_path.insert(0, NoPandas)
     from digitq import cli
     from protocol.settings import OTHER_BROKERS
 

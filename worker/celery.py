@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import pyarrow as pa
 from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init, worker_ready
 from celery.utils.log import get_logger
@@ -22,7 +23,7 @@ from protocol.celery import app, result_options, sentinel_options
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
-from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
+from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, NoPandas
 from protocol.ledger import Ledger
 from protocol.outside import remove_unneeded
 from protocol.settings import DEFAULT_BROKER, settings
@@ -34,6 +35,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 REMOVE_SECONDS = 60  # results outside Redis that nobody needs are looked for this often
 
 logger = get_logger(__name__)
+sys.meta_path.insert(0, NoPandas)
+pa.array([])
+sys.meta_path.remove(NoPandas)  # another program may have imported this module
 
 # This process uses the first for `redis://`, `rediss://` and `redis+socket://`
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.service.transport:Transport"))
@@ -148,7 +152,6 @@ def keep_freed_memory() -> None:
 @worker_process_init.connect
 def prepare_process(**_: Any) -> None:
     """Runs after the fork: one thread for each process, and the default model loaded and warm."""
-    import pyarrow as pa
     import torch
 
     from worker.classify import classify_chunk

@@ -175,6 +175,10 @@ def test_a_probe_waits_for_next_to_nothing() -> None:
     run_python(f"import sys, digitq.__main__, digitq.check; assert not {heavy} & set(sys.modules)")
 
 
+def test_a_worker_does_not_import_pandas() -> None:
+    run_python("import sys, worker.celery, worker.tasks; assert 'pandas' not in sys.modules")
+
+
 def test_producer_and_worker_know_the_same_models() -> None:
     cards = {card.stem for card in WEIGHTS_FOLDER.glob("*.json")}
     assert {*MODELS} == {"random", *cards} - {NUMBER}
