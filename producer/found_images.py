@@ -11,8 +11,7 @@ from typing import NamedTuple
 import PIL.Image
 
 from producer.record import Record
-from producer.sources.documents import page_entries
-from producer.sources.objects import find_reader
+from producer.sources.objects import path_entries
 from producer.sources.opening import count_files, open_source, prefix_of, refuse_overlap
 from producer.sources.source import (
     EmptyError,
@@ -23,7 +22,6 @@ from producer.sources.source import (
     UniqueIds,
     UnreadableImageError,
 )
-from producer.sources.stores import is_stored
 from protocol.chunk import ARRAY, PIXELS, Kind, kind_of
 from protocol.errors import UsageError
 from protocol.text import printable
@@ -120,7 +118,7 @@ def _open_each(
 def _read_file(path: str, id: str) -> Iterator[Entry]:
     """The image with this id, or the pages of the file."""
     naming = Naming(unique=lambda name: id if name == printable(path) else name)
-    return page_entries(naming, path, find_reader(path), file="" if is_stored(path) else path)
+    return path_entries(naming, path)
 
 
 def _read(name: str, unique: UniqueIds | None) -> Iterator[SourceItem]:

@@ -4,7 +4,7 @@ import codecs
 import os
 import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -120,13 +120,6 @@ def file_source(name: str, file: str, naming: Naming) -> Source:
     path = os.path.abspath(name) if naming.truth_from_parent else name
     some = naming.at_least_one(_read_pages(naming, name, file, path), name)
     return Source(name, some, naming.truth_from_parent, lambda: count_pages(file))
-
-
-def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
-    """One image for each path, whatever its name; the id is the path."""
-    whole = os.path.abspath if naming.truth_from_parent else str
-    entries = (entry for path in paths for entry in _read_pages(naming, path, path, whole(path)))
-    return Source(name, naming.at_least_one(entries, name), naming.truth_from_parent)
 
 
 def _read_pages(naming: Naming, name: str, file: str, path: str) -> Iterator[Entry]:

@@ -100,6 +100,20 @@ def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:
     return lambda: read_file(inside if inside == path or os.path.lexists(inside) else path)
 
 
+def path_entries(naming: Naming, path: str, whole: str = "") -> Iterator[Entry]:
+    """The image at a path, which may be in a bucket, or one for each of its pages. `whole` is the
+    path with all of its folders."""
+    file = "" if is_stored(path) else path
+    return page_entries(naming, path, find_reader(path), whole, file=file)
+
+
+def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
+    """One image for each path, whatever its name; the id is the path."""
+    whole = os.path.abspath if naming.truth_from_parent else str
+    entries = (entry for path in paths for entry in path_entries(naming, path, whole(path)))
+    return Source(name, naming.at_least_one(entries, name), naming.truth_from_parent)
+
+
 Listing = Ahead[dict[str, list[int | None]]]
 
 

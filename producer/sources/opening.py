@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
 from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
 from producer.sources.documents import count_pages, is_document_name
-from producer.sources.files import file_source, folder_source, paths_source, stdin_paths
+from producer.sources.files import file_source, folder_source, stdin_paths
 from producer.sources.image_tables import TABLE_SUFFIXES, table_source
 from producer.sources.in_memory import Images, image_source
-from producer.sources.objects import Copy, copy_object, objects_source
+from producer.sources.objects import Copy, copy_object, objects_source, paths_source
 from producer.sources.source import (
     EmptyError,
     Naming,

@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,7 +241,7 @@ def test_what_can_t_be_opened_is_said_in_a_line(
     assert not any(secret in words for secret in (SECRET, KEY_ID, "5ec3e7", "word@"))
 
 
-def test_one_bad_object_is_a_row(buckets: Buckets) -> None:
+def test_one_bad_object_is_a_row(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(6):
         buckets.put(f"scans/bad/{n}.png", ONE)
     faults = {"1.png": "404", "2.png": "huge", "3.png": "403"}
@@ -265,10 +266,12 @@ def test_one_bad_object_is_a_row(buckets: Buckets) -> None:
     }
     assert ("GET", "/scans/bad/2.png") not in buckets.gate.seen
     urls = [f"s3://scans/bad/{n}.png" for n in (0, 1)]
-    assert read_all(open_images(urls)[0]) == {
-        urls[0]: (ONE, None),
-        urls[1]: (None, "it is not in the store any more"),
-    }
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(urls).encode())))
+    for source in (open_images(urls)[0], open_sources("-")):
+        assert read_all(source) == {
+            urls[0]: (ONE, None),
+            urls[1]: (None, "it is not in the store any more"),
+        }
     for sources, id in ((["s3://scans/bad"], "0.png"), (urls, urls[0])):
         assert [image.content for image in find_images(None, sources, [id])] == [ONE]
 
