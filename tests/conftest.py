@@ -1,5 +1,6 @@
 """Real services for the tests: each starts its own Redis and workers, and ends them."""
 
+import gc
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ from protocol.host.cores import usable_cores
 from protocol.mnist import RAW
 from protocol.settings import settings
 
+# What is imported and collected stays until the end: to search it for garbage takes seconds.
+gc.disable()  # until all tests are collected
 # Threads of torch that wait must not take the processor from the other test processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # After `&` in a script, Ctrl-C is ignored; the programs that a test starts would ignore it, too.
@@ -29,6 +32,12 @@ hypothesis.settings.load_profile("quick")
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes more than there are cores, since tests also wait; five at most."""
     return min(usable_cores() + 2, 5)
+
+
+def pytest_collection_finish() -> None:
+    """From here on, only objects that tests make are searched for garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import MNIST
 
 from producer.sources.opening import open_sources
 from protocol import mnist
@@ -68,6 +67,8 @@ def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A folder that a mirror serves, with small files whose sums torchvision expects."""
+    from torchvision.datasets import MNIST  # takes two seconds
+
     folder = tmp_path / "mirror"
     folder.mkdir()
     sums = []

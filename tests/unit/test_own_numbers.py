@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -30,21 +31,30 @@ from worker.models.card import read_card
 from worker.models.number import OTHER, Weights, load_networks, read_number_weights
 from worker.sight.types import Grey
 
-LEARNED, HELD_BACK = load_rehearsal()
-CLEAR = [scene for scene in HELD_BACK if not scene.doubt]
+rehearsal = cache(load_rehearsal)
+
+
+def learned() -> list[Scene]:
+    """The rendered scenes that the networks learn again beside one's own."""
+    return rehearsal()[0]
+
+
+def clear() -> list[Scene]:
+    """Those that are held back, without the doubtful ones."""
+    return [scene for scene in rehearsal()[1] if not scene.doubt]
 
 
 def test_what_is_rehearsed_can_be_learned() -> None:
     assert REHEARSAL_FILE.stat().st_size < 4e6
-    assert len(LEARNED) > 1_000 and len(CLEAR) > 250
-    for scene in LEARNED:
+    assert len(learned()) > 1_000 and len(clear()) > 250
+    for scene in learned():
         assert len(scene.signs) == len(scene.boxes) >= len(scene.number)
         assert [*map(str, scene.signs[: len(scene.number)])] == [*scene.number]
         assert len(scene.text) == len(scene.text_boxes)
         assert "".join(filter(str.isdecimal, scene.text)) == scene.number
     for what in (
-        [scene for scene in LEARNED if scene.text != scene.number],
-        [scene for scene in LEARNED if OTHER in scene.signs],
+        [scene for scene in learned() if scene.text != scene.number],
+        [scene for scene in learned() if OTHER in scene.signs],
     ):
         assert len(what) > 100
 
@@ -54,7 +64,7 @@ def place(scene: Scene, text: str, knows_signs: bool = True) -> PlacedNumber | N
 
 
 def test_the_digits_of_a_known_number_are_found() -> None:
-    whole = [scene for scene in CLEAR if scene.text == scene.number][:15]
+    whole = [scene for scene in clear() if scene.text == scene.number][:15]
     found = [(scene, place(scene, scene.text)) for scene in whole]
     exact = [(scene, one) for scene, one in found if one and one.is_exact]
     assert len(exact) >= 7
@@ -72,9 +82,9 @@ def test_the_digits_of_a_known_number_are_found() -> None:
 
 
 def test_own_numbers_are_among_what_is_learned() -> None:
-    own = [one for one in (place(scene, scene.text) for scene in CLEAR[:9]) if one]
-    clear = [scene for scene in LEARNED if not scene.doubt][:10]
-    batches = mix_strips(own, clear, np.random.default_rng(0))
+    own = [one for one in (place(scene, scene.text) for scene in clear()[:9]) if one]
+    kept = [scene for scene in learned() if not scene.doubt][:10]
+    batches = mix_strips(own, kept, np.random.default_rng(0))
     assert sum(len(batch.images) for batch in batches) > 11
 
 
@@ -82,7 +92,8 @@ def run_own(
     pictures: Sequence[Grey], numbers: Sequence[str], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Result:
     """The worker's part of `digitq train number`, for an epoch beside few rehearsed scenes."""
-    monkeypatch.setattr(own_numbers, "load_rehearsal", lambda: (LEARNED[:80], CLEAR[:20]))
+    few = learned()[:80], clear()[:20]
+    monkeypatch.setattr(own_numbers, "load_rehearsal", lambda: few)
     images = [cv2.imencode(".png", one)[1].tobytes() for one in pictures] + [b"no picture"]
     names = [f"{place}.png" for place in range(len(images))]
     columns = [names, images, pa.nulls(len(names), pa.string()), [*numbers, "7"]]
@@ -100,7 +111,7 @@ def test_networks_that_are_no_better_are_not_written(
         return weights
 
     monkeypatch.setattr(own_numbers, "learn_columns", learn)
-    own = CLEAR[20:45]
+    own = clear()[20:45]
     pictures, numbers = [one.picture for one in own], [one.number for one in own]
     result = run_own(pictures, numbers, tmp_path / "new", monkeypatch)
     assert result.exit_code == 1
@@ -120,7 +131,7 @@ def test_own_numbers_are_learned_beside_rendered_ones(
         return trained._replace(card=replace(trained.card, own_accuracy_before=-1.0))
 
     monkeypatch.setattr(own_numbers, "train_own_numbers", train_better)
-    own = [one for one in CLEAR[20:] if len(one.number) < 6][:60]
+    own = [one for one in clear()[20:] if len(one.number) < 6][:60]
     pictures = [np.ascontiguousarray(one.picture[:, ::-1]) for one in own]
     result = run_own(pictures, [one.number[::-1] for one in own], tmp_path, monkeypatch)
     assert result.exit_code == 0, result.output
