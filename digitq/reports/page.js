@@ -11,24 +11,20 @@ const touch = matchMedia("(pointer: coarse)");
 const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
-let drafts = new Map(); // id → a number that is being typed
 let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
 let current;
 let visible = pageSize;
 
 function load() {
   tryStorage(() => {
-    const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
-    given = new Map(kept.given);
-    drafts = new Map(kept.drafts);
+    given = new Map(JSON.parse(localStorage.getItem(storageKey) ?? "{}").given);
   });
   for (const card of all) show(card);
   showProgress();
 }
 
 function keep() {
-  const kept = { given: [...given], drafts: [...drafts] };
-  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify(kept)));
+  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify({ given: [...given] })));
 }
 
 function tryStorage(use) {
@@ -63,7 +59,7 @@ function show(card, isNew) {
   card.classList.toggle("changed", isGiven && !isSame);
   part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
   const field = part("input", card);
-  if (field && (isNew || field !== document.activeElement)) field.value = drafts.get(id) ?? answer?.replace(illegible, "") ?? "";
+  if (field && (isNew || field !== document.activeElement)) field.value = answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
 }
@@ -74,15 +70,14 @@ function showProgress() {
   part("#progress").max = Math.max(wanted.length, 1);
   part("#progress").value = done;
   part("#count").textContent = `${done} of ${wanted.length}`;
-  part("#save").disabled = !given.size && !drafts.size;
+  part("#save").disabled = !given.size;
 }
 
 function give(card, answer) {
   const id = ids.get(card);
   const was = card.dataset.answer;
   const name = [homes.get(card).ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
-  if (answer === undefined && !given.has(id) && !drafts.has(id)) return say(`${name}: there is nothing to take back`);
-  drafts.delete(id);
+  if (answer === undefined && !given.has(id)) return say(`${name}: there is nothing to take back`);
   if (answer === undefined) given.delete(id);
   else given.set(id, answer);
   keep();
@@ -109,7 +104,7 @@ function reveal() {
 
 function select(card, focus = true) {
   if (current) {
-    if (current !== card) takeDraft(), current.classList.remove("large");
+    if (current !== card) show(current), current.classList.remove("large");
     current.removeAttribute("aria-current");
     current.tabIndex = -1;
   }
@@ -207,29 +202,19 @@ function search(text) {
   part('[data-note="cell"]').textContent = `${found} of the ${all.length} on this page; the table has ${images}.`;
 }
 
-/** The number that was typed in a card becomes its answer. */
-function takeDraft(card = current) {
-  const draft = drafts.get(ids.get(card));
-  const digits = draft ? draft.replace(/[^0-9]/g, "").length : 0;
-  if (digits > 20) say(`${draft} has more than 20 digits`);
-  else if (digits) give(card, draft);
-  else if (draft) say(`${draft} is no number: it has no digit`);
-  return Boolean(draft);
-}
-
-/** Take what is typed in the current card and all of its row, confirm the other answers there, and
- * go on. */
+/** Confirm the answers of the current card and all of its row, and go on. */
 function confirm() {
   const row = rowOf(current);
   for (const card of row) {
     const { answer } = card.dataset;
-    if (!takeDraft(card) && !given.has(ids.get(card)) && answer !== undefined) give(card, answer);
+    if (!given.has(ids.get(card)) && !part("input", card)?.value && answer !== undefined) give(card, answer);
   }
   const open = row.find((card) => !given.has(ids.get(card)));
   if (open) {
     select(open);
-    if (!drafts.has(ids.get(open))) say(`There is no answer to confirm: type it, or x for ${nothing}`);
-    return;
+    const text = part("input", open)?.value;
+    if (text) return say(`${text} is no number: it has no digit, or more than 20`);
+    return say(`There is no answer to confirm: type it, or x for ${nothing}`);
   }
   if (row.length > 1) say(`${homes.get(current).ariaLabel}: all of the row confirmed`);
   goTo(nextAfter(row.at(-1)));
@@ -243,7 +228,6 @@ function cell(text) {
 }
 
 function save() {
-  for (const card of all) takeDraft(card);
   if (!given.size) return say("There is nothing to save yet");
   const rows = [...given].map(([id, answer]) => `${cell(id)},${/,/.test(answer) ? `"${answer}"` : answer}\r\n`);
   const link = document.createElement("a");
@@ -267,14 +251,14 @@ document.addEventListener("keydown", (event) => {
     if (read === "number") return enter(current); // the field takes the key
     giveByKey(key);
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
-  else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), goTo(cards[cards.indexOf(current) + 1]);
-  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), select(cards[cards.indexOf(current) - 1] ?? current);
+  else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) goTo(cards[cards.indexOf(current) + 1]);
+  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) select(cards[cards.indexOf(current) - 1] ?? current);
   else if (key === "Tab" && !event.shiftKey && target === document.body) select(current); // the framed one
   else if (key === "x") giveByKey("");
   else if (key === "i") giveByKey(illegible);
   else if (key === "Escape") current.classList.remove("large");
   else if (key === "Backspace" || key === "Delete") {
-    if (field?.value && drafts.has(ids.get(current))) return; // of what is being typed
+    if (field?.value) return; // of what is being typed
     giveByKey(undefined);
   } else if (key === "s") save();
   else return;
@@ -284,12 +268,11 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("input", ({ target }) => {
   if (target.id === "search") return search(target.value.trim());
   const card = target.closest(".card");
-  target.value = [...target.value].filter((sign) => typed.test(sign)).join("");
-  if (target.value) drafts.set(ids.get(card), target.value);
-  else if (given.has(ids.get(card))) give(card, undefined);
-  else drafts.delete(ids.get(card));
-  keep();
-  showProgress();
+  const text = [...target.value].filter((sign) => typed.test(sign)).join("");
+  const digits = text.replace(/[^0-9]/g, "").length;
+  const isNumber = digits > 0 && digits <= 20;
+  if (isNumber || given.has(ids.get(card))) give(card, isNumber ? text : undefined);
+  target.value = text; // it may become a number
 });
 
 document.addEventListener("focusin", ({ target }) => {
