@@ -1,6 +1,6 @@
 """All rows of a result file, counted; and the few of them that a page has room for."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from digitq.reports.scores import ScoreSink
 from producer.counts import Counts
-from protocol.chunk import answers, corrected, failures
+from protocol.chunk import CLASSES, answers, corrected, failures
 from protocol.settings import What
 from protocol.values import MAX_CHARACTERS
 
@@ -30,33 +30,40 @@ OTHER_ERRORS = "other errors"
 CONFIDENCE_BINS = 20
 
 Histogram = NDArray[np.int64]
+Floats = NDArray[np.float64]
+NO_KINDS = np.zeros((), np.int8)  # all rows are of one kind
 Row = dict[str, Any]
 NumberedRows = list[tuple[int, Row]]  # each with its number in the file, from 0
 Group = str  # "review", "failed", "wrong", or "answers" for those that need no review
 
 
 class Smallest:
-    """Keeps the rows with the smallest keys. With random keys they are a random sample."""
+    """Keeps the rows with the smallest keys, up to `limit` of each kind. With random keys they are
+    a random sample."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: list[tuple[float, int, Row]] = []  # sorted: the key, the row's number, the row
+        # By kind, sorted: the key, the row's number, the row
+        self._kept: defaultdict[int, list[tuple[float, int, Row]]] = defaultdict(list)
 
-    def offer(self, keys: NDArray[np.float64], batch: pa.RecordBatch, first: int) -> None:
-        """Offer the rows of a batch whose key is not NaN. `first` is the number of its first row,
-        from 0."""
-        is_full = len(self._kept) == self._limit
-        offered = np.flatnonzero(keys < (self._kept[-1][0] if is_full else np.inf))
-        if len(offered) > self._limit:
-            offered = offered[np.argpartition(keys[offered], self._limit - 1)[: self._limit]]
-        rows = batch.take(offered).to_pylist()
-        self._kept += zip(keys[offered].tolist(), (first + offered).tolist(), rows, strict=True)
-        self._kept.sort(key=itemgetter(0, 1))
-        del self._kept[self._limit :]
+    def offer(
+        self, batch: pa.RecordBatch, first: int, wanted: Any, keys: Floats, kinds: Any = NO_KINDS
+    ) -> None:
+        """Offer the wanted rows of a batch, whose first row has the number `first`, from 0."""
+        for kind in {*np.broadcast_to(kinds, wanted.shape)[wanted].tolist()}:
+            kept = self._kept[kind]
+            end = kept[-1][0] if len(kept) == self._limit else np.inf
+            offered = np.flatnonzero(wanted & (kinds == kind) & (keys < end))
+            offered = offered[np.argsort(keys[offered])[: self._limit]]
+            rows = batch.take(offered).to_pylist()
+            kept += zip(keys[offered].tolist(), (first + offered).tolist(), rows, strict=True)
+            kept.sort(key=itemgetter(0, 1))
+            del kept[self._limit :]
 
     def rows(self) -> NumberedRows:
-        """The rows that were kept, the one with the smallest key first."""
-        return [(number, row) for _, number, row in self._kept]
+        """The rows that were kept: by kind, the one with the smallest key first."""
+        kinds = sorted(self._kept)
+        return [(number, row) for kind in kinds for _, number, row in self._kept[kind]]
 
 
 class Survey:
@@ -72,10 +79,13 @@ class Survey:
         self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
-        limits = {"review": MAX_REVIEW, "failed": MAX_FAILED, "wrong": MAX_WRONG_NUMBERS}
-        self._kept = {name: Smallest(most) for name, most in limits.items()}
-        self._sure: dict[int, Smallest] = {}  # by digit; all whole numbers are together
-        self._cells: dict[tuple[int, int], Smallest] = {}  # wrong digits by truth and answer
+        is_number = read == "number"
+        self._kept: dict[Group, Smallest] = {
+            "review": Smallest(MAX_REVIEW),
+            "failed": Smallest(MAX_FAILED),
+            "wrong": Smallest(MAX_WRONG_NUMBERS if is_number else MAX_IN_CELL),
+            "answers": Smallest(MAX_SURE_NUMBERS if is_number else MAX_OF_DIGIT),
+        }
 
     @property
     def counts(self) -> Counts:
@@ -108,40 +118,20 @@ class Survey:
         is_counted = answered & ~np.isnan(confidence) & ~by_person
         self.sure += count_bins(confidence[is_counted & ~review])
         self.unsure += count_bins(confidence[is_counted & review])
-        numbers = np.arange(first, self.counts.images, dtype=np.float64)
         unsure_first = np.nan_to_num(confidence)
-        self._kept["review"].offer(np.where(review, unsure_first, np.nan), batch, first)
-        self._kept["failed"].offer(np.where(failed, numbers, np.nan), batch, first)
-        is_number = self.scores.read == "number"
-        kind = np.zeros(len(review), int) if is_number else to_numpy(answer.fill_null(-1))
-        kind = np.where(failed | review, -2, kind)
-        for one in {*kind.tolist()} - {-2}:
-            kept = self._sure.setdefault(
-                one, Smallest(MAX_SURE_NUMBERS if is_number else MAX_OF_DIGIT)
-            )
-            kept.offer(np.where(kind == one, unsure_first, np.nan), batch, first)
+        digit = NO_KINDS if self.scores.read == "number" else to_numpy(answer.fill_null(-1))
+        self._kept["review"].offer(batch, first, review, unsure_first)
+        self._kept["failed"].offer(batch, first, failed, np.arange(batch.num_rows) + float(first))
+        self._kept["answers"].offer(batch, first, ~(failed | review), unsure_first, digit)
         if "truth" in batch.schema.names:
-            self._keep_wrong(batch, first, self._random.random(batch.num_rows))
+            truth, draws = batch.column("truth"), self._random.random(batch.num_rows)
+            wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))
+            cell = digit if digit is NO_KINDS else CLASSES * to_numpy(truth.fill_null(-1)) + digit
+            self._kept["wrong"].offer(batch, first, wrong, draws, cell)
 
     def groups(self) -> dict[Group, NumberedRows]:
         """The rows that the page shows, by why it shows them; a row may be in several groups."""
-        groups = {group: kept.rows() for group, kept in self._kept.items()}
-        for _, cell in sorted(self._cells.items()):
-            groups["wrong"] += cell.rows()
-        return groups | {"answers": [row for kept in self._sure.values() for row in kept.rows()]}
-
-    def _keep_wrong(self, batch: pa.RecordBatch, first: int, draws: NDArray[np.float64]) -> None:
-        """Offer the rows whose answer is not the truth."""
-        answer, truth = answers(batch), batch.column("truth")
-        wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))
-        if self.scores.read == "number":
-            self._kept["wrong"].offer(np.where(wrong, draws, np.nan), batch, first)
-            return
-        truths, digits = (to_numpy(column.fill_null(-1)) for column in (truth, answer))
-        for pair in {*zip(truths[wrong].tolist(), digits[wrong].tolist(), strict=True)}:
-            cell = self._cells.setdefault(pair, Smallest(MAX_IN_CELL))
-            is_in_cell = (truths == pair[0]) & (digits == pair[1])
-            cell.offer(np.where(is_in_cell, draws, np.nan), batch, first)
+        return {group: kept.rows() for group, kept in self._kept.items()}
 
 
 def read_lines(batches: Iterable[pa.RecordBatch], lines: Collection[str]) -> NumberedRows:
@@ -166,6 +156,6 @@ def count_values(column: pa.Array) -> Counter[str]:
     return Counter(dict(zip(*map(pa.Array.to_pylist, counts.flatten()), strict=True)))
 
 
-def count_bins(confidences: NDArray[np.float64]) -> Histogram:
+def count_bins(confidences: Floats) -> Histogram:
     """How many confidences are in each of `CONFIDENCE_BINS` equal parts of 0 to 1."""
     return np.asarray(np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0], np.int64)
