@@ -1,14 +1,13 @@
 """Result rows as an Excel file."""
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, BinaryIO
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,7 +52,7 @@ def write_workbook(
         if not rows:
             add_sheet(book, batch.schema, False)
         book.properties.created = book.properties.modified = datetime(1980, 1, 1)
-        with TimelessZip(file, "w") as archive:
+        with TimelessZip(file, "w", ZIP_DEFLATED) as archive:
             ExcelWriter(book, archive).save()
     finally:
         for sheet in book.worksheets:  # an open one would complain later, out of anyone's reach
@@ -102,14 +101,9 @@ def add_picture(sheet: Any, cell: str, content: bytes) -> None:
 class TimelessZip(ZipFile):
     """An archive whose files have no times, so that equal rows are equal bytes."""
 
-    def writestr(self, name: Any, data: Any, *others: Any) -> None:
-        super().writestr(ZipInfo(name), data, ZIP_DEFLATED)
-
-    def write(self, path: Any, name: Any = None, *others: Any) -> None:
-        member = ZipInfo(name)
-        member.compress_type = ZIP_DEFLATED
-        with open(path, "rb") as file, self.open(member, "w", force_zip64=True) as target:
-            shutil.copyfileobj(file, target)
+    def open(self, name: Any, *others: Any, **options: Any) -> Any:
+        name.date_time = (1980, 1, 1, 0, 0, 0)
+        return super().open(name, *others, **options)
 
 
 def read_cells(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
@@ -120,10 +114,8 @@ def read_cells(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
             column = pc.cast(pc.cast(column, pa.string()), pa.float64())
         cells = column.to_pylist()
         if pa.types.is_string(column.type):
-            cells = [cell and NOT_IN_XML.sub(escape, cell) for cell in cells]
+            cells = [
+                cell and NOT_IN_XML.sub(lambda one: repr(one[0])[1:-1], cell) for cell in cells
+            ]
         columns.append(cells)
     return zip(*columns, strict=True)
-
-
-def escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
