@@ -37,17 +37,9 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
-    with open_rows(path) as rows:
-        found = parse_lines(rows, path, results)
-    if not found:
-        raise UsageError(f"{path} has no corrections")
-    return found
-
-
-def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> Corrections:
-    """The answers by id. Raises `UsageError` for missing columns and for a line without answer."""
-    column = results.answer_column
-    names = [name.strip().lower() for name in next(lines, [])]
+    with open_rows(path) as lines:
+        first, *rows = [*lines] or [[]]
+    column, names = results.answer_column, [name.strip().lower() for name in first]
     if "confidence" in names:
         raise UsageError(f"{path} has the answers of a network, not corrections")
     if not {"id", column} <= {*names}:
@@ -56,7 +48,7 @@ def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> 
         )
     found: dict[str, str | None] = {}
     wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
-    for number, cells in enumerate(lines, 2):
+    for number, cells in enumerate(rows, 2):
         row = dict(zip(names, cells, strict=False))
         if not row:
             continue
@@ -72,6 +64,8 @@ def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> 
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
             raise UsageError(f"{path} has two answers for {in_one_line(id)}")
+    if not found:
+        raise UsageError(f"{path} has no corrections")
     return found
 
 

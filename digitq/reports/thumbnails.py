@@ -88,10 +88,13 @@ def shrink(image: PIL.Image.Image, sides: Sequence[int]) -> Thumbnail:
     if upright.size != image.size:
         width, height = height, width
     image = upright
-    if image.mode.startswith(("I", "F")):
-        image = from_deep(image)
-    elif image.mode not in ("L", "RGB"):
-        image = on_white(image)
+    if image.mode.startswith(("I", "F")):  # from its darkest to its lightest value
+        values = np.asarray(image, np.float64)
+        values = (values - values.min()) / max(np.ptp(values), 1e-9)
+        image = PIL.Image.fromarray(np.uint8(values * 255))
+    elif image.mode not in ("L", "RGB"):  # transparent parts are white
+        ground = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
     kind = "png" if max(width, height) <= TINY_SIDE else "jpeg"
     for side in sides:
         image.thumbnail((side, side))
@@ -100,20 +103,6 @@ def shrink(image: PIL.Image.Image, sides: Sequence[int]) -> Thumbnail:
         if file.tell() <= MAX_THUMBNAIL_BYTES:
             break
     return Thumbnail(data_uri(file.getvalue(), kind), image.size, width, height)
-
-
-def on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture in colours, with transparent parts on white."""
-    coloured = image.convert("RGBA")
-    ground = PIL.Image.new("RGBA", coloured.size, "white")
-    return PIL.Image.alpha_composite(ground, coloured).convert("RGB")
-
-
-def from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture of more than 8 bits in 256 grey values, from its darkest to its lightest."""
-    values = np.asarray(image, np.float64)
-    low, high = float(values.min()), float(values.max())
-    return PIL.Image.fromarray(np.uint8((values - low) / max(high - low, 1e-9) * 255))
 
 
 class Eye:

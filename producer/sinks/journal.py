@@ -88,10 +88,8 @@ def difference(old: Identity, new: Identity) -> str:
     """A description of how two runs differ."""
     if set(old) != set(new):
         return "it was started by another command or an older version"
-    changed = [name for name in new if old[name] != new[name]]
-    if changed == ["modified"]:
-        return "a table, a set or the right answers have changed since"
     words = {  # the journal has only hashes for these
+        "modified": "a table, a set or the right answers have changed since",
         "known": "the form, the length or the allowed numbers were different",
         "weights": f"its weights were {old.get('weights') or 'built in'}, not "
         f"{new.get('weights') or 'those built in'}",
@@ -102,4 +100,4 @@ def difference(old: Identity, new: Identity) -> str:
         shown = " ".join(value) if isinstance(value, list) else value or "none"
         return words.get(name, f"{name} was {shown}")
 
-    return ", ".join(describe(name) for name in changed if name != "modified")
+    return ", ".join(describe(name) for name in new if old[name] != new[name])

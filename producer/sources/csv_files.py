@@ -61,8 +61,12 @@ def read_rows(
     with _open(path, delimiter, types, columns) as reader:
         for batch in reader:
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                if column.type == pa.string() and name.strip().lower() not in ID_NAMES:
-                    _refuse_line_breaks(name, column)
+                if column.type != pa.string() or name.strip().lower() in ID_NAMES:
+                    continue
+                # An open quote makes one cell of all rows that follow
+                if pc.any(pc.match_substring(column, "\n")).as_py():
+                    reason = f"a cell in the column {name} has several lines: is a quote open?"
+                    raise pa.ArrowInvalid(reason)
             yield from cut_batches([batch], rows)
 
 
@@ -111,10 +115,3 @@ def _open(
             column, cell = columns[int(match[1])], match[3][:MAX_CELL_CHARACTERS]
             reason = f"line {match[2]} has {cell!r} in the column {column}: no whole number"
         raise pa.ArrowInvalid(reason) from None
-
-
-def _refuse_line_breaks(name: str, column: pa.Array) -> None:
-    """Raises `pa.ArrowInvalid` for a cell of several lines: an open quote makes one of all rows
-    that follow."""
-    if pc.any(pc.match_substring(column, "\n")).as_py():
-        raise pa.ArrowInvalid(f"a cell in the column {name} has several lines: is a quote open?")
