@@ -97,7 +97,7 @@ def difference(old: Identity, new: Identity) -> str:
 
     def describe(name: str) -> str:
         value = old[name]
-        shown = " ".join(value) if isinstance(value, list) else value or "none"
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value or "none"
         return words.get(name, f"{name} was {shown}")
 
     return ", ".join(describe(name) for name in new if old[name] != new[name])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
 from producer.counts import Counts, add_ids
 from producer.sources.arrays import number_ids, pixels_batch
-from producer.sources.files import paths_source
 from producer.sources.in_memory import image_source
+from producer.sources.objects import paths_source
 from producer.sources.opening import open_sources
 from producer.sources.source import Entry, Naming, SourceItem, UnreadableImageError, take_first
 from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
