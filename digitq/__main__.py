@@ -1,5 +1,6 @@
 """The `digitq` command. Ctrl-C ends it without a traceback even while it is still importing."""
 
+import gc
 import os
 import sys
 
@@ -38,11 +39,14 @@ def main() -> None:
             sys.exit(status)
     hide_password()
     sys.meta_path.insert(0, NoPandas)
+    gc.disable()  # what is imported stays: to search it for garbage takes 0.1 s
     from digitq import cli
     from protocol.settings import OTHER_BROKERS
 
     for name in OTHER_BROKERS:
         os.environ.pop(name, None)
+    gc.freeze()
+    gc.enable()
     run_without_waiting(cli.main)
 
 

@@ -1,6 +1,8 @@
 """The worker's Celery app: `celery -A worker worker`."""
+# ruff: noqa: E402 (imports below `gc.disable()`)
 
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -8,6 +10,8 @@ import threading
 import time
 from contextlib import suppress
 from typing import Any
+
+gc.disable()  # while modules are imported, which stay: to search them for garbage takes 0.3 s
 
 import pyarrow as pa
 from celery import bootsteps
@@ -30,6 +34,7 @@ from protocol.settings import DEFAULT_BROKER, settings
 from worker.service.heartbeat import Connected, Heartbeat
 from worker.service.worker_log import log_end
 
+gc.enable()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 
 REMOVE_SECONDS = 60  # results outside Redis that nobody needs are looked for this often
@@ -111,6 +116,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     from worker.models.card import card_path
     from worker.models.model import count_gpus
 
+    gc.freeze()  # nor are they searched when this process ends, which takes as long
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
     if settings().log_format == "json":
         logging.captureWarnings(True)  # there is no log yet, and stderr is for JSON only
