@@ -50,10 +50,10 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     `number`. OUT has all rows in order, and a column `corrected`.
     """
     from digitq.reports.corrections import (
+        check_again,
         checksum,
         correct_rows,
         find_other_zeros,
-        find_settled,
         read_corrections,
     )
     from digitq.reports.fields import find_form
@@ -63,12 +63,12 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     answers = read_corrections(corrections, table)
     zeros = find_other_zeros(corrections, answers, table)
     form, _ = find_form(table.record) if table.has_form else (None, [])
-    settled = find_settled(table, answers, form) if form else set()
+    checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
-        echo_err("the form can't be read: fields of rules that now hold stay marked")
+        echo_err("the form can't be read: its rules are not checked again")
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
-        for batch in correct_rows(table, answers, sink.counts.images, settled):
+        for batch in correct_rows(table, answers, sink.counts.images, checked):
             sink.write(batch)
         record = table.record and replace(table.record, counts=sink.counts)
         sink.finish(table.read, record)

@@ -24,6 +24,10 @@ CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
 # Right answers by id, or ILLEGIBLE; None if there is no digit
 Corrections = Mapping[str, str | None]
+# The ids of fields that are marked because a rule failed, but whose rules hold now; and of fields
+# with a rule that held before
+Checked = tuple[Collection[str], Collection[str]]
+CHECK_FAILED = "check failed"
 
 
 def checksum(path: Path) -> str:
@@ -89,22 +93,25 @@ def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) 
     return zeros
 
 
-def find_settled(results: ResultFile, corrections: Corrections, form: Form) -> set[str]:
-    """The ids of fields that are marked because a rule failed, and whose rules hold with the
-    corrections. Raises `UsageError` if a row can't be read."""
-    settled = set[str]()
+def check_again(results: ResultFile, corrections: Corrections, form: Form) -> Checked:
+    """What the corrections change for the rules of the form. If a person can't read a field, its
+    number stays what it was. Raises `UsageError` if a row can't be read."""
+    settled, broken = set[str](), set[str]()
     for page in read_pages(results):
-        marked = {row["id"] for row in page if row["reason"] == "check failed"}
-        if marked and any(row["id"] in corrections for row in page):
+        right = {row["id"]: corrections[row["id"]] for row in page if row["id"] in corrections}
+        if right:
             prefix = f"{page[0]['page']}/"
-            numbers = {
-                row["id"].removeprefix(prefix): corrections.get(row["id"], row["number"]) or ""
-                for row in page
+            old = {row["id"].removeprefix(prefix): row["number"] or "" for row in page}
+            new = {
+                id.removeprefix(prefix): one or "" for id, one in right.items() if one != ILLEGIBLE
             }
-            for _, cells in find_broken_rules(form, numbers):
-                marked -= {prefix + cell for cell in cells}
-            settled |= marked
-    return settled
+            settled |= {row["id"] for row in page if row["reason"] == CHECK_FAILED}
+            before = [*find_broken_rules(form, old)]
+            for failed in find_broken_rules(form, old | new):
+                ids = {prefix + cell for cell in failed[1]}
+                settled -= ids
+                broken |= ids if failed not in before else set()
+    return settled, broken
 
 
 def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:
@@ -118,20 +125,20 @@ def correct_rows(
     results: ResultFile,
     corrections: Corrections,
     skipped: int = 0,
-    settled: Collection[str] = (),
+    checked: Checked = ((), ()),
 ) -> Iterator[pa.RecordBatch]:
-    """All rows after the first `skipped`, with the corrections and the column `corrected`. The rows
-    with the ids `settled` need no review any more."""
+    """All rows after the first `skipped`, with the corrections and the column `corrected`."""
     for batch in results.batches():
         if skipped < batch.num_rows:
-            yield correct_batch(batch.slice(skipped), corrections, settled)
+            yield correct_batch(batch.slice(skipped), corrections, checked)
         skipped = max(0, skipped - batch.num_rows)
 
 
 def correct_batch(
-    batch: pa.RecordBatch, corrections: Corrections, settled: Collection[str] = ()
+    batch: pa.RecordBatch, corrections: Corrections, checked: Checked = ((), ())
 ) -> pa.RecordBatch:
-    """The same rows with a person's answers. The network's confidence and probabilities stay."""
+    """The same rows with a person's answers. The network's confidence and probabilities stay. What
+    a person has not seen is marked if a rule is broken now."""
     is_corrected, right = look_up(batch, corrections)
     is_illegible = pc.equal(right, ILLEGIBLE).fill_null(False)
     error = pc.if_else(is_illegible, ILLEGIBLE, pc.if_else(right.is_null(), NOTHING_THERE, None))
@@ -139,17 +146,19 @@ def correct_batch(
     old = answers(batch)
     if CORRECTED.name not in batch.schema.names:
         batch = batch.append_column(CORRECTED, pa.nulls(batch.num_rows, pa.bool_()))
-    corrected = batch.column(CORRECTED.name)
-    is_settled = pc.is_in(batch.column("id"), pa.array([*settled], pa.string()))
-    is_settled = pc.or_(is_corrected, is_settled)
+    corrected = pc.or_(batch.column(CORRECTED.name).fill_null(False), is_corrected)
+    holds, fails = (pc.is_in(batch["id"], pa.array([*ids], pa.string())) for ids in checked)
+    is_settled = pc.or_(is_corrected, holds)
+    fails = pc.and_not(fails, corrected)
+    reason = pc.if_else(is_settled, None, batch.column("reason"))
     changed = {
         "number" if "number" in batch.schema.names else "label": pc.if_else(
             is_corrected, right.cast(old.type), old
         ),
         "error": pc.if_else(is_corrected, error, batch.column("error")),
-        "review": pc.and_not(batch.column("review"), is_settled),
-        "reason": pc.if_else(is_settled, None, batch.column("reason")),
-        CORRECTED.name: pc.or_(corrected.fill_null(False), is_corrected),
+        "review": pc.or_(pc.and_not(batch.column("review"), is_settled), fails),
+        "reason": pc.coalesce(reason, pc.if_else(fails, CHECK_FAILED, None)),
+        CORRECTED.name: corrected,
     }
     columns = [changed.get(field.name, batch.column(field.name)) for field in batch.schema]
     return pa.record_batch(columns, schema=batch.schema)

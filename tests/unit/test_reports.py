@@ -657,8 +657,15 @@ def test_fields_of_a_rule_that_holds_with_the_corrections_need_no_review(
     marked = [row["id"] for row in rows_of(final) if row["review"]]
     wrong = ["1.png/marks/2/a", "1.png/marks/2/b", "2.png/marks/1/a"]
     assert marked == wrong + [f"2.png/marks/2/{field}" for field in "abc"]
+    # A correction that breaks a rule marks what nobody has looked at, but not one that is illegible
+    for answer, broken in (("illegible", []), ("2", ["1.png/marks/1/b"])):
+        write_corrections(corrections, [("1.png/marks/1/a", answer)], "number")
+        assert run("correct", final, corrections, "-o", tmp_path / f"{answer}.jsonl") == 0
+        now = {r["id"]: r["reason"] for r in rows_of(tmp_path / f"{answer}.jsonl") if r["review"]}
+        assert [*now] == broken + marked and {*now.values()} == {"check failed"}
     form.unlink()
     capsys.readouterr()
+    write_corrections(corrections, [("1.png/marks/1/c", "3")], "number")
     assert run("correct", out, corrections, "-o", final, "--overwrite") == 0
-    assert "the form can't be read" in capsys.readouterr().err
-    assert len([row for row in rows_of(final) if row["review"]]) == 9
+    assert "the form can't be read: its rules are not checked again" in capsys.readouterr().err
+    assert len([row for row in rows_of(final) if row["review"]]) == 11
