@@ -163,9 +163,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--read",
         type=click.Choice(["digit", "number"]),
-        default="digit",
-        show_default=True,
-        help="what each image shows: one digit, or a whole number",
+        help="what each image shows: one digit, or a whole number  [default: digit]",
     )
     @model
     @click.option(
@@ -194,7 +192,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run(
-        read: str,
+        read: str | None,
         model: str | None,
         length: str | None,
         pattern: str | None,
@@ -207,9 +205,11 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         from protocol.known import WhatIsKnown, read_allowed
         from protocol.reading import choose_reading
 
+        if form and read == "digit":
+            raise UsageError("a form's fields are whole numbers: leave out --read digit")
         lines = None if allowed is None else read_allowed(allowed)
         known = WhatIsKnown(length=length, pattern=pattern, allowed=lines, fill=fill)
-        reading = choose_reading(model, read, form and read_form_file(form), **known)
+        reading = choose_reading(model, read or "digit", form and read_form_file(form), **known)
         if form:
             reading = reading._replace(form_name=os.path.abspath(form))
         if reading.form and others.get("truth") == "parent":

@@ -223,6 +223,7 @@ def test_a_form_is_drawn(scans: Path, tmp_path: Path) -> None:
         (["--form", "form.toml", "--wide"], "name one with -o OUT"),
         (["--form", "form.toml", "--truth", "parent"], "a folder's name is no truth"),
         (["--form", "form.toml", "--length", "3"], "leave out length"),
+        (["--form", "form.toml", "--read", "digit"], "leave out --read digit"),
         (["--form", "none.toml"], "none.toml: No such file or directory; `digitq form new` makes"),
         (["--form", "blank.png"], "blank.png: it is not in UTF-8; `digitq form new` makes"),
     ],
