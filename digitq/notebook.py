@@ -6,6 +6,7 @@ from html import escape
 from operator import index
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +16,7 @@ from producer.client import Client
 from producer.prediction import NumberPrediction, Prediction, to_predictions
 from producer.sinks.encoders import describe_rows
 from producer.sinks.sink import Sink
+from producer.sources.image_tables import is_pandas, to_arrow
 from producer.sources.in_memory import Images
 from producer.sources.opening import open_images
 from producer.sources.source import Source
@@ -35,14 +37,12 @@ class Results(Generic[AnswerT]):
     takes Arrow's tables, such as Polars, takes it as it is.
     """
 
-    def __init__(
-        self, answers: pa.Table, summary: str, others: pa.Table | None = None, index: Any = None
-    ) -> None:
+    def __init__(self, answers: pa.Table, summary: str, others: Any = None) -> None:
         # The columns of `Job.results`, then others of a table of images
-        self.table = answers if others is None else append_columns(answers, others)
+        self.table = answers if others is None else append_columns(answers, to_arrow(others))
         self._answers = answers  # without columns of these names that are not digitq's
         self._summary = summary
-        self._index = index  # of the DataFrame of pandas that had the images
+        self._others = others  # the other columns of the DataFrame or the table of images
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -51,7 +51,15 @@ class Results(Generic[AnswerT]):
         for batch in self._answers.to_batches():
             yield from cast(list[AnswerT], to_predictions(batch))
 
-    def __getitem__(self, number: int) -> AnswerT:
+    @overload
+    def __getitem__(self, number: int) -> AnswerT: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[AnswerT]: ...
+
+    def __getitem__(self, number: int | slice) -> AnswerT | list[AnswerT]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(len(self))[number]]
         if not -len(self) <= index(number) < len(self):
             raise IndexError(f"there is no result {number}: there are {len(self):,}")
         number = range(len(self))[number]  # from the end if it is negative
@@ -82,9 +90,13 @@ class Results(Generic[AnswerT]):
         import pandas as pd
 
         types = {pa.int8(): pd.Int8Dtype(), pa.int32(): pd.Int32Dtype()}
-        own = {field.name: types[field.type] for field in self.table.schema if field.type in types}
-        frame = self.table.to_pandas().astype(own)
-        return frame if self._index is None else frame.set_axis(self._index)
+        table = self._answers if is_pandas(self._others) else self.table
+        own = {field.name: types[field.type] for field in table.schema if field.type in types}
+        frame = table.to_pandas().astype(own)
+        if not is_pandas(self._others):
+            return frame
+        others = self._others.drop(columns=frame.columns, errors="ignore")
+        return pd.concat([frame.set_axis(others.index), others], axis=1)
 
 
 @overload
@@ -109,7 +121,11 @@ def classify(
 
 @overload
 def classify(
-    images: Images, *, read: What = "number", form: FormLike, client: Client | None = None
+    images: Images,
+    *,
+    read: Literal["number"] = "number",
+    form: FormLike,
+    client: Client | None = None,
 ) -> Results[NumberPrediction]: ...
 
 
@@ -141,12 +157,10 @@ def classify(
     with opened as client:
         job = client.start(source, reading)
         take_results(client, job, sink, lambda: reading.count_rows(source.count()))
-    return build_results(images, source, reading, sink)
+    return build_results(source, reading, sink)
 
 
-def build_results(
-    images: Images, source: Source, reading: Reading, sink: "TableSink"
-) -> Results[Any]:
+def build_results(source: Source, reading: Reading, sink: "TableSink") -> Results[Any]:
     """The results for these images, whose rows the sink has."""
     schema = (
         sink.batches[0].schema
@@ -155,14 +169,18 @@ def build_results(
     )
     summary = summarise(sink.counts, source.skipped.describe(), reading.row)
     table = pa.Table.from_batches(sink.batches, schema)
-    if reading.form:  # an image has several rows
+    if source.others is None or not len(source.others):  # of Polars, without columns
         return Results(table, summary)
-    others = source.others()
-    if others is not None and len(others) != len(table):  # a row has several images
-        others = None
-    is_pandas = hasattr(images, "iloc") and len(cast(Any, images)) == len(table)
-    index = getattr(images, "index", None) if is_pandas else None
-    return Results(table, summary, others, index)
+    rows = np.arange(len(table)) // max(1, len(reading.cells))  # a page has a row for each field
+    if source.rows is not None:
+        rows = np.array(source.rows, np.int64)[rows]
+    others: Any = source.others
+    if not np.array_equal(rows, np.arange(len(others))):
+        try:
+            others = getattr(others, "take", others.__getitem__)(rows)  # Polars has no `take`
+        except pa.ArrowNotImplementedError:  # Arrow can't take rows of some types
+            others = None
+    return Results(table, summary, others)
 
 
 def append_columns(table: pa.Table, others: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ from digitq.terminal import require
 from producer.batching import put_together, read_call
 from producer.chunking import cut_source
 from producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
-from producer.sources.in_memory import Image, Images, is_one_image
+from producer.sources.in_memory import DataFrame, Image, Images, is_one_image
 from producer.sources.opening import open_images
 from protocol.chunk import Chunk
 from protocol.known import WhatIsKnown
@@ -31,6 +31,9 @@ class Reader(Generic[OneT, AnswerT]):
         self.classify(np.zeros((28, 28), np.uint8))
 
     @overload
+    def classify(self, images: DataFrame) -> Results[AnswerT]: ...
+
+    @overload
     def classify(self, images: Image) -> OneT: ...  # type: ignore[overload-overlap]
 
     @overload
@@ -48,7 +51,7 @@ class Reader(Generic[OneT, AnswerT]):
         source, sink = open_images(images)[0], TableSink()
         for rows in self._classify_chunks(cut_source(source, reading), reading):
             sink.write(rows)
-        return build_results(images, source, reading, sink)
+        return build_results(source, reading, sink)
 
 
 @overload
@@ -65,7 +68,7 @@ def reader(
 
 @overload
 def reader(
-    *, read: What = "number", form: FormLike
+    *, read: Literal["number"] = "number", form: FormLike
 ) -> Reader[dict[str, NumberPrediction], NumberPrediction]: ...
 
 

@@ -240,7 +240,7 @@ class Client:
         model: None = None,
         timeout_seconds: float | None = None,
         *,
-        read: What = "digit",
+        read: Literal["number"] = "number",
         form: FormLike,
     ) -> dict[str, NumberPrediction]: ...
 
@@ -293,7 +293,7 @@ class Client:
         model: None = None,
         timeout_seconds: float | None = None,
         *,
-        read: What = "digit",
+        read: Literal["number"] = "number",
         form: FormLike,
     ) -> dict[str, NumberPrediction]: ...
 

@@ -1,6 +1,8 @@
 """Tables of images, pixels or paths: Parquet, CSV, and those of Arrow in memory."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +45,7 @@ LIST_ROWS = 512  # this many rows are read at a time if they are paths
 PIXEL_ROWS = 2048  # this many rows are read at a time if they hold pixels
 PARQUET_BYTES = 1 << 20  # this much of a column is read at a time; Arrow would read a row group
 PATH_ONLY = "the row has the path of an image, not its bytes: embed the bytes in the table"
+ARROW_TABLES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
@@ -86,31 +89,47 @@ def _parquet_source(path: Path, naming: Naming) -> Source:
 def arrow_source(table: Any) -> Source:
     """The images of a table in memory that Arrow can read, such as a `pyarrow.Table` or a
     DataFrame. Raises `UsageError` if it can't, and as `table_source`."""
-    reader = _open_reader(table)
-    plan = _plan(f"the {type(table).__name__}", reader.schema, "", Naming())
-    parts = cut_batches(reader, plan.rows)
+    is_read_once = isinstance(table, pa.RecordBatchReader)
+    given = table if is_read_once else to_arrow(table)
+    if not is_read_once and not len(given):  # its columns may have no types
+        return Source("images from Python", [])
+    plan = _plan(f"the {type(table).__name__}", given.schema, "", Naming())
+    parts = cut_batches(given if is_read_once else given.to_reader(), plan.rows)
     items = number_pieces(parts, "", plan.build, plan.read_ids)
-    names = [name for name in reader.schema.names if name not in plan.used]
-    has_more = names and hasattr(table, "columns")  # what is read once has none
-    others = partial(read_others, table, names) if has_more else lambda: None
-    return Source("images from Python", items, plan.has_truth, others=others)
+    if is_read_once:
+        return Source("images from Python", items, plan.has_truth)
+    if is_frame(table):
+        others = table[[name for name in table.columns if str(name) not in plan.used]]
+    else:
+        others = given.drop_columns(plan.used)
+    return Source("images from Python", items, plan.has_truth, lambda: len(given), others=others)
 
 
-def read_others(table: Any, names: list[Any]) -> pa.Table:
-    """These columns of a table in memory. Raises `UsageError`."""
-    if isinstance(table, pa.Table | pa.RecordBatch):
-        return _open_reader(table.select(names)).read_all()
-    if hasattr(table, "reset_index"):  # Arrow would make a column of pandas' index
-        table = table.reset_index(drop=True)
-    return _open_reader(table[[name for name in table.columns if name in names]]).read_all()
+def is_frame(table: Any) -> bool:
+    """Whether it is a DataFrame whose columns can be taken out, as those of pandas and Polars."""
+    return not isinstance(table, ARROW_TABLES) and hasattr(table, "__getitem__")
 
 
-def _open_reader(table: Any) -> pa.RecordBatchReader:
-    """The rows of a table in memory. Raises `UsageError` if Arrow can't read it."""
+def is_pandas(table: Any) -> bool:
+    return hasattr(table, "iloc")
+
+
+def to_arrow(table: Any) -> pa.Table:
+    """A table in memory as one of Arrow. Of a DataFrame of pandas, the index is left out, and so
+    are columns that Arrow can't hold. Raises `UsageError` if another table can't be read."""
+    if is_pandas(table):
+        columns = {}
+        for index, name in enumerate(map(str, table.columns)):
+            column = table.iloc[:, index]
+            try:
+                columns[name] = pa.array(column, from_pandas=True)
+            except Exception:
+                with suppress(Exception):  # the column has paths, or objects of any other kind
+                    columns[name] = pa.array(column.map(os.fspath, na_action="ignore"))
+        return pa.table(columns)
     kind = type(table).__name__
     try:
-        is_stream = hasattr(table, "__arrow_c_stream__")
-        return pa.RecordBatchReader.from_stream(table) if is_stream else pa.table(table).to_reader()
+        return pa.table(table)
     except Exception as error:  # each kind of DataFrame has errors of its own
         reason = str(error).partition("\n")[0]
         raise UsageError(

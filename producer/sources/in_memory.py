@@ -1,6 +1,7 @@
 """Images given from Python as a source: files, pictures, arrays, pairs, rows and tables."""
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
 from producer.sources.documents import count_pages, page_entries
-from producer.sources.image_tables import arrow_source, read_others
+from producer.sources.image_tables import arrow_source, is_frame, is_pandas
 from producer.sources.objects import find_reader
 from producer.sources.source import (
     Naming,
@@ -35,7 +36,6 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Not every Pillow before 13 can read these modes from a PNG or a TIFF
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 
-ARROW_TABLES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
 LISTED = (list, tuple)  # what may be a pair, or a batch with its labels
 CHANNEL_COUNTS = (1, 3, 4)  # values of each pixel of a picture whose channels come first
 HALF_STEP = 0.5 / 255  # a float that lies less outside of 0 to 1 is rounded
@@ -86,6 +86,9 @@ def image_source(images: Images) -> Source:
         )
     if hasattr(images, "columns") or isinstance(images, pa.RecordBatchReader):
         return _frame_source(images) or arrow_source(images)
+    if is_pandas(images):  # a column
+        column = cast(Any, images)
+        return _row_source(column, column, column.to_frame().iloc[:, :0])
     if _is_array(images) or isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image):
         return Source("images from Python", _read_items([images], copies=False))
     items: Any = [images] if _is_file(images) else images
@@ -101,10 +104,12 @@ def image_source(images: Images) -> Source:
 def _frame_source(frame: Any) -> Source | None:
     """A DataFrame whose images are objects, such as PIL images, which Arrow does not know; None for
     other tables."""
-    if isinstance(frame, ARROW_TABLES) or not hasattr(frame, "__getitem__"):
+    if not is_frame(frame):
         return None
     names = [*frame.columns]
-    first = {name: next((cell for cell in frame[name] if cell is not None), None) for name in names}
+    first = {
+        name: next((cell for cell in frame[name] if not _is_missing(cell)), None) for name in names
+    }
     pictures = [
         name
         for name, cell in first.items()
@@ -112,11 +117,29 @@ def _frame_source(frame: Any) -> Source | None:
     ]
     if not pictures:
         return None
-    rows = zip(*(frame[name] for name in names), strict=True)
     keys = ["image" if [name] == pictures and "image" not in names else name for name in names]
-    items = _read_items((dict(zip(keys, cells, strict=True)) for cells in rows), copies=True)
-    others = partial(read_others, frame, [name for name in names if name not in pictures])
-    return Source("images from Python", items, None, partial(len, frame), others=others)
+    cells = zip(*(frame[name] for name in names), strict=True)
+    used = [name for name in pictures if name == "image"] or pictures
+    others = frame[[name for name in names if name not in (used if is_pandas(frame) else pictures)]]
+    return _row_source(frame, (dict(zip(keys, row, strict=True)) for row in cells), others)
+
+
+def _row_source(frame: Any, cells: Iterable[Any], others: Any) -> Source:
+    """The images of a DataFrame's or a column's rows, each of which may have several."""
+    rows: list[int] = []
+    row = -1
+
+    def begin(cell: Any) -> Any:
+        nonlocal row
+        row += 1
+        return cell
+
+    def read() -> Iterator[SourceItem]:
+        for item in _read_items(map(begin, cells), copies=True):
+            rows.extend([row] * getattr(item, "num_rows", 1))
+            yield item
+
+    return Source("images from Python", read(), None, partial(len, frame), others=others, rows=rows)
 
 
 def _count(items: Iterable[Any]) -> int | None:
@@ -128,6 +151,11 @@ def _count(items: Iterable[Any]) -> int | None:
         return None
     images = (_take_apart(number, item)[1] for number, item in enumerate(items))
     return sum(count_pages(os.fspath(one)) if _is_path(one) else 1 for one in images)
+
+
+def _is_missing(cell: Any) -> bool:
+    """Whether it is None, or NaN, which pandas writes in its place."""
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _is_path(image: Any) -> bool:
@@ -260,7 +288,7 @@ def _to_text(cell: Any) -> str:
         cell = cell.item()  # the cell is an array of one number
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
-    return "" if cell is None else str(cell)
+    return "" if _is_missing(cell) else str(cell)
 
 
 def _to_array(tensor: Any) -> np.ndarray:
@@ -321,7 +349,7 @@ def _has_one_channel(array: np.ndarray) -> bool:
 
 def _find_reader(number: int, image: Any) -> tuple[str, Callable[[], bytes]]:
     """The id of an image without one of its own, and a function that reads the image."""
-    if image is None:
+    if _is_missing(image):
         return str(number), unreadable("the row has no image")
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -96,7 +96,8 @@ class Source:
     origin: Origin = Origin()
     gaps: TruthGaps = field(default_factory=TruthGaps)
     truths: dict[str, str] = field(default_factory=dict)  # right answers of a table, by id
-    others: Callable[[], pa.Table | None] = lambda: None  # a DataFrame's columns that are not read
+    others: Any = None  # a DataFrame's columns that are not read, and its index
+    rows: list[int] | None = None  # which of its rows an image is of; None if each row is one
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

@@ -260,8 +260,9 @@ def test_the_results_of_a_dataframe_have_its_index_and_other_columns(client: Cli
         assert frame.index.equals(index) and frame["hand"].equals(given["hand"])
         assert [*frame["id"]] == ["0", "1", "2"] and [*frame["truth"]] == [1, 7, 1]
         assert [*frame["label"]] == [1, 1, pd.NA if b"torn" in scans else 1]
-    two = pd.DataFrame({"scan": [random_digits(2), draw_one()], "hand": [1, 2]})
-    assert len(digitq.classify(two, client=client).to_pandas()) == 3  # a cell of two images
+    two = pd.DataFrame({"scan": [random_digits(2), draw_one()], "hand": [1, 2]}, ["x", "y"])
+    found = digitq.classify(two, client=client).to_pandas()  # a cell has two images
+    assert [*found.index] == ["x", "x", "y"] and [*found["hand"]] == [1, 1, 2]
     pixels = pd.DataFrame(random_digits(2).reshape(2, -1)).add_prefix("pixel")
     results = digitq.classify(pixels.assign(hand=["a", "b"]), client=client)
     assert results.table.schema.names == [*RESULT_SCHEMA.names, "hand"]

@@ -1,14 +1,19 @@
 """The table of results that a notebook shows."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from digitq.notebook import Results
+from digitq.notebook import Results, TableSink, build_results
 from producer.prediction import Prediction
-from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from producer.sources.in_memory import image_source
+from protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from protocol.reading import choose_reading
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def row(number: int, confidence: float | None, review: bool = False, **other: object) -> dict:
@@ -61,8 +66,7 @@ def test_results_are_a_sequence_and_a_table_of_arrow() -> None:
     for number in (2, -3):
         with pytest.raises(IndexError, match=f"there is no result {number}: there are 2"):
             results[number]
-    with pytest.raises(TypeError, match="'slice' object"):
-        results[:1]  # type: ignore[index]
+    assert results[:1] == [first] and results[::-1] == [second, first] and results[5:] == []
     assert pa.table(results) == results.table
     others = pa.table({"number": ["40", "41"], "corrected": [True, True], "error": ["", ""]})
     joined = Results[Prediction](results.table, "a summary", others)
@@ -71,6 +75,26 @@ def test_results_are_a_sequence_and_a_table_of_arrow() -> None:
     assert joined._repr_html_() == results._repr_html_()
     frame = results.to_pandas()
     assert frame["label"].dtype == "Int8" and frame["label"].to_list() == [pd.NA, 1]
+
+
+def test_each_field_of_a_page_has_the_index_and_the_other_columns_of_its_dataframe() -> None:
+    reading = choose_reading(form=EXAMPLES / "forms/form.toml")
+    sink, fields = TableSink(), len(reading.cells)
+    ids = [{"id": f"{page}/{cell}", "error": ""} for page in "ab" for cell in reading.cells]
+    sink.write(pa.RecordBatch.from_pylist(ids, FORM_SCHEMA))
+    columns = {"path": ["a", "b"], "who": ["ann", "bob"], "number": [1, 2], "odd": [{1}, "x"]}
+    frame = pd.DataFrame(columns, index=pd.Index([7, 7], name="class"))
+    results = build_results(image_source(frame), reading, sink)
+    assert results.table["who"].to_pylist() == ["ann"] * fields + ["bob"] * fields
+    found = results.to_pandas()
+    assert found.columns.to_list() == [*FORM_SCHEMA.names, "who", "odd"]
+    assert [*found.index] == [7] * fields * 2 and found["odd"].to_list()[fields:] == ["x"] * fields
+    assert found.index.name == "class" and results[0].number is None
+    others = pa.table({"path": ["a", "b"], "who": ["ann", "bob"]})
+    found = build_results(image_source(others), reading, sink).to_pandas()
+    assert found["who"].to_list() == ["ann"] * fields + ["bob"] * fields
+    strange = others.cast(pa.schema([("path", pa.string()), ("who", pa.string_view())]))
+    assert len(build_results(image_source(strange), reading, sink)) == fields * 2
 
 
 def test_a_whole_number_is_shown() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import sys
 import tarfile
@@ -477,18 +478,32 @@ def test_a_column_of_images_may_have_any_name(image: Any) -> None:
 
 
 def test_a_dataframe_of_pictures() -> None:
-    pictures = [draw_one(), None, DIGITS[0]]
-    vectors = [np.zeros(3)] * 3  # they are no pictures
-    columns = {"id": [5, 6, 7], "scan": pictures, "hand": ["a", "b", None], "vector": vectors}
-    frame = pd.DataFrame(columns)
-    source = image_source(frame)
+    """pandas may have NaN where something is missing."""
+    pictures = [math.nan, draw_one(), None, DIGITS[0]]
+    vectors = [np.zeros(3)] * 4  # they are no pictures
+    frame = pd.DataFrame({"id": [5, 6, 7, math.nan], "image": pictures, "vector": vectors})
+    source = image_source(frame.assign(back=pictures))
     assert rows_of(source) == [
-        ("5", encode_image(pictures[0]), None),
-        ("6", "the row has no image", None),
-        ("7", ARRAY + DIGITS[0].tobytes(), None),
+        ("5", "the row has no image", None),
+        ("6", encode_image(draw_one()), None),
+        ("7", "the row has no image", None),
+        ("3", ARRAY + DIGITS[0].tobytes(), None),
     ]
-    others = source.others()
-    assert others is not None and others["hand"].to_pylist() == ["a", "b", None]
+    assert source.others["back"].to_list()[1:] == pictures[1:] and source.rows == [0, 1, 2, 3]
+
+
+def test_a_table_without_rows_has_no_images() -> None:
+    for table in (pd.DataFrame({"path": []}), pa.table({"image": pa.array([])})):
+        assert rows_of(image_source(table)) == []
+
+
+def test_a_dataframe_of_paths(tmp_path: Path) -> None:
+    """A column that Arrow can't hold is kept, and one whose name is a number."""
+    fill(tmp_path, "a.png")
+    paths, mixed = [tmp_path / "a.png", None], [{1}, "x"]
+    source = image_source(pd.DataFrame({"path": paths, 1: mixed, "path2": paths}))
+    assert rows_of(source) == [(str(paths[0]), b"a.png", None), ("1", "the row has no path", None)]
+    assert [*source.others.columns] == [1, "path2"] and source.others[1].to_list() == mixed
 
 
 def test_a_lazy_frame_is_collected() -> None:
