@@ -102,15 +102,17 @@ def _write_csv(path: Path, book: Any, titles: Sequence[str], formulas: set[Place
 
 def _quote(cell: Any) -> str:
     """A cell of a CSV: nothing for an empty one, and else quoted text. Numbers have the 15 digits
-    that Excel keeps, and the zeros of a format such as `00000`."""
+    that Excel keeps, the zeros of a format such as `00000`, and the sign of one such as `0%`."""
     value = cell.value
     if value is None:
         return ""
     if isinstance(value, bool):
         value = str(value).lower()
     elif isinstance(value, int | float):
-        width = len(cell.number_format) if {*cell.number_format} == {"0"} else 0
-        value = f"{value:.15g}".zfill(width)
+        format = cell.number_format
+        width = len(format) if {*format} == {"0"} else 0
+        is_percentage = format.endswith("%")
+        value = f"{value * 100:.15g}%" if is_percentage else f"{value:.15g}".zfill(width)
     elif isinstance(value, date | time | timedelta):
         value = f"{value} (a date or a time)"  # Excel has changed what was typed
     return '"' + str(value).replace('"', '""') + '"'

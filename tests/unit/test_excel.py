@@ -50,8 +50,9 @@ def test_allowed_numbers_in_a_sheet(tmp_path: Path) -> None:
     assert read_allowed(f"{path}:student") == ["007", "12", "12.5"]
     book = openpyxl.load_workbook(path)
     book["Sheet1"]["B4"].number_format = "00000"
+    book["Sheet1"]["B5"].number_format, book["Sheet1"]["B5"].value = "0.0%", 0.07
     book.save(path)
-    assert read_allowed(f"{path}:Student") == ["007", "00012", "12.5"]
+    assert read_allowed(f"{path}:Student") == ["007", "00012", "7%"]
 
 
 def test_formulas_count_as_their_values(tmp_path: Path) -> None:
