@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import UsageError
-from protocol.text import name_some
+from protocol.text import name_some, plural
 
 XLSX = ".xlsx"
 OLD_FILE = bytes.fromhex("d0cf11e0")  # an encrypted .xlsx and an old .xls begin so
@@ -67,12 +67,10 @@ def _choose_sheets(path: Path, book: Any, name: str, every: bool) -> list[str]:
     first = next(iter(heads))
     if every:
         return [title for title, head in heads.items() if head == heads[first]]
-    if name and name not in heads:
-        raise UsageError(f"{path} has no sheet {name!r} with cells; it has {name_some([*heads])}")
-    if not name and len(heads) > 1:
+    if name not in heads and (name or len(heads) > 1):
         raise UsageError(
-            f"{path} has {len(heads)} sheets ({name_some([*heads])}): name the sheet and the "
-            f"column, as in '{path}:{first}!COLUMN'"
+            f"{path} has {plural(len(heads), 'sheet')} with cells ({name_some([*heads])}): name "
+            f"the sheet and the column, as in '{path}:{first}!COLUMN'"
         )
     return [name or first]
 
