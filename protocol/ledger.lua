@@ -400,16 +400,13 @@ end
 -- Moves images that were sent without a queue's name to the queue that workers read, if they are among
 -- the newest messages of Celery's default queue. The others there are left: they are other programs'.
 local function adopt_images()
-  local moved, peeked, others, bytes = {}, 0, 0, 0
-  while peeked < MAX_PEEKED and bytes < MAX_PEEKED_BYTES do
+  local moved, others, bytes = {}, 0, 0
+  while #moved + others < MAX_PEEKED and bytes < MAX_PEEKED_BYTES do
     local message = redis.pcall('LINDEX', DEFAULT_QUEUE, others) -- this user may have no right to it
     if type(message) ~= 'string' then break end
-    if read_image(message) and redis.pcall('LREM', DEFAULT_QUEUE, 1, message) == 1 then
-      table.insert(moved, message)
-    else
-      others = others + 1
-    end
-    peeked, bytes = peeked + 1, bytes + #message
+    local is_moved = read_image(message) and redis.pcall('LREM', DEFAULT_QUEUE, 1, message) == 1
+    if is_moved then table.insert(moved, message) else others = others + 1 end
+    bytes = bytes + #message
   end
   for oldest = #moved, 1, -1 do redis.call('LPUSH', IMAGES, moved[oldest]) end
 end
