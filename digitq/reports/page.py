@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.util import find_spec
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -210,42 +209,36 @@ def add_pictures(
     for image in images:
         by_id[image.page or image.id].append(image)
     problems: defaultdict[str, list[str]] = defaultdict(list)
-    has_worker = find_spec("cv2") is not None
     with closing(Eye(form)) as eye:
         for found in find_images(results.record, sources, [*by_id]):
             shown = by_id[found.id]
             is_sure = all(image.is_sure for image in shown)
             sides = SURE_SIDES if is_sure else THUMBNAIL_SIDES
-            picture = make_thumbnail(found.content, sides) if found.content else None
+            content = found.content or b""
+            picture = make_thumbnail(content, sides)
             if problem := found.problem or (None if picture else "can't be shown"):
                 problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
                 # The error of a row already says that its file has no picture
                 if found.problem or not all(image.row["error"] for image in shown):
                     problems[problem].append(found.id)
             seen, strips = None, [picture] * len(shown)
-            if found.content and form and has_worker:
-                strips = eye.show(found.content, [image.cell for image in shown])
+            if content and form:
+                strips = eye.show(content, [image.cell for image in shown])
             # The network sees an array as it is, and a whole number not as 28×28 px
-            elif (
-                found.content
-                and not (is_sure or found.is_array or results.reads_numbers)
-                and has_worker
-            ):
-                seen = eye.look(found.content)
+            elif content and not (is_sure or found.is_array or results.reads_numbers):
+                seen = eye.look(content)
             for image, strip in zip(shown, strips, strict=True):
                 image.picture, image.seen, image.problem = strip or picture, seen, problem
     commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
     for problem, ids in commonest[:MAX_LISTED]:
         what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
         yield f"{what}: {problem}"
-    if not has_worker and (form or not results.reads_numbers):
-        what = (
-            "fields are not shown where they are" if form else "what the network saw is not shown"
-        )
+    if not eye.is_there and (form or not results.reads_numbers):
+        what = "fields are not shown where they are" if form else "what a network saw is not shown"
         yield f"{what}, as the extra `worker` is not installed"
 
 
-def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:
+def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
     """The groups of images, each with a line that says which of them are on the page."""
     counts = survey.counts
     wrong = counts.labelled - counts.correct
@@ -261,18 +254,11 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:
         ("answers", "By answer", answered, least_sure, "A wrong one stands out. Tap on it."),
     ]
     shown = Counter(group for image in images for group in image.groups)
-    return [
-        Tab(
-            group,
-            title,
-            count,
-            note
-            if shown[group] == count
-            else f"This page has {shown[group]:,} of {count:,}: {which}. {note}",
-        )
-        for group, title, count, which, note in groups
-        if shown[group]
-    ]
+    for group, title, count, which, note in groups:
+        if shown[group] < count:
+            note = f"This page has {shown[group]:,} of {count:,}: {which}. {note}"
+        if shown[group]:
+            yield Tab(group, title, count, note)
 
 
 def list_facts(results: ResultFile) -> list[tuple[str, str]]:
@@ -330,7 +316,7 @@ def render(
         meanings=MEANINGS,
         errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(MAX_LISTED)],
         facts=list_facts(results),
-        tabs=list_tabs(survey, images),
+        tabs=[*list_tabs(survey, images)],
         what=results.row,
         in_one_line=in_one_line,
         has_lines=any(image.line for image in images),

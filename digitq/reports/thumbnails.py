@@ -115,6 +115,7 @@ class Eye:
     _reader: pa.ipc.RecordBatchStreamReader | None = None
 
     def __init__(self, form: Form | None = None) -> None:
+        self.is_there = find_spec("cv2") is not None
         self._command = SHOW if form else SEE
         self._question = QUESTION.with_metadata({"form": form.encode()} if form else None)
 
@@ -137,7 +138,7 @@ class Eye:
 
     def _ask(self, content: bytes, cells: Sequence[str]) -> list[Any] | None:
         """The column that the process answers; `None` if it ends."""
-        if self._ended == MAX_ENDED:
+        if self._ended == MAX_ENDED or not self.is_there:
             return None
         question = pa.record_batch([[content], [cells]], schema=self._question)
         try:
