@@ -3,7 +3,6 @@
 const { read, nothing, illegible, images, column, results } = document.body.dataset;
 const storageKey = `digitq ${results}`;
 const typed = read === "number" ? /[0-9.,\-+/:%]/ : /[0-9]/; // an answer's characters
-const pageSize = 20; // so many cards more are shown at once
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
 const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
@@ -13,7 +12,6 @@ const part = (selector, within = document) => within.querySelector(selector);
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
 let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
 let current;
-let visible = pageSize;
 
 function load() {
   tryStorage(() => {
@@ -95,13 +93,6 @@ function giveByKey(answer) {
   current.scrollIntoView({ block: "nearest" });
 }
 
-function reveal() {
-  while (visible < cards.length && rowOf(cards[visible]).includes(cards[visible - 1])) visible += 1;
-  for (const card of all) card.hidden = true;
-  for (const card of cards.slice(0, visible)) card.hidden = false;
-  part("#more").hidden = visible >= cards.length;
-}
-
 function select(card, focus = true) {
   if (current) {
     if (current !== card) show(current), current.classList.remove("large");
@@ -112,10 +103,6 @@ function select(card, focus = true) {
   if (!card) return;
   card.setAttribute("aria-current", "true");
   if (read === "digit") card.tabIndex = 0; // a number's field takes the focus
-  if (cards.indexOf(card) >= visible - 1) {
-    visible = cards.indexOf(card) + pageSize;
-    reveal();
-  }
   if (!focus) return;
   // On a phone, the keys would cover half of the page
   if (read === "number" && (!touch.matches || document.activeElement.matches(".card input"))) enter(card);
@@ -156,7 +143,7 @@ function arrange(isGrid) {
       section.innerHTML = '<h3></h3><ol class="cards"></ol>';
       if (read === "digit") section.firstChild.textContent = answer || nothing;
       list = section.lastChild;
-      part("#more").before(section);
+      part("#review").append(section);
     }
     list.append(card);
   }
@@ -169,13 +156,12 @@ function choose(pressed, match, title, note, focus = true) {
     button.setAttribute("aria-pressed", button === pressed);
   const lines = new Set(all.filter(match).map((card) => card.closest(".line") ?? card));
   cards = all.filter((card) => lines.has(card.closest(".line") ?? card));
-  for (const card of cards) card.classList.toggle("beside", !match(card));
+  for (const card of all) card.hidden = true;
+  for (const card of cards) (card.hidden = false), card.classList.toggle("beside", !match(card));
   arrange(isGrid);
-  visible = isGrid ? cards.length : pageSize;
   part("#shown").textContent = title;
   for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
   const first = cards.find((card) => isWanted(card) && !given.has(ids.get(card))) ?? cards[0];
-  reveal();
   showProgress();
   select(first, focus);
 }
@@ -296,22 +282,11 @@ document.addEventListener("click", ({ target }) => {
   } else if (button?.dataset.group) chooseGroup(button);
   else if (button?.dataset.truth) chooseCell(button);
   else if (button?.id === "save") save();
-  else if (button?.id === "more") {
-    const first = cards[visible];
-    visible += pageSize;
-    reveal();
-    first.focus();
-  }
 });
 
 addEventListener("storage", ({ key }) => {
   if (key !== storageKey) return; // another tab has the same page
   load();
-});
-
-addEventListener("beforeprint", () => {
-  visible = cards.length;
-  reveal();
 });
 
 if (all.length) {
