@@ -119,16 +119,8 @@ def rows(task: list[Any]) -> None:
 
 
 @commands.command(hidden=True)
-def see() -> None:
-    """Write what the network sees of the images on stdin, as `see_images` has it."""
-    from worker.sight.digits import see_images
-
-    see_images(sys.stdin.buffer, sys.stdout.buffer)
-
-
-@commands.command(hidden=True)
 def show() -> None:
-    """Write the surroundings of the fields of the pages on stdin, as `show_pages` has it."""
-    from worker.sight.forms.surroundings import show_pages
+    """Write what is seen of the images on stdin, as `show_images` has it."""
+    from worker.sight.forms.surroundings import show_images
 
-    show_pages(sys.stdin.buffer, sys.stdout.buffer)
+    show_images(sys.stdin.buffer, sys.stdout.buffer)

@@ -57,7 +57,7 @@ class PageImage:
     number: int  # of the row in the file, from 0
     groups: set[Group] = field(default_factory=set)  # why it is shown
     picture: Thumbnail | None = None
-    seen: str | None = None  # the URI of the 28×28 px that the network saw
+    seen: Thumbnail | None = None  # the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
     rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
 
@@ -226,7 +226,7 @@ def add_pictures(
                 strips = eye.show(content, [image.cell for image in shown])
             # The network sees an array as it is, and a whole number not as 28×28 px
             elif content and not (is_sure or found.is_array or results.reads_numbers):
-                seen = eye.look(content)
+                (seen,) = eye.show(content)
             for image, strip in zip(shown, strips, strict=True):
                 image.picture, image.seen, image.problem = strip or picture, seen, problem
     commonest = sorted(problems.items(), key=lambda found: -len(found[1]))

@@ -26,8 +26,6 @@ TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixe
 MAX_CONVERTED_SIDE = 2048  # px: a larger picture loses pixels before it gets other colours
 MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
-SEEN_SIDE = 28  # px: height and width of what the network sees
-SEE = [sys.executable, "-P", "-m", "worker", "see"]
 SHOW = [sys.executable, "-P", "-m", "worker", "show"]
 MAX_ENDED = 5  # if this many images in a row end the process, no image is to blame
 QUESTION = pa.schema([("image", pa.binary()), ("cells", pa.list_(pa.string()))])
@@ -47,10 +45,6 @@ class Thumbnail(NamedTuple):
     @property
     def is_tiny(self) -> bool:
         return max(self.shown) <= TINY_SIDE
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 def make_thumbnail(content: bytes, sides: Sequence[int] = THUMBNAIL_SIDES) -> Thumbnail | None:
@@ -102,7 +96,8 @@ def shrink(image: PIL.Image.Image, sides: Sequence[int]) -> Thumbnail:
         image.save(file, kind, quality=JPEG_QUALITY, optimize=True)
         if file.tell() <= MAX_THUMBNAIL_BYTES:
             break
-    return Thumbnail(data_uri(file.getvalue(), kind), image.size, width, height)
+    uri = f"data:image/{kind};base64,{b64encode(file.getvalue()).decode()}"
+    return Thumbnail(uri, image.size, width, height)
 
 
 class Eye:
@@ -116,20 +111,11 @@ class Eye:
 
     def __init__(self, form: Form | None = None) -> None:
         self.is_there = find_spec("cv2") is not None
-        self._command = SHOW if form else SEE
         self._question = QUESTION.with_metadata({"form": form.encode()} if form else None)
 
-    def look(self, content: bytes) -> str | None:
-        """The 28×28 px of an image as the URI of a PNG; `None` if there are none."""
-        (pixels,) = self._ask(content, []) or [None]
-        if pixels is None:
-            return None
-        file = io.BytesIO()
-        PIL.Image.frombytes("L", (SEEN_SIDE, SEEN_SIDE), pixels).save(file, "PNG", optimize=True)
-        return data_uri(file.getvalue(), "png")
-
-    def show(self, content: bytes, cells: Sequence[str]) -> list[Thumbnail | None]:
-        """Strips of a page with these cells; `None` for each that is not found."""
+    def show(self, content: bytes, cells: Sequence[str] = ("",)) -> list[Thumbnail | None]:
+        """Strips of a page with these cells, or without a form one picture, the 28×28 px that the
+        network sees; `None` for each that is not found."""
         shown: list[Thumbnail | None] = []
         for strip in self._ask(content, cells) or [None] * len(cells):
             picture = make_thumbnail(strip["picture"]) if strip else None
@@ -144,9 +130,7 @@ class Eye:
         try:
             if not self._process:
                 pipe, null = subprocess.PIPE, subprocess.DEVNULL
-                self._process = subprocess.Popen(
-                    self._command, stdin=pipe, stdout=pipe, stderr=null
-                )
+                self._process = subprocess.Popen(SHOW, stdin=pipe, stdout=pipe, stderr=null)
                 self._writer = pa.ipc.new_stream(self._process.stdin, self._question)
             self._writer.write_batch(question)
             if self._process.stdin:

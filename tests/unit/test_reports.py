@@ -233,21 +233,22 @@ def test_what_is_no_picture_is_not_shown(content: bytes) -> None:
 
 def test_what_the_network_saw() -> None:
     with closing(Eye()) as eye:
-        seen = [eye.look(one) for one in (encode_image(draw_one()), b"broken", b"")]
-        assert seen[0] and seen[0].startswith("data:image/png;base64,") and seen[1:] == [None] * 2
-        assert eye.look(encode_image(draw_one())) == seen[0]
+        (seen,), *others = [eye.show(one) for one in (encode_image(draw_one()), b"broken", b"")]
+        assert seen and seen.uri.startswith("data:image/png;base64,") and others == [[None]] * 2
+        assert (seen.width, seen.height) == (28, 28)
+        assert eye.show(encode_image(draw_one())) == [seen]
 
 
 def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, sys, worker.sight.digits as digits; see = digits.see_digit;"
-        "digits.see_digit = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
-        "digits.see_images(sys.stdin.buffer, sys.stdout.buffer)"
+        "import os, sys, worker.sight.forms.surroundings as here; see = here.see_digit;"
+        "here.see_digit = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
+        "here.show_images(sys.stdin.buffer, sys.stdout.buffer)"
     )
-    monkeypatch.setattr(thumbnails, "SEE", [sys.executable, "-c", code])
+    monkeypatch.setattr(thumbnails, "SHOW", [sys.executable, "-c", code])
     one = encode_image(draw_one())
     with closing(Eye()) as eye:
-        seen = [eye.look(content) is not None for content in (b"fatal", one, b"fatal", one)]
+        seen = [eye.show(content) != [None] for content in (b"fatal", one, b"fatal", one)]
     assert seen == [False, True, False, True]
 
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
-from protocol.chunk import ARRAY, PIXELS, PIXELS_FIELD, Reason
+from protocol.chunk import ARRAY, PIXELS, Reason
 from worker.service.limits import Watch
 from worker.sight.decoding.any_file import has_more_pages, open_image
-from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.measuring import shrink
 from worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
-from worker.sight.types import INPUT_SIDE, ImageError
+from worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views
 
@@ -39,26 +36,12 @@ def trace_other_views(content: bytes) -> Iterator[Views]:
     return trace_views(open_image(content, FINE[0], partial(shrink, side=MAX_VIEW_SIDE)))
 
 
-def see_digit(content: bytes, watch: Watch) -> bytes | None:
-    """The 28×28 pixels of an image file; `None` if it can't be read."""
+def see_digit(content: bytes, watch: Watch) -> Grey | None:
+    """The 28×28 pixels that the network sees of an image file; `None` if it can't be read."""
     watch.forget()
     try:
         with watch.running(), watch.on(0):
             *_, digit = trace_digit(content)
     except Exception:  # its row has the error
         return None
-    return digit.image.tobytes()
-
-
-def see_images(images: BinaryIO, pixels: BinaryIO) -> None:
-    """Answer each batch of an Arrow stream, a column `image` of files, with a batch of `pixels`.
-
-    `digitq report` runs this as a process.
-    """
-    prepare_libraries()
-    watch, schema = Watch(), pa.schema([PIXELS_FIELD])
-    with pa.ipc.open_stream(images) as reader, pa.ipc.new_stream(pixels, schema) as writer:
-        for batch in reader:
-            seen = [see_digit(content, watch) for content in batch.column("image").to_pylist()]
-            writer.write_batch(pa.record_batch([seen], schema=schema))
-            pixels.flush()
+    return digit.image

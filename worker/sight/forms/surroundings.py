@@ -1,4 +1,5 @@
-"""Shows fields of a page within what is around them, for `digitq report`."""
+"""Shows fields of a page within what is around them, or what the network sees of an image, for
+`digitq report`."""
 
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from protocol.form_file import Box
 from worker.service.limits import Watch
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import prepare_libraries
+from worker.sight.digits import see_digit
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import project, to_corners, warp
 from worker.sight.forms.reading import PAGE_SIDE
@@ -21,7 +23,8 @@ from worker.sight.types import Grey
 AROUND = 0.6  # a strip shows this much above and below the field, in heights of the field
 MIN_RATIO = 2.2  # a strip is at least this many times as wide as high
 SHOWN = pa.struct([("picture", pa.binary()), ("box", pa.list_(pa.float32()))])
-Strip = dict[str, bytes | Box]  # `picture`, a PNG, and the field's `box` in px of it
+# `picture`, a PNG, and the field's `box` in px of it, if it is one of a field
+Strip = dict[str, bytes | Box | None]
 
 
 def show_strip(page: Grey, cut: Cut) -> Strip:
@@ -38,7 +41,11 @@ def show_strip(page: Grey, cut: Cut) -> Strip:
     affine, *_ = np.linalg.lstsq(known, project(cut.to_page, corners))
     strip = warp(page, np.vstack([affine.T, (0, 0, 1)]), (wide, high))
     box = left + beside, top + above, right + beside, bottom + above
-    return {"picture": cv2.imencode(".png", strip)[1].tobytes(), "box": box}
+    return make_strip(strip, box)
+
+
+def make_strip(picture: Grey, box: Box | None = None) -> Strip:
+    return {"picture": cv2.imencode(".png", picture)[1].tobytes(), "box": box}
 
 
 def show_cells(form: Form, content: bytes, ids: Sequence[str], watch: Watch) -> list[Strip | None]:
@@ -54,17 +61,23 @@ def show_cells(form: Form, content: bytes, ids: Sequence[str], watch: Watch) -> 
         return [None] * len(ids)
 
 
-def show_pages(questions: BinaryIO, strips: BinaryIO) -> None:
-    """Answer each page of an Arrow stream, with the ids of `cells`, with a batch of `strip`.
+def show_images(questions: BinaryIO, strips: BinaryIO) -> None:
+    """Answer each `image` of an Arrow stream with a batch of `strip`: one for each of its `cells`
+    if the stream's metadata has a form, else what the network sees.
 
-    The stream's metadata has the form. `digitq report` runs this as a process.
+    `digitq report` runs this as a process.
     """
     prepare_libraries()
     watch, schema = Watch(), pa.schema([("strip", SHOWN)])
     with pa.ipc.open_stream(questions) as reader, pa.ipc.new_stream(strips, schema) as writer:
-        form = Form.decode(reader.schema.metadata[b"form"])
+        payload = (reader.schema.metadata or {}).get(b"form")
+        form = Form.decode(payload) if payload else None
         for batch in reader:
-            (page,) = batch.to_pylist()
-            shown = show_cells(form, page["image"], page["cells"], watch)
+            (one,) = batch.to_pylist()
+            if form:
+                shown = show_cells(form, one["image"], one["cells"], watch)
+            else:
+                digit = see_digit(one["image"], watch)
+                shown = [None if digit is None else make_strip(digit)]
             writer.write_batch(pa.record_batch([pa.array(shown, SHOWN)], schema=schema))
             strips.flush()
