@@ -298,11 +298,10 @@ def render(
     return environment.get_template("page.html").render(
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
-        read=results.read,
+        results=results,
         illegible=ILLEGIBLE,
         nothing="nothing written" if results.reads_numbers else "no digit",
         max_characters=MAX_CHARACTERS,
-        column=results.answer_column,
         script=Markup(script),
         script_hash=f"sha256-{b64encode(digest).decode()}",
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -317,7 +316,6 @@ def render(
         errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(MAX_LISTED)],
         facts=list_facts(results),
         tabs=[*list_tabs(survey, images)],
-        what=results.row,
         in_one_line=in_one_line,
         has_lines=any(image.line for image in images),
         sheets=[

@@ -31,7 +31,6 @@ CONFIDENCE_BINS = 20
 
 Histogram = NDArray[np.int64]
 Floats = NDArray[np.float64]
-NO_KINDS = np.zeros((), np.int8)  # all rows are of one kind
 Row = dict[str, Any]
 NumberedRows = list[tuple[int, Row]]  # each with its number in the file, from 0
 Group = str  # "review", "failed", "wrong", or "answers" for those that need no review
@@ -47,7 +46,7 @@ class Smallest:
         self._kept: defaultdict[int, list[tuple[float, int, Row]]] = defaultdict(list)
 
     def offer(
-        self, batch: pa.RecordBatch, first: int, wanted: Any, keys: Floats, kinds: Any = NO_KINDS
+        self, batch: pa.RecordBatch, first: int, wanted: Any, keys: Floats, kinds: Any = 0
     ) -> None:
         """Offer the wanted rows of a batch, whose first row has the number `first`, from 0."""
         for kind in {*np.broadcast_to(kinds, wanted.shape)[wanted].tolist()}:
@@ -113,20 +112,21 @@ class Survey:
         for text, count in count_values(batch.column("error").filter(pa.array(failed))).items():
             is_known = text in self.errors or len(self.errors) < MAX_ERRORS
             self.errors[text if is_known else OTHER_ERRORS] += count
-        shown = pc.utf8_length(answer) if self.scores.read == "number" else answer
+        is_number = self.scores.read == "number"
+        shown = pc.utf8_length(answer) if is_number else answer
         self.answers += np.bincount(to_numpy(shown.drop_null()), minlength=len(self.answers))
         is_counted = answered & ~np.isnan(confidence) & ~by_person
         self.sure += count_bins(confidence[is_counted & ~review])
         self.unsure += count_bins(confidence[is_counted & review])
         unsure_first = np.nan_to_num(confidence)
-        digit = NO_KINDS if self.scores.read == "number" else to_numpy(answer.fill_null(-1))
+        digit = 0 if is_number else to_numpy(answer.fill_null(-1))
         self._kept["review"].offer(batch, first, review, unsure_first)
         self._kept["failed"].offer(batch, first, failed, np.arange(batch.num_rows) + float(first))
         self._kept["answers"].offer(batch, first, ~(failed | review), unsure_first, digit)
         if "truth" in batch.schema.names:
             truth, draws = batch.column("truth"), self._random.random(batch.num_rows)
             wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))
-            cell = digit if digit is NO_KINDS else CLASSES * to_numpy(truth.fill_null(-1)) + digit
+            cell = 0 if is_number else CLASSES * to_numpy(truth.fill_null(-1)) + digit
             self._kept["wrong"].offer(batch, first, wrong, draws, cell)
 
     def groups(self) -> dict[Group, NumberedRows]:

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -116,16 +116,9 @@ class Eye:
     def show(self, content: bytes, cells: Sequence[str] = ("",)) -> list[Thumbnail | None]:
         """Strips of a page with these cells, or without a form one picture, the 28×28 px that the
         network sees; `None` for each that is not found."""
-        shown: list[Thumbnail | None] = []
-        for strip in self._ask(content, cells) or [None] * len(cells):
-            picture = make_thumbnail(strip["picture"]) if strip else None
-            shown.append(picture and picture._replace(box=strip["box"]))
-        return shown
-
-    def _ask(self, content: bytes, cells: Sequence[str]) -> list[Any] | None:
-        """The column that the process answers; `None` if it ends."""
+        shown: list[Thumbnail | None] = [None] * len(cells)
         if self._ended == MAX_ENDED or not self.is_there:
-            return None
+            return shown
         question = pa.record_batch([[content], [cells]], schema=self._question)
         try:
             if not self._process:
@@ -136,13 +129,14 @@ class Eye:
             if self._process.stdin:
                 self._process.stdin.flush()
             self._reader = self._reader or pa.ipc.open_stream(self._process.stdout)
-            answer = self._reader.read_next_batch().column(0).to_pylist()
+            for place, strip in enumerate(self._reader.read_next_batch().column(0).to_pylist()):
+                picture = make_thumbnail(strip["picture"]) if strip else None
+                shown[place] = picture and picture._replace(box=strip["box"])
+            self._ended = 0
         except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
             self.close()
             self._ended += 1
-            return None
-        self._ended = 0
-        return list(answer)
+        return shown
 
     def close(self) -> None:
         """End the process."""
