@@ -114,20 +114,16 @@ class ResultFile:
         )
         with closing(file):
             for batch in file:
+                found = dict(zip(batch.schema.names, batch.columns, strict=True))
                 if is_excel and self.reads_numbers:  # it has no empty text
-                    index, number = batch.schema.get_field_index("number"), batch.column("number")
-                    is_empty = pc.and_(number.is_null(), batch.column("error").is_null())
-                    batch = batch.set_column(index, "number", pc.if_else(is_empty, "", number))
-                for name in set() if is_excel else {"id", "page"} & {*batch.schema.names}:
-                    index = batch.schema.get_field_index(name)
-                    batch = batch.set_column(index, name, plain_ids(batch.column(name)))
+                    is_empty = pc.and_(found["number"].is_null(), found["error"].is_null())
+                    found["number"] = pc.if_else(is_empty, "", found["number"])
+                for name in set() if is_excel else {"id", "page"} & found.keys():
+                    found[name] = plain_ids(found[name])
                 if self.read == "digit":
-                    batch = batch.append_column("probabilities", join_shares(batch))
+                    found["probabilities"] = join_shares(batch)
                 columns = [
-                    batch.column(field.name)
-                    if field.name in batch.schema.names
-                    else pa.nulls(batch.num_rows, field.type)
-                    for field in self.schema
+                    found.get(one.name, pa.nulls(batch.num_rows, one.type)) for one in self.schema
                 ]
                 yield pa.record_batch(columns, schema=self.schema)
 
