@@ -1,4 +1,4 @@
-"""Runs `digitq inspect` in this process."""
+"""Runs commands of digitq in this process, and the worker's part of them too."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -17,11 +17,19 @@ def digitq(arguments: tuple[str, ...]) -> None:
     main(arguments)
 
 
-def inspect(path: Path | str, *options: str) -> Result:
-    """`digitq inspect`, with the worker's part of it in this process."""
+def run_here(*arguments: Path | str) -> Result:
+    """A command that the worker completes. In processes of their own they import torch first."""
 
     def run_worker(broker: None, module: str, *arguments: str) -> NoReturn:
         raise SystemExit(commands.main(arguments, "digitq"))
 
-    with patch("digitq.commands.run.exec_module", run_worker):
-        return CliRunner().invoke(digitq, ["inspect", str(path), *options])
+    with (
+        patch("digitq.commands.run.exec_module", run_worker),
+        patch("digitq.commands.forms.exec_module", run_worker),
+    ):
+        return CliRunner().invoke(digitq, [*map(str, arguments)])
+
+
+def inspect(path: Path | str, *options: str) -> Result:
+    """`digitq inspect`."""
+    return run_here("inspect", path, *options)

@@ -17,6 +17,7 @@ from digitq.private.processes import Local
 from producer.client import Client
 from protocol.form import read_form
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
+from tests.inspecting import run_here
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
 from worker.sight.forms.proposal import count_rows
@@ -150,16 +151,21 @@ def test_one_page_gives_its_fields(client: Client, scans: Path) -> None:
     assert job.table().column("number").to_pylist() == [one.number for one in fields.values()]
 
 
-def test_a_page_is_inspected(scans: Path, tmp_path: Path) -> None:
+def test_a_page_is_inspected(
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """The blank says how many rows its table has."""
     out, form = tmp_path / "b.inspect.png", tmp_path / "form.toml"
     text = FORM.replace('"blank.png"', f"'{scans / 'blank.png'}'").replace("rows = 6\n", "")
     form.write_text(text)
-    run = ["inspect", scans / "pages" / "b.png", "--form", form, "--out", out]
-    done = subprocess.run([*DIGITQ, *map(str, run)], capture_output=True, text=True, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = run_here("inspect", scans / "pages" / "b.png", "--form", form, "--out", out)
     first, *lines = done.stdout.splitlines()
-    assert (done.returncode, first) == (0, "b.png: 10 fields, 9 to review"), done.stderr
-    assert done.stderr.startswith("the table marks has 6 rows in blank.png\n")
+    assert (done.exit_code, first) == (0, "b.png: 10 fields, 9 to review"), done.stderr
+    assert capfd.readouterr().err == "the table marks has 6 rows in blank.png\n"
     assert re.match("total: 88, .* sure, to review: check failed", lines[3])
     assert (cv2.imread(str(out)) == (0, 0, 255)).all(2).any()  # red boxes
 
@@ -196,9 +202,10 @@ def test_rows_are_counted_in_the_blank(scans: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "the table marks has 6 rows in blank.png\n" * 2
 
 
-def test_a_form_is_drawn(scans: Path, tmp_path: Path) -> None:
-    done = run_form("show", scans / "form.toml", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "form.toml: all fields are on the page\n")
+def test_a_form_is_drawn(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_here("form", "show", scans / "form.toml")
+    assert (done.exit_code, done.stdout) == (0, "form.toml: all fields are on the page\n")
     assert done.stderr == "the picture is form.inspect.png\n"
     red = (cv2.imread(str(tmp_path / "form.inspect.png")) == (0, 0, 208)).all(2)
     for left, top, right, bottom in BOXES.values():
@@ -209,11 +216,11 @@ def test_a_form_is_drawn(scans: Path, tmp_path: Path) -> None:
         )
     page = cv2.imread(str(scans / "pages" / "b.png"))
     cv2.imwrite(str(tmp_path / "cut.png"), page[: int(BOXES["total"][1])])
-    cut = run_form("show", scans / "form.toml", "cut.png", "-o", "out.png", folder=tmp_path)
-    assert cut.returncode == 1 and cut.stdout.startswith("cut.png: not on the page: total, marks/1")
+    cut = run_here("form", "show", scans / "form.toml", "cut.png", "-o", "out.png")
+    assert cut.exit_code == 1 and cut.stdout.startswith("cut.png: not on the page: total, marks/1")
     assert cut.stderr == "the picture is out.png\n" and (tmp_path / "out.png").is_file()
-    other = run_form("show", scans / "form.toml", scans / "pages" / "c.png", folder=tmp_path)
-    assert other.returncode == 1 and other.stdout.startswith("c.png: page not aligned: ")
+    other = run_here("form", "show", scans / "form.toml", scans / "pages" / "c.png")
+    assert other.exit_code == 1 and other.stdout.startswith("c.png: page not aligned: ")
 
 
 @pytest.mark.parametrize(
