@@ -116,7 +116,6 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     from worker.models.card import card_path
     from worker.models.model import count_gpus
 
-    gc.freeze()  # nor are they searched when this process ends, which takes as long
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
     if settings().log_format == "json":
         logging.captureWarnings(True)  # there is no log yet, and stderr is for JSON only
@@ -128,6 +127,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
         conf.worker_concurrency = count_gpus() or usable_cores()
     except DigitqError as error:  # Celery would log it and go on
         sys.exit(f"digitq: {error}")
+    gc.freeze()  # nor are they searched when this process ends, which takes as long
 
 
 def follow_celery(conf: Any) -> None:

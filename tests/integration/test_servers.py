@@ -3,11 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -20,7 +21,8 @@ from protocol.broker.connection import TIMEOUT_SECONDS, connect
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import random_digits
 from tests.servers import Server, assert_both_find_it, serve, serve_sentinel
-from tests.waiting import DIGITQ, run_digitq, wait_for
+from tests.waiting import run_digitq, wait_for
+from worker.celery import prepare_worker
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +49,12 @@ def test_a_cluster_is_refused(command: str, cluster: Server, tmp_path: Path) -> 
         digitq.main([*arguments, "--broker", cluster.url], standalone_mode=False)
 
 
-def test_a_worker_ends_at_a_cluster(cluster: Server) -> None:
-    command = [*DIGITQ, "worker", "--broker", cluster.url]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    (line,) = run.stderr.splitlines()
-    assert run.returncode and REFUSED in line
+def test_a_worker_ends_at_a_cluster(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it starts any process. test_commands.py has a worker that ends so."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    conf = SimpleNamespace(broker_read_url=cluster.url, digitq_database_url=cluster.url)
+    with pytest.raises(SystemExit, match=f"^digitq: .* {REFUSED}"):
+        prepare_worker(conf)
 
 
 @pytest.mark.slow

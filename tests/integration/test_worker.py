@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,14 +42,18 @@ class Worker:
     def start(self) -> None:
         self.log = self.folder / "log"
         (self.folder / "quick.py").write_text(QUICK)
+        (here := self.folder / "here").mkdir()  # Celery would run what is in the current folder
+        for name in ("worker", "cv2"):
+            (here / f"{name}.py").write_text("raise SystemExit('was run')")
         options = ["--concurrency", "1", "--include", "quick"]
         broker = ["--broker", self.local.url, "--log-format", "json"]
-        path = f"{self.folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        path = f"{self.folder}{os.pathsep}{Path(__file__).parents[2]}"
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
-                [*DIGITQ, "worker", *broker, *NAME, *options],
+                [sys.executable, "-P", "-m", "digitq", "worker", *broker, *NAME, *options],
                 stdout=file,
                 stderr=file,
+                cwd=here,
                 env={
                     **os.environ,
                     "DIGITQ_DEADLINE_SECONDS": "3600",

@@ -1,6 +1,7 @@
 """The rooms keep to their doors: digitq → producer → protocol ← worker, and no import circle."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -175,8 +176,19 @@ def test_a_probe_waits_for_next_to_nothing() -> None:
     run_python(f"import sys, digitq.__main__, digitq.check; assert not {heavy} & set(sys.modules)")
 
 
-def test_a_worker_does_not_import_pandas() -> None:
-    run_python("import sys, worker.celery, worker.tasks; assert 'pandas' not in sys.modules")
+def test_a_worker_imports_no_pandas_and_sends_no_telemetry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime keeps a device id in the home folder if it sends telemetry."""
+    for name in [name for name in os.environ if "TELEMETRY" in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    modules = "import sys, worker.celery, worker.tasks, worker.models.number"
+    load = "worker.models.number.load_networks()"
+    run_python(f"{modules}; {load}; assert 'pandas' not in sys.modules")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_producer_and_worker_know_the_same_models() -> None:
