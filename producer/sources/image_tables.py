@@ -1,6 +1,7 @@
 """Tables of images, pixels or paths: Parquet, CSV, and those of Arrow in memory."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -157,9 +158,9 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     id = None if own is None else names[own]
     has_images = any(map(_may_be_image, schema))
     if not has_images and (found := find_pixels(where, schema)):
-        label = None if found[1] is None else names[found[1]]
-        used = _require_unique(where, schema, [id, label]) + [schema.names[n] for n in found[0]]
-        build = partial(build_pixels, *found)
+        pixels, label = found
+        used = _require_unique(where, schema, [id, label, *pixels])
+        build = partial(build_pixels, pixels, label)
         return Plan(schema.names, used, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = _find_image(where, schema) if has_images else _find_path(where, schema)
     index = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
@@ -176,11 +177,11 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
 
 def _require_unique(where: object, schema: pa.Schema, columns: Sequence[str | None]) -> list[str]:
     """The names that are not None, each once. Raises `UsageError` if two columns have one name."""
-    names = [*dict.fromkeys(name for name in columns if name is not None)]
+    names, counts = [*dict.fromkeys(columns)], Counter(schema.names)
     for name in names:
-        if schema.names.count(name) > 1:
+        if counts[name] > 1:
             raise UsageError(f"{where} has several columns {name}")
-    return names
+    return [name for name in names if name is not None]
 
 
 def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:

@@ -27,43 +27,36 @@ WHOLE_FLOAT = r"^(-?\d+)\.0*$"  # a number without a fraction, as decimals are w
 MAX_WHOLE = 2.0**63  # less than this is an int64
 
 
-def find_pixels(where: object, schema: pa.Schema) -> tuple[Sequence[int], int | None] | None:
-    """The indices of 784 columns of whole numbers and of the label column, of which the first in
+def find_pixels(where: object, schema: pa.Schema) -> tuple[list[str], str | None] | None:
+    """The names of 784 columns of whole numbers and of the label column, of which the first in
     `LABEL_NAMES` counts; None if there are no pixels.
 
     Columns that are named by numbers are in the order of those numbers. Raises `UsageError` if
     785 columns may be pixels.
     """
-    label = find_first(text_columns(schema), LABEL_NAMES)
+    index = find_first(text_columns(schema), LABEL_NAMES)
+    label = None if index is None else schema.names[index]
+    whole = [field.name for field in schema if pa.types.is_integer(field.type)]
     if numbered := _find_numbered(schema.names):
-        for index in numbered:
-            if not pa.types.is_integer(schema.field(index).type):
-                name = schema.names[index]
-                raise UsageError(
-                    f"{where} has a column {name} with values that are not whole numbers"
-                )
+        for name in numbered:
+            if name not in whole:
+                raise UsageError(f"{where} has a column {name} that is not of whole numbers")
         return numbered, label
-    numbers = [
-        index
-        for index, field in enumerate(schema)
-        if index != label
-        and field.name.lower() not in NOT_PIXELS
-        and pa.types.is_integer(field.type)
-    ]
+    numbers = [name for name in whole if name != label and name.lower() not in NOT_PIXELS]
     if len(numbers) == PIXELS + 1 and label is None:
         raise UsageError(f"{where} has {PIXELS + 1} number columns: name the label column `label`")
     return (numbers, label) if len(numbers) == PIXELS else None
 
 
-def _find_numbered(names: Sequence[str]) -> list[int]:
-    """The indices of 784 columns named by a word and consecutive numbers, in that order, or []."""
-    groups: defaultdict[str, dict[int, int]] = defaultdict(dict)
-    for index, name in enumerate(names):
+def _find_numbered(names: Sequence[str]) -> list[str]:
+    """784 of the names, those of a word and consecutive numbers, in that order, or []."""
+    groups: defaultdict[str, dict[int, str]] = defaultdict(dict)
+    for name in names:
         if match := NUMBERED.fullmatch(name):
-            groups[match[1]][int(match[2])] = index
-    for indices in groups.values():
-        if len(indices) == PIXELS and max(indices) - min(indices) == PIXELS - 1:
-            return [indices[number] for number in sorted(indices)]
+            groups[match[1]][int(match[2])] = name
+    for group in groups.values():
+        if len(group) == PIXELS and max(group) - min(group) == PIXELS - 1:
+            return [group[number] for number in sorted(group)]
     return []
 
 
@@ -83,10 +76,10 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def build_pixels(
-    indices: Sequence[int], label: int | None, ids: pa.Array, batch: pa.RecordBatch
+    names: Sequence[str], label: str | None, ids: pa.Array, batch: pa.RecordBatch
 ) -> Iterator[SourceItem]:
     """Batches of pixels, and an unreadable entry for each row with a number that is not a pixel."""
-    values = np.column_stack([_to_numbers(batch.column(index)) for index in indices])
+    values = np.column_stack([_to_numbers(batch.column(name)) for name in names])
     wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
     pixels, truth = values.astype(np.uint8), read_labels(batch, label)
     start = 0
@@ -119,13 +112,13 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
     return cast(np.ndarray, column.to_numpy())
 
 
-def read_labels(batch: pa.RecordBatch, label: int | str | None) -> pa.StringArray:
+def read_labels(batch: pa.RecordBatch, label: str | None) -> pa.StringArray:
     """The labels in a column as text, `3` for the number 3.0; null if there is no such column, and
     for an empty text, unless the column is `number`, where it says that nothing is written."""
     if label is None:
         return pa.nulls(batch.num_rows, pa.string())
     texts = pc.utf8_trim_whitespace(_to_text(_decode(batch.column(label))))
-    is_missing = pc.and_(pc.equal(texts, ""), str(label).strip().lower() != "number")
+    is_missing = pc.and_(pc.equal(texts, ""), label.strip().lower() != "number")
     return pc.if_else(is_missing, None, texts)
 
 

@@ -351,7 +351,7 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         (
             "a.csv",
             lambda path: write_lines(path, [PIXEL_NAMES, [*[0] * 3, *["1.5"] * 781]]),
-            f"a column {PIXEL_NAMES[3]} with values that are not whole numbers",
+            f"a column {PIXEL_NAMES[3]} that is not of whole numbers",
         ),
         (
             "a.csv",
