@@ -1,7 +1,7 @@
 """The rows and columns of a CSV file, or of a sheet of an Excel file."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,15 +27,15 @@ def is_workbook(name: str | Path) -> bool:
 
 @contextmanager
 def open_rows(path: Path, sheet: str = "") -> Iterator[Any]:
-    """The rows of a CSV file, or of a sheet as `read_sheet` chooses it. Raises `UsageError` if they
-    can't be read."""
+    """The rows of a CSV file, or of a sheet as `read_sheet` chooses it, as `csv.DictReader` gives
+    them. Raises `UsageError` if they can't be read."""
     try:
         with (
             read_sheet(path, sheet)
             if is_workbook(path)
             else open(path, newline="", encoding="utf-8-sig")
         ) as file:
-            yield read_cells(file)
+            yield csv.DictReader(file, delimiter=read_cells(file).dialect.delimiter)
     except UnicodeError:
         raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
     except (OSError, ValueError, csv.Error) as error:  # a 0 byte in a path raises ValueError
@@ -57,19 +57,19 @@ def choose_delimiter(first: str) -> str:
     return others[0] if others else ","
 
 
-def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
-    """The index of the first wanted column. Raises `UsageError` if there is none."""
+def find(path: Path, names: Sequence[str], wanted: Sequence[str]) -> str:
+    """The name of the first wanted column. Raises `UsageError` if there is none."""
     if not names:
         raise UsageError(f"{path} is empty, or its first line is")
-    if (index := find_first(names, wanted)) is None:
+    if (name := find_first(names, wanted)) is None:
         raise UsageError(
             f"the first line of {path} has none of these names of columns: {', '.join(wanted)}; "
             f"it has {name_some(names)}"
         )
-    return index
+    return name
 
 
-def find_first(names: Iterable[str], wanted: Iterable[str]) -> int | None:
-    """The index of the first wanted column, in any case of letters; None if there is none."""
+def find_first(names: Sequence[str], wanted: Iterable[str]) -> str | None:
+    """The name of the first wanted column, in any case of letters; None if there is none."""
     found = [name.strip().lower() for name in names]
-    return next((found.index(name) for name in wanted if name in found), None)
+    return next((names[found.index(name)] for name in wanted if name in found), None)

@@ -204,12 +204,12 @@ def read_allowed(where: str) -> list[str]:
         return read_lines(name)
     numbers: list[str] = []
     with open_rows(name, sheet) as rows:
-        names: list[str] = next(rows, [])
+        names: list[str] = rows.fieldnames or []
         if not column:
             raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
-        index = find(name, names, (column.strip().lower(),))
+        found = find(name, names, [column.strip().lower()])
         for row in rows:
-            number = "".join(row[index : index + 1]).strip()
+            number = (row[found] or "").strip()
             if not is_written(number):
                 raise UsageError(
                     f"line {rows.line_num} of {name} has {number!r} in the column {column}: "

@@ -42,8 +42,8 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
     with open_rows(path) as lines:
-        first, *rows = [*lines] or [[]]
-    column, names = results.answer_column, [name.strip().lower() for name in first]
+        names, rows = [name.strip().lower() for name in lines.fieldnames or []], [*lines]
+    column = results.answer_column
     if "confidence" in names:
         raise UsageError(f"{path} has the answers of a network, not corrections")
     if not {"id", column} <= {*names}:
@@ -53,10 +53,8 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
     found: dict[str, str | None] = {}
     wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
     for number, cells in enumerate(rows, 2):
-        row = dict(zip(names, cells, strict=False))
-        if not row:
-            continue
-        if not {"id", column} <= {*row}:
+        row = dict(zip(names, cells.values(), strict=False))
+        if row["id"] is None or row[column] is None:
             raise UsageError(f"row {number:,} of {path} has too few columns")
         id, answer = plain_id(row["id"]), row[column].strip()
         is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)

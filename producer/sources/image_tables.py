@@ -154,8 +154,7 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     """How the rows of a table with this schema become images; paths are relative to the folder.
     Raises `UsageError` if there is no column of images, pixels or paths."""
     names = text_columns(schema)
-    own = find_first(names, OWN_IDS)
-    id = None if own is None else names[own]
+    id = find_first(names, OWN_IDS)
     has_images = any(map(_may_be_image, schema))
     if not has_images and (found := find_pixels(where, schema)):
         pixels, label = found
@@ -163,8 +162,7 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
         build = partial(build_pixels, pixels, label)
         return Plan(schema.names, used, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = _find_image(where, schema) if has_images else _find_path(where, schema)
-    index = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
-    label = None if index is None else names[index]
+    label = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
     id = id if has_images else id or column
     columns = _require_unique(where, schema, [column, label, id])
     if has_images:
@@ -192,7 +190,7 @@ def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
 def _find_path(where: object, schema: pa.Schema) -> str:
     """The name of the column of paths. Raises `UsageError`."""
     names = [field.name if plain(field.type) in TEXTS else "" for field in schema]
-    if (index := find_first(names, PATH_NAMES)) is None:
+    if (path := find_first(names, PATH_NAMES)) is None:
         if {"id", "confidence", "review"} <= {*schema.names}:  # digitq wrote the table
             commands = "`digitq report` and `digitq evaluate`"
             raise UsageError(f"{where} has results, not images: {commands} take results")
@@ -201,7 +199,7 @@ def _find_path(where: object, schema: pa.Schema) -> str:
             "of whole numbers that may be pixels, and no column `path` of image files; its "
             f"columns: {name_some(schema.names)}"
         )
-    return names[index]
+    return path
 
 
 def _find_image(where: object, schema: pa.Schema) -> str:

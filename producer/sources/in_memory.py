@@ -246,15 +246,15 @@ def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
             return str(first), item[1], None
     if not isinstance(item, Mapping):
         return "", item, None
-    names, cells = [*map(str, item)], [*item.values()]
+    cells = {str(name): cell for name, cell in item.items()}
+    names = [*cells]
     id, label = find_first(names, OWN_IDS), find_first(names, ANSWER_NAMES)
     if (image := find_first(names, ["image"])) is None:
-        pictures = [index for index, cell in enumerate(cells) if _is_picture(cell)]
+        pictures = [name for name, cell in cells.items() if _is_picture(cell)]
         if len(pictures) > 1:
-            several = ", ".join(names[index] for index in pictures)
             raise UsageError(
-                f"row {number} has several columns that may hold images: {several}; name the one "
-                "to be classified `image`"
+                f"row {number} has several columns that may hold images: {', '.join(pictures)}; "
+                "name the one to be classified `image`"
             )
         image = pictures[0] if pictures else find_first(names, PATH_NAMES)
     if image is None:

@@ -34,8 +34,7 @@ def find_pixels(where: object, schema: pa.Schema) -> tuple[list[str], str | None
     Columns that are named by numbers are in the order of those numbers. Raises `UsageError` if
     785 columns may be pixels.
     """
-    index = find_first(text_columns(schema), LABEL_NAMES)
-    label = None if index is None else schema.names[index]
+    label = find_first(text_columns(schema), LABEL_NAMES)
     whole = [field.name for field in schema if pa.types.is_integer(field.type)]
     if numbered := _find_numbered(schema.names):
         for name in numbered:

@@ -1,7 +1,7 @@
 """Right answers: a table with the id of each image and its digit or number, and their types."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
 RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
 ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
+Cells = Mapping[str, str]  # those of a row, by the name of the column
 # The name of a table, before the row and the column
 TABLE_NAME = re.compile(r"/[^/]*/(?=[0-9]+/[^/]+$)")
 
@@ -34,11 +35,11 @@ def read_truths(where: Path) -> dict[str, str]:
     truths: dict[str, str] = {}
     path, sheet, column = find_column(where)
     with open_rows(path, sheet) as rows:
-        names: list[str] = next(rows, [])
+        names: list[str] = rows.fieldnames or []
         find_id, find_answer = id_finder(path, names), answer_finder(path, names, column)
         error = find_first(names, ["error"])
         for row in rows:
-            cells = row + [""] * (len(names) - len(row))
+            cells = {name: cell or "" for name, cell in row.items()}
             id, answer = find_id(cells), find_answer(cells)
             is_illegible = error is not None and cells[error] == ILLEGIBLE
             if answer is None or not id or is_illegible:
@@ -55,15 +56,15 @@ def read_truths(where: Path) -> dict[str, str]:
     return truths
 
 
-def id_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
+def id_finder(path: Path, names: list[str]) -> Callable[[Cells], str]:
     """What gives the id in the cells of a row; see `take_truth` if they have `page` and `field`."""
     columns = (*(field.name for field in CELL_FIELDS), "table")
     page, field, row, table = (find_first(names, [name]) for name in columns)
     if page is None or field is None or find_first(names, ID_NAMES) is not None:
-        index = find(path, names, ID_NAMES)
-        return lambda cells: plain_id(cells[index])
+        id = find(path, names, ID_NAMES)
+        return lambda cells: plain_id(cells[id])
 
-    def join(cells: list[str]) -> str:
+    def join(cells: Cells) -> str:
         number = "" if row is None else cells[row].strip()
         name = cells[field].strip()
         where = "" if table is None else cells[table].strip()
@@ -82,17 +83,15 @@ def take_truth(truths: dict[str, str], id: str) -> str | None:
     return truths.pop(TABLE_NAME.sub("//", id), None) if found is None else found
 
 
-def answer_finder(
-    path: Path, names: list[str], column: str = ""
-) -> Callable[[list[str]], str | None]:
+def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[Cells], str | None]:
     """What finds the right answer in the cells of a row, if one is named in this column; it is None
     if there is none.
 
     Raises `UsageError` if there is no column for it, or only one with a network's answers.
     """
-    answer = find(path, names, (column.strip().lower(),) if column else ANSWER_NAMES)
+    answer = find(path, names, [column.strip().lower()] if column else ANSWER_NAMES)
     if column:
-        return lambda cells: read_answer(names[answer], cells[answer])
+        return lambda cells: read_answer(answer, cells[answer])
     truth, result, by_person, review, confidence = (
         find_first(names, wanted)
         for wanted in (["truth"], RESULT_NAMES, [CORRECTED.name], ["review"], ["confidence"])
@@ -102,10 +101,10 @@ def answer_finder(
             raise UsageError(
                 f"{path} has the answers of a network, not right ones: correct them first"
             )
-        return lambda cells: read_answer(names[answer], cells[answer])
+        return lambda cells: read_answer(answer, cells[answer])
 
-    def find_corrected(cells: list[str]) -> str | None:
-        found = read_answer(names[result], cells[result])
+    def find_corrected(cells: Cells) -> str | None:
+        found = read_answer(result, cells[result])
         if is_true(cells[by_person]):
             return found
         right = None if truth is None else cells[truth].strip()
