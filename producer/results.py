@@ -1,6 +1,5 @@
 """Reads a result file that digitq has written, of any format, batch by batch."""
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +27,7 @@ from protocol.chunk import (
     result_schema,
     truth_field,
 )
-from protocol.csv_rows import is_workbook, read_cells
+from protocol.csv_rows import is_workbook, open_rows
 from protocol.errors import UsageError
 from protocol.settings import What
 from protocol.text import in_one_line
@@ -105,9 +103,10 @@ class ResultFile:
             null_values=[""],
         )
         is_excel = is_workbook(self.path)
+        content = read_sheet(self.path, every=True).read().encode() if is_excel else b""
         delimiter = "," if is_excel else read_head(self.path)[1]
         file = pyarrow.csv.open_csv(
-            io.BytesIO(open_text(self.path).read().encode()) if is_excel else self.path,
+            io.BytesIO(content) if is_excel else self.path,
             pyarrow.csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             options,
@@ -178,25 +177,13 @@ def read_names(path: Path) -> Sequence[str]:
     return [*json.loads(line)] if line else []
 
 
-def open_text(path: Path) -> TextIO:
-    """The text of a CSV, or that of an Excel file as a CSV."""
-    if is_workbook(path):
-        return read_sheet(path, every=True)
-    return open(path, newline="", encoding="utf-8-sig")
-
-
 def read_head(path: Path) -> tuple[list[str], str]:
     """The names of the columns of a CSV or an Excel file, and the delimiter."""
-    with open_text(path) as file:
-        line = file.readline(CSV_BLOCK_BYTES)  # the rows may be cut off
-    reader = read_cells(io.StringIO(line, newline=""))
-    try:
-        names: list[str] = next(reader, [])
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
+    with open_rows(path, every=True) as rows:
+        names, delimiter = rows.fieldnames, rows.reader.dialect.delimiter
     if not names:
         raise ValueError("the first line is empty")
-    return names, reader.dialect.delimiter
+    return names, delimiter
 
 
 def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:

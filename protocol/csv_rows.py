@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from protocol.errors import UsageError
 from protocol.text import name_some
@@ -26,28 +26,23 @@ def is_workbook(name: str | Path) -> bool:
 
 
 @contextmanager
-def open_rows(path: Path, sheet: str = "") -> Iterator[Any]:
-    """The rows of a CSV file, or of a sheet as `read_sheet` chooses it, as `csv.DictReader` gives
+def open_rows(path: Path, sheet: str = "", every: bool = False) -> Iterator[Any]:
+    """The rows of a CSV file, or of sheets as `read_sheet` chooses them, as `csv.DictReader` gives
     them. Raises `UsageError` if they can't be read."""
     try:
         with (
-            read_sheet(path, sheet)
+            read_sheet(path, sheet, every)
             if is_workbook(path)
             else open(path, newline="", encoding="utf-8-sig")
         ) as file:
-            yield csv.DictReader(file, delimiter=read_cells(file).dialect.delimiter)
+            delimiter = choose_delimiter(file.readline())
+            file.seek(0)
+            yield csv.DictReader(file, delimiter=delimiter)
     except UnicodeError:
         raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
     except (OSError, ValueError, csv.Error) as error:  # a 0 byte in a path raises ValueError
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"can't read {path}: {reason}") from None
-
-
-def read_cells(file: TextIO) -> Any:
-    """The rows of a CSV file from its start."""
-    delimiter = choose_delimiter(file.readline())
-    file.seek(0)
-    return csv.reader(file, delimiter=delimiter)
 
 
 def choose_delimiter(first: str) -> str:

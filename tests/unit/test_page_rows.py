@@ -1,6 +1,5 @@
 """Rows of pages: a row for each field, which travel together; a page's error, and a field's."""
 
-import csv
 import json
 import time
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ import pytest
 from digitq.commands.evaluate import read_results
 from digitq.reports.wide import name_wide, write_wide
 from producer.chunking import cut_chunks
-from producer.results import open_results, open_text
+from producer.results import open_results
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.resumable import FileSink
 from producer.sources.source import Entry, unreadable
 from protocol.chunk import FORM_SCHEMA
+from protocol.csv_rows import open_rows
 from protocol.errors import UsageError
 from protocol.form import Form
 from tests.reading_numbers import read_text
@@ -153,8 +153,8 @@ def test_a_wide_table_has_a_row_for_each_row_of_a_table(suffix: str, tmp_path: P
     out = name_wide(results).with_suffix(suffix)
     assert out.stem == "marks-wide" and write_wide(open_results(results), out, False) == 4
     if suffix in (".csv", ".xlsx"):
-        with open_text(out) as file:
-            rows: list[dict[str, Any]] = [*csv.DictReader(file)]
+        with open_rows(out) as found:
+            rows: list[dict[str, Any]] = [*found]
     elif suffix == ".jsonl":
         rows = [*map(json.loads, out.read_text().splitlines())]
     else:
