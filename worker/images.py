@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from celery import Task, states
 from celery.exceptions import Reject
-from celery.result import AsyncResult
 from celery.worker.request import Request
 from kombu.utils.json import loads
 from redis import RedisError
@@ -58,7 +57,7 @@ class ImageRequest(Request):
     Request=f"{__name__}:{ImageRequest.__name__}",
     ignore_result=False,
     acks_late=True,
-    reject_on_worker_lost=True,  # it is sent again, and `count_attempts` counts how often
+    reject_on_worker_lost=True,  # it is sent again, and counted how often
     # For a process that hangs in spite of its limits, which hold for each image
     time_limit=(MAX_OTHERS + 3) * MAX_CLOCK_SECONDS,
     resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
@@ -72,7 +71,9 @@ def classify_image(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         if noted.state == states.SUCCESS:  # it was sent again because it took long
             done: dict[str, Any] = noted.result
             return done
-        attempt = count_attempts(self, noted)
+        # Its worker may have died of it: further attempts are noted where the answer will be
+        attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
+        store(self, self.request.id, states.STARTED, {"attempt": attempt})
     else:
         others = take_others()
     own = Sent(self.request.id, "", *read_arguments(args, kwargs, attempt))
@@ -188,14 +189,6 @@ def store(task: Task, id: str, state: str, content: dict[str, Any]) -> None:
                 raise Reject(str(error), requeue=True) from None
         time.sleep(pause)
         pause = min(2 * pause, MAX_PAUSE_SECONDS)
-
-
-def count_attempts(task: Task, noted: AsyncResult) -> int:
-    """How often an image whose message came before was begun, now included. Its worker may have
-    died of it, so each further attempt is noted where the answer will be."""
-    attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
-    store(task, task.request.id, states.STARTED, {"attempt": attempt})
-    return attempt
 
 
 def decode_image(image: object) -> bytes:
