@@ -12,12 +12,15 @@ from pathlib import Path
 DIGITQ = [sys.executable, "-m", "digitq"]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until the condition holds. Raises `AssertionError` where it never does."""
+def wait_for(
+    condition: Callable[[], object], seconds: float = 60, pause_seconds: float = 0.01
+) -> None:
+    """Wait until the condition holds. Raises `AssertionError` where it never does. The pause
+    between two looks is longer for a condition that takes long to look at."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.01)
+        time.sleep(pause_seconds)
 
 
 def freeze(*processes: int) -> None:

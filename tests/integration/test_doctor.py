@@ -196,12 +196,16 @@ def test_a_worker_that_is_frozen_at_a_chunk(sound: Served, monkeypatch: pytest.M
     main, text = stopped[0]
     try:
         wait_for(
-            lambda: re.search(text, say(replace(deployment, overview=look_around(client.ledger))))
+            lambda: re.search(text, say(replace(deployment, overview=look_around(client.ledger)))),
+            pause_seconds=0.2,
         )
         os.killpg(main, signal.SIGSTOP)
         assert re.search(text, say(look_at(sound.url, sound.flower_url)))
         all_of_it = r"frozen: worker1@\S+ was silent for \d+ s: "
-        wait_for(lambda: re.search(all_of_it, say(look_at(sound.url, sound.flower_url))))
+        wait_for(
+            lambda: re.search(all_of_it, say(look_at(sound.url, sound.flower_url))),
+            pause_seconds=0.2,
+        )
     finally:
         os.killpg(main, signal.SIGCONT)
         client.ledger.cancel(job.id)
@@ -213,10 +217,12 @@ def test_an_idle_worker_whose_process_is_frozen(sound: Served) -> None:
     os.kill(child, signal.SIGSTOP)
     text = rf"workers: worker1@\S+ is not ready: process {child} is stopped; "
     try:
-        wait_for(lambda: re.search(text, say(look_at(sound.url, sound.flower_url))))
+        wait_for(
+            lambda: re.search(text, say(look_at(sound.url, sound.flower_url))), pause_seconds=0.2
+        )
     finally:
         os.kill(child, signal.SIGCONT)
-    wait_for(lambda: not examine(look_at(sound.url, sound.flower_url)))
+    wait_for(lambda: not examine(look_at(sound.url, sound.flower_url)), pause_seconds=0.2)
 
 
 def test_a_redis_that_keeps_its_configuration_and_users_to_itself(sound: Served) -> None:
