@@ -326,22 +326,6 @@ def test_a_closed_pipe_is_no_error(local: Local, table: Path) -> None:
     assert command.end()[0] == 128 + signal.SIGPIPE
 
 
-def test_neither_the_current_folder_nor_another_program_s_broker_nor_stderr_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stderr is closed: no file that the command opens takes its place."""
-    for name in ("redis.py", "torch.py", "worker.py"):
-        (tmp_path / name).write_text("raise SystemExit('was run')")
-    draw_one().save(tmp_path / "1.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
-    for name in OTHER_BROKERS:
-        monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
-    command = f"{' '.join(DIGITQ)} classify . --workers 1 2>&-"
-    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("id,label,")
-
-
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -770,21 +754,34 @@ def test_a_bar_shows_how_far_it_is_and_is_gone_in_the_end(
     assert last[1:] == [f"the rows are in {out}", ""]
 
 
-def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
-    """As Celery starts them on macOS. They have the weights that the command names."""
-    spawned = tmp_path / "spawned"
+def test_neither_forks_nor_stderr_nor_what_a_folder_or_another_program_has_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS, Celery's processes are no forks. They have the weights that the command names.
+    Stderr is closed: no file that the command opens takes its place."""
+    here, site, spawned = tmp_path / "here", tmp_path / "site", tmp_path / "spawned"
+    here.mkdir()
+    site.mkdir()
     start = (
         "import sys\n"
         "from billiard.context import _default_context as it\n"
         "it._default_context = it.get_context('spawn')\n"
         f"'spawn_main' in str(sys.orig_argv) and open({str(spawned)!r}, 'w')\n"
     )
-    (tmp_path / "sitecustomize.py").write_text(start)
-    draw_one().save(tmp_path / "1.png")
+    (site / "sitecustomize.py").write_text(start)
+    for name in ("redis.py", "torch.py", "worker.py"):
+        (here / name).write_text("raise SystemExit('was run')")
+    draw_one().save(here / "1.png")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
+    for name in OTHER_BROKERS:
+        monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
     mine, out = copy_weights(tmp_path / "mine", "mlp"), tmp_path / "out.csv"
-    options = ("--workers", 1, "--weights", mine, "-o", out)
-    status, _, err = run("classify", tmp_path / "1.png", *options, PYTHONPATH=tmp_path)
-    assert status == 0, err
+    command = f"{' '.join(DIGITQ)} classify . --workers 1 --weights {mine} -o {out} 2>&-"
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert out.read_text().startswith("id,label,")
     assert spawned.exists()
     record = find_record(out)
     card = hashlib.sha256((mine / "mlp.json").read_bytes()).hexdigest()
