@@ -69,8 +69,7 @@ def classify_image(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     if self.request.delivery_info["redelivered"]:
         noted = self.AsyncResult(self.request.id)
         if noted.state == states.SUCCESS:  # it was sent again because it took long
-            done: dict[str, Any] = noted.result
-            return done
+            return dict(noted.result)
         # Its worker may have died of it: further attempts are noted where the answer will be
         attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
         store(self, self.request.id, states.STARTED, {"attempt": attempt})
@@ -84,8 +83,7 @@ def classify_image(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
         with suppress(BrokerError):  # they would be sent again, and have their answers
             ledger_without_retry().acknowledge_images([sent.tag for sent in others])
     self.request.ignore_result = True  # Celery would store it once more
-    answer: dict[str, Any] = answers[own.id]
-    return answer
+    return dict(answers[own.id])
 
 
 class Sent(NamedTuple):
