@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -46,10 +47,16 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for room in PACKAGES for path in (ROOT / room).rglob("*.py")}
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a module's syntax tree."""
+    return [*ast.walk(ast.parse(path.read_text()))]
+
+
 def imported_names(path: Path) -> set[str]:
     """All that a module imports, inside of its functions too: `a.b` for `from a import b`."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -80,7 +87,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 def started_modules(path: Path) -> set[str]:
     """Modules that it starts as processes: the word after `-m`, and any dotted name of a module."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         parts = node.elts if isinstance(node, ast.List | ast.Tuple) else getattr(node, "args", [])
         if not isinstance(parts, list):  # it is the arguments of a function's definition
             continue
@@ -103,7 +110,7 @@ def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) ->
 def run_names(path: Path) -> set[str]:
     """The modules that a module runs by `python -m`."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.List):
             texts = [one.value if isinstance(one, ast.Constant) else None for one in node.elts]
             names |= {name for flag, name in pairwise(texts) if flag == "-m" and name}
@@ -145,7 +152,7 @@ def assigned(node: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
 def test_a_constant_has_one_value_in_the_whole_project() -> None:
     values = defaultdict(set)
     for path in MODULES.values():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             for name, value in assigned(node):
                 if isinstance(name, ast.Name) and name.id.isupper():
                     values[name.id].add(ast.unparse(value))
