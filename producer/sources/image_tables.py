@@ -155,17 +155,17 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     Raises `UsageError` if there is no column of images, pixels or paths."""
     names = text_columns(schema)
     id = find_first(names, OWN_IDS)
-    has_images = any(map(_may_be_image, schema))
-    if not has_images and (found := find_pixels(where, schema)):
+    image = choose_image(where, [field.name for field in schema if _may_be_image(field)])
+    if not image and (found := find_pixels(where, schema)):
         pixels, label = found
         used = _require_unique(where, schema, [id, label, *pixels])
         build = partial(build_pixels, pixels, label)
         return Plan(schema.names, used, PIXEL_ROWS, build, _ids_in(id), label is not None)
-    column = _find_image(where, schema) if has_images else _find_path(where, schema)
-    label = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
-    id = id if has_images else id or column
+    column = image or _find_path(where, schema)
+    label = find_first(names, ["label"] * bool(image) + [*ANSWER_NAMES])
+    id = id if image else id or column
     columns = _require_unique(where, schema, [column, label, id])
-    if has_images:
+    if image:
         images = partial(_build_images, column, label)
         return Plan(columns, columns, IMAGE_ROWS, images, _ids_in(id), label is not None)
     entries = partial(build_entries, column, label, folder, naming)
@@ -202,15 +202,15 @@ def _find_path(where: object, schema: pa.Schema) -> str:
     return path
 
 
-def _find_image(where: object, schema: pa.Schema) -> str:
-    """The name of the image column, of which there is one at least. Raises `UsageError`."""
-    images = [field.name for field in schema if _may_be_image(field)]
-    if len(images) > 1 and images.count("image") != 1:
+def choose_image(where: object, pictures: Sequence[str]) -> str | None:
+    """The column of the image among those that may have it; None if there are none. Raises
+    `UsageError`."""
+    if len(pictures) > 1 and pictures.count("image") != 1:
         raise UsageError(
-            f"{where} has several columns that may hold images: {', '.join(images)}; "
+            f"{where} has several columns that may hold images: {', '.join(pictures)}; "
             "name the one to be classified `image`"
         )
-    return "image" if "image" in images else str(images[0])
+    return "image" if "image" in pictures else next(iter(pictures), None)
 
 
 def _may_be_image(field: pa.Field) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
 from producer.sources.documents import count_pages, page_entries
-from producer.sources.image_tables import arrow_source, is_frame, is_pandas
+from producer.sources.image_tables import arrow_source, choose_image, is_frame, is_pandas
 from producer.sources.objects import find_reader
 from producer.sources.source import (
     Naming,
@@ -246,25 +246,19 @@ def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
             return str(first), item[1], None
     if not isinstance(item, Mapping):
         return "", item, None
-    cells = {str(name): cell for name, cell in item.items()}
+    cells: dict[Any, Any] = {str(name): cell for name, cell in item.items()}
     names = [*cells]
     id, label = find_first(names, OWN_IDS), find_first(names, ANSWER_NAMES)
     if (image := find_first(names, ["image"])) is None:
         pictures = [name for name, cell in cells.items() if _is_picture(cell)]
-        if len(pictures) > 1:
-            raise UsageError(
-                f"row {number} has several columns that may hold images: {', '.join(pictures)}; "
-                "name the one to be classified `image`"
-            )
-        image = pictures[0] if pictures else find_first(names, PATH_NAMES)
+        image = choose_image(f"row {number}", pictures) or find_first(names, PATH_NAMES)
     if image is None:
         columns = ", ".join(names) or "none"
         raise UsageError(f"row {number} has no column `image` or `path`; its columns: {columns}")
     found = cells[image]
     if isinstance(found, Mapping):  # a dataset that does not decode its images
         found = found.get("path") if found.get("bytes") is None else found["bytes"]
-    own, truth = (None if index is None else _to_text(cells[index]) for index in (id, label))
-    return own or "", found, truth or None
+    return _to_text(cells.get(id)), found, _to_text(cells.get(label)) or None
 
 
 def _is_picture(cell: Any) -> bool:
