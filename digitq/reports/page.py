@@ -339,26 +339,19 @@ def chart_answers(survey: Survey) -> list[Bar]:
     if not counts.any():
         return []
     is_number = survey.scores.read == "number"
-    shown = (
-        range(int(not counts[0]), len(np.trim_zeros(counts, "b"))) if is_number else range(CLASSES)
-    )
+    end = np.flatnonzero(counts)[-1] + 1 if is_number else CLASSES
+    shown = range(int(is_number and not counts[0]), end)
     return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
 
 
 def chart_confidences(survey: Survey) -> list[Bar]:
     """How many answers have which confidence, from the least sure on. Lengths are logarithmic:
     almost all answers are sure, and the few others matter."""
-    counts = survey.sure + survey.unsure
-    width, scale = 100 // CONFIDENCE_BINS, 100 / np.log1p(max(1, int(counts.max())))
-    bars = zip(counts.tolist(), survey.unsure.tolist(), strict=True)
+    counts, width = np.stack([survey.sure + survey.unsure, survey.unsure]), 100 // CONFIDENCE_BINS
+    lengths = 100 * np.log1p(counts) / np.log1p(max(1, int(counts.max())))
+    bars = zip(*counts.tolist(), *lengths.tolist(), strict=True)
     return [
-        Bar(
-            f"{part * width} to {(part + 1) * width}%",
-            count,
-            scale * np.log1p(count),
-            review,
-            scale * np.log1p(review),
-        )
-        for part, (count, review) in enumerate(bars)
-        if counts[: part + 1].any()
+        Bar(f"{part * width} to {(part + 1) * width}%", count, length, review, review_length)
+        for part, (count, review, length, review_length) in enumerate(bars)
+        if counts[0, : part + 1].any()
     ]
