@@ -49,11 +49,9 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if suffix == XLSX:
             import_openpyxl()
-        if path.is_dir():
-            raise UsageError(f"can't write {path}: it is a folder")
-        beside = record_path(path)
-        if beside.is_dir():
-            raise UsageError(f"can't write {beside}: it is a folder")
+        for one in (path, record_path(path)):
+            if one.is_dir():
+                raise UsageError(f"can't write {one}: it is a folder")
         if not overwrite:
             find_record(path)  # another file of that name would be replaced
         self.path, self.name = path, name or str(path)

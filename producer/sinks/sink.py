@@ -39,10 +39,8 @@ class Sink:
         """Count the rows of a batch that is written."""
         self.counts = self.counts.add(batch)
         if self.parts:
-            self.parts = (
-                *self.parts[:-1],
-                self.parts[-1].add(batch, time.monotonic() - self._begun),
-            )
+            *before, last = self.parts
+            self.parts = (*before, last.add(batch, time.monotonic() - self._begun))
 
     def finish(self, read: What = "digit", record: Record | None = None) -> None:
         """End the output. Without rows, it gets the columns of a job that reads this. A file gets
