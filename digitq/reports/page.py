@@ -122,7 +122,7 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
-    survey = Survey.of(results.read, results.batches())
+    survey = Survey(results.read, results.batches())
     images = list_images(survey)
     form, notes = None, list[str]()
     if results.has_form:

@@ -68,7 +68,7 @@ class Smallest:
 class Survey:
     """The figures of a page about all rows, in memory that does not grow with them."""
 
-    def __init__(self, read: What) -> None:
+    def __init__(self, read: What, batches: Iterable[pa.RecordBatch] = ()) -> None:
         self.scores = ScoreSink(read)
         self.reasons: Counter[str] = Counter()  # why answers are to review
         self.errors: Counter[str] = Counter()
@@ -85,18 +85,12 @@ class Survey:
             "wrong": Smallest(MAX_WRONG_NUMBERS if is_number else MAX_IN_CELL),
             "answers": Smallest(MAX_SURE_NUMBERS if is_number else MAX_OF_DIGIT),
         }
+        for batch in batches:
+            self.add(batch)
 
     @property
     def counts(self) -> Counts:
         return self.scores.counts
-
-    @classmethod
-    def of(cls, read: What, batches: Iterable[pa.RecordBatch]) -> "Survey":
-        """The survey of all rows."""
-        survey = cls(read)
-        for batch in batches:
-            survey.add(batch)
-        return survey
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch, and keep some of them."""

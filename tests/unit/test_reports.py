@@ -88,7 +88,7 @@ def many_rows(batches: int, rows: int = 5000) -> Iterator[pa.RecordBatch]:
 
 def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
     whole = pa.Table.from_batches([*many_rows(20)])
-    survey, again = (Survey.of("digit", many_rows(20)) for _ in range(2))
+    survey, again = (Survey("digit", many_rows(20)) for _ in range(2))
     confidence = np.sort(whole.column("confidence").to_numpy())
     assert survey.counts.images == 100_000 and survey.counts.failed == 0
     assert survey.counts.review == (confidence < np.float32(0.2)).sum() == survey.reasons["unsure"]
@@ -139,7 +139,7 @@ def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
         ],
         NUMBER_SCHEMA.append(NUMBER_TRUTH),
     )
-    survey = Survey.of("number", [batch])
+    survey = Survey("number", [batch])
     counts = survey.counts
     assert (counts.failed, counts.labelled, counts.correct, counts.other_zeros) == (1, 3, 1, 0)
     assert [survey.answers[length] for length in (0, 32)] == [2, 1]
@@ -160,7 +160,7 @@ def test_the_page_says_which_wrong_numbers_it_has() -> None:
     right = {"number": "2", "confidence": 0.1, "review": False, "truth": "2"}
     rows += [{"id": f"right{n}", **right} for n in range(MAX_SURE_NUMBERS)]  # they are less sure
     schema = NUMBER_SCHEMA.append(NUMBER_TRUTH)
-    survey = Survey.of("number", [pa.RecordBatch.from_pylist(rows, schema)])
+    survey = Survey("number", [pa.RecordBatch.from_pylist(rows, schema)])
     notes = {tab.group: tab.note for tab in list_tabs(survey, list_images(survey))}
     assert notes["wrong"].startswith("This page has 200 of 201: a random sample. ")
 
