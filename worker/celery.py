@@ -126,7 +126,8 @@ def prepare_worker(conf: Any, **_: Any) -> None:
         settings().results_folder()  # raises if it is not there
         conf.worker_concurrency = count_gpus() or usable_cores()
     except DigitqError as error:  # Celery would log it and go on
-        sys.exit(f"digitq: {error}")
+        print(f"digitq: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 3)
     gc.freeze()  # nor are they searched when this process ends, which takes as long
 
 

@@ -169,7 +169,7 @@ def test_a_worker_that_can_t_start_says_so_and_is_not_started_again(
         with pytest.raises(DigitqError, match=rf"^worker1 has died \(by itself\): {reason}"):
             local.wait_until_ready()
         assert (local.folder / "worker1.log").read_text().startswith(f"digitq: {reason}")
-        assert local._processes["worker1"].returncode == 1 and local._deaths == {}
+        assert local._processes["worker1"].returncode == 2 and local._deaths == {}
 
 
 def test_what_a_shown_worker_says_is_on_stderr_only() -> None:
