@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
@@ -24,7 +25,8 @@ SILENT_SECONDS = 10.0  # a request fails if nothing comes for this long
 ATTEMPTS = 5  # a request that the network or the store fails is made this often
 GONE = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|NOT_FOUND|BlobNotFound"
 NOT_ALLOWED = (
-    "ACCESS_DENIED|INVALID_OBJECT_STATE|PERMISSION_DENIED|AuthorizationFailure|status 40[13]"
+    r"ACCESS_DENIED|INVALID_OBJECT_STATE|PERMISSION_DENIED"
+    r"|(status|\]) 40[13]|DefaultAzureCredential"
 )
 NO_RIGHTS = "no rights: the credentials do not allow it, or there are none"
 OTHER_REGION = "the bucket is in another region, which AWS_REGION must name"
@@ -32,8 +34,16 @@ STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
     "NO_SUCH_BUCKET|ContainerNotFound": "there is no such bucket",
     "configured region|status 301": OTHER_REGION,
     "redirects": "it redirects without an end",
+    r"status 400\).*No response body": "it refuses the request: are AWS_REGION and the key right?",
+    "x-amz-checksum": "the server lacks a checksum of Amazon's, which "
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required leaves out where it may",
     "Timeout|too slow": f"it does not answer within {SILENT_SECONDS:.0f} seconds",
 }
+STORE_NOISE = (  # what is left out of Arrow's words; URLs may have a signature
+    r"^.* operation: |No response body\.|Unable to parse ExceptionName: |\(Request ID.*|\?\S*"
+    r"|curlCode: \d+, |; Details: .*|google::cloud::Status\(| error_info=.*"
+    r"|^.*Azure Error: \[\w*\] |^.* failed: \w+: "
+)
 
 
 def open_bucket(url: str) -> tuple[pa.fs.FileSystem, str]:
@@ -57,9 +67,10 @@ def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
     given = os.environ.get
     pa.set_io_thread_count(max(pa.io_thread_count(), IN_FLIGHT_REQUESTS))  # and connections
     if scheme == "s3":
-        protocol, _, host = (
-            given("AWS_ENDPOINT_URL_S3") or given("AWS_ENDPOINT_URL") or ""
-        ).rpartition("://")
+        name = "AWS_ENDPOINT_URL_S3" if given("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+        protocol, _, host = (given(name) or "").rpartition("://")
+        if host and protocol not in ("http", "https"):
+            raise UsageError(f"{name} must begin with http:// or https://")
         region = given("AWS_REGION") or given("AWS_DEFAULT_REGION")
         if not region and not host:
             with suppress(OSError):
@@ -80,12 +91,23 @@ def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
             scheme=protocol or ("http" if host else "https"),
             retry_time_limit=timedelta(seconds=ATTEMPTS * SILENT_SECONDS),
         )
-    if not (account := given("AZURE_STORAGE_ACCOUNT")):
+    parts = (given("AZURE_STORAGE_CONNECTION_STRING") or "").split(";")
+    named = dict(part.partition("=")[::2] for part in parts)
+    if not (account := named.get("AccountName") or given("AZURE_STORAGE_ACCOUNT")):
         raise UsageError("az:// needs the name of the account in AZURE_STORAGE_ACCOUNT")
+    key = named.get("AccountKey") or given("AZURE_STORAGE_KEY")
+    sas = named.get("SharedAccessSignature") or given("AZURE_STORAGE_SAS_TOKEN") or ""
+    default = f"https://{account}.blob.{named.get('EndpointSuffix', 'core.windows.net')}"
+    server = urlsplit(named.get("BlobEndpoint", default))
+    host = re.sub(rf"^{re.escape(account)}(?=\.)", "", server.netloc)  # Arrow adds the account
     return pa.fs.AzureFileSystem(
         account,
-        account_key=given("AZURE_STORAGE_KEY"),
-        sas_token=None if given("AZURE_STORAGE_KEY") else given("AZURE_STORAGE_SAS_TOKEN"),
+        account_key=key,
+        sas_token=f"?{sas.removeprefix('?')}" if sas and not key else None,
+        blob_storage_authority=host,
+        blob_storage_scheme=server.scheme,
+        dfs_storage_authority=host.replace(".blob.", ".dfs.", 1),
+        dfs_storage_scheme=server.scheme,
     )
 
 
@@ -108,8 +130,22 @@ def store_errors(url: str, doing: str = "read") -> Iterator[None]:
         for pattern, words in STORE_REASONS.items():
             if re.search(pattern, text):
                 raise StoreError(f"{where}: {words}") from None
-        if (status := re.search(r"HTTP status \d+", text)) and "No response body" in text:
-            raise StoreError(f"{where}: {status[0]}") from None
-        noise = r"^.* operation: |\(Request ID.*|\?\S*|google::cloud::Status\(| error_info=.*"
-        reason = re.sub(noise, "", text).strip()
+        if not (reason := re.sub(STORE_NOISE, "", text).strip()):
+            reason = re.sub(r"UNKNOWN \((.*?)\).*| during .*", r"\1", text)
         raise StoreError(f"{where}: {in_one_line(reason)}") from None
+
+
+def exists(url: str) -> bool:
+    """Whether an object is there, as far as one may know. Raises `UsageError`, also if there is no
+    such bucket."""
+    try:
+        with suppress(PermissionError), store_errors(url):
+            files, path = open_bucket(url)
+            info = files.get_file_info(path)
+            if info.type != pa.fs.FileType.NotFound:
+                return bool(info.type == pa.fs.FileType.File)
+            if files.get_file_info(path.partition("/")[0]).type == pa.fs.FileType.NotFound:
+                raise UsageError(f"{url}: there is no such bucket")
+    except StoreError as error:
+        raise UsageError(str(error)) from None
+    return False

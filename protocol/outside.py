@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pyarrow import fs
 
 from protocol.broker.connection import Payload
-from protocol.buckets import BUCKET, open_bucket, store_errors
+from protocol.buckets import BUCKET, exists, open_bucket, store_errors
 from protocol.errors import BrokerError, ResultsExpiredError, StoreError, UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
@@ -37,6 +37,13 @@ def write_result(ledger: Ledger, job_id: str, number: int, payload: Payload) -> 
             with open(path, "rb") as written:
                 os.fsync(written.fileno())
     return json.dumps({"name": name, "size": len(payload)}).encode()
+
+
+def are_results_outside() -> bool:
+    """Whether `DIGITQ_RESULTS` is set. Raises `UsageError` if its folder or bucket is not there."""
+    if (base := settings().results_folder()) and BUCKET.match(base):
+        exists(base)
+    return base is not None
 
 
 def is_outside(payload: bytes) -> bool:

@@ -118,7 +118,9 @@ class Settings(BaseSettings):
 
     def results_folder(self) -> str | None:
         """`results` as an absolute path or a URL. Raises `UsageError` if it is no folder."""
-        if self.results is None or "://" in self.results:
+        from protocol.buckets import BUCKET  # imports Arrow
+
+        if self.results is None or BUCKET.match(self.results):
             return self.results and self.results.rstrip("/")
         folder = _expand(Path(self.results), "DIGITQ_RESULTS").absolute()
         if not folder.is_dir():

@@ -17,7 +17,7 @@ from digitq.summary import open_sink, report_interruption, report_rows, report_t
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import read_by, settings
+from protocol.settings import read_by
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def submit(
     """
     from producer.counts import Counts
     from producer.feeder import LACK_OF_ROOM
+    from protocol.outside import are_results_outside
 
-    is_inside = settings().results_folder() is None  # raises if the folder is not there
+    is_inside = not are_results_outside()
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""

@@ -8,7 +8,7 @@ from producer.record import PARSER, Record
 from producer.sinks.journal import Identity
 from producer.sinks.resumable import FileSink
 from producer.sources.stores import WEB, remove, upload
-from producer.sources.stores import exists as is_there
+from protocol.buckets import exists as is_there
 from protocol.errors import OutputError, StoreError, UsageError
 from protocol.text import shown
 
@@ -22,10 +22,7 @@ class StoreSink(FileSink):
         bucket."""
         if WEB.match(url):
             raise UsageError(f"can't write {shown(url)}: name a file, or s3://, gs:// or az://")
-        try:
-            self._is_there = is_there(url)
-        except StoreError as error:
-            raise UsageError(str(error)) from None
+        self._is_there = is_there(url)
         name = url.rpartition("/")[2]
         self._record_path = Path(f"{name}.partial.rec")
         super().__init__(Path(name), {**run, "out": url}, overwrite, url)

@@ -18,7 +18,7 @@ import pyarrow.fs
 
 from producer.sources.source import UnreadableImageError
 from protocol import buckets
-from protocol.buckets import BUCKET, NO_RIGHTS, open_bucket, store_errors
+from protocol.buckets import BUCKET, NO_RIGHTS, exists, open_bucket, store_errors
 from protocol.errors import StoreError, UsageError
 from protocol.text import shown, too_large
 
@@ -58,19 +58,6 @@ def find_object(url: str) -> Found:
         raise UsageError(str(error)) from None
     except ValueError as error:
         raise UsageError(f"{shown(url)} is no URL: {error}") from None
-
-
-def exists(url: str) -> bool:
-    """Whether an object is there, as far as one may know. Raises `StoreError`, also if there is no
-    such bucket."""
-    with suppress(PermissionError), store_errors(url):
-        files, path = open_bucket(url)
-        info = files.get_file_info(path)
-        if info.type != pa.fs.FileType.NotFound:
-            return bool(info.type == pa.fs.FileType.File)
-        if files.get_file_info(path.partition("/")[0]).type == pa.fs.FileType.NotFound:
-            raise StoreError(f"{url}: there is no such bucket")
-    return False
 
 
 def list_folder(url: str) -> dict[str, list[int | None]]:
