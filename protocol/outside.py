@@ -74,11 +74,14 @@ def remove_unneeded(ledger: Ledger) -> None:
     `BrokerError`."""
     with broker_errors("remove"):
         files, base = open_folder()
-        jobs = fs.FileSelector(f"{base}/{find_deployment(ledger)}", allow_not_found=True)
-        for folder in files.get_file_info(jobs):
-            if not ledger.has_results(folder.base_name):
+        root = f"{base}/{find_deployment(ledger)}"
+        # Of the folders in Google's buckets, Arrow lists only those that are objects
+        is_deep = isinstance(files, fs.GcsFileSystem)
+        found = files.get_file_info(fs.FileSelector(root, True, is_deep))
+        for job_id in {info.path[len(root) + 1 :].partition("/")[0] for info in found}:
+            if not ledger.has_results(job_id):
                 with suppress(FileNotFoundError):  # another worker removes it too
-                    files.delete_dir(folder.path)
+                    files.delete_dir(f"{root}/{job_id}")
 
 
 def find_deployment(ledger: Ledger) -> str:

@@ -116,6 +116,24 @@ def test_a_prefix_in_google_s_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     access._connect.cache_clear()
 
 
+def test_results_that_nobody_needs_are_removed_from_google_s_buckets(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access._connect.cache_clear()
+    ledger = Client(redis_only.url).ledger
+    folder = f"results/{ledger.deployment('new')}"
+    other = "results/another/job/0.arrow"
+    with serve_google(f"{folder}/job/0.arrow", f"{folder}/job/1.arrow", other) as host:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
+        monkeypatch.setenv("DIGITQ_RESULTS", "gs://scans/results")
+        settings.cache_clear()
+        remove_unneeded(ledger)  # Redis has no such job
+        assert not access.exists(f"gs://scans/{folder}/job/0.arrow")
+        assert not access.exists(f"gs://scans/{folder}/job/1.arrow")
+        assert access.exists(f"gs://scans/{other}")
+    access._connect.cache_clear()
+
+
 def test_many_are_read_at_once_and_only_so_far_ahead(
     buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
