@@ -26,7 +26,7 @@ ATTEMPTS = 5  # a request that the network or the store fails is made this often
 GONE = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|NOT_FOUND|BlobNotFound"
 NOT_ALLOWED = (
     r"ACCESS_DENIED|INVALID_OBJECT_STATE|PERMISSION_DENIED"
-    r"|(status|\]) 40[13]|DefaultAzureCredential"
+    r"|(status|\]) 40[13]|DefaultAzureCredential|OAuth2 access token"
 )
 NO_RIGHTS = "no rights: the credentials do not allow it, or there are none"
 OTHER_REGION = "the bucket is in another region, which AWS_REGION must name"
@@ -42,6 +42,7 @@ STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
 STORE_NOISE = (  # what is left out of Arrow's words; URLs may have a signature
     r"^.* operation: |No response body\.|Unable to parse ExceptionName: |\(Request ID.*|\?\S*"
     r"|curlCode: \d+, |; Details: .*|google::cloud::Status\(| error_info=.*"
+    r"|^.*with a last message of (PerformWork\(\) - CURL error \[\d+\]=)?"
     r"|^.*Azure Error: \[\w*\] |^.* failed: \w+: "
 )
 

@@ -124,6 +124,11 @@ def test_a_server_needs_http(
             "St13runtime_error: Unexpected end of Base64 encoded string.",
             "Unexpected end of Base64 encoded string.",
         ),
+        (
+            "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of "
+            "PerformWork() - CURL error [7]=Could not connect to server error_info={x}",
+            "Could not connect to server",
+        ),
     ],
 )
 def test_an_error_is_told_in_a_line_without_noise(error: str, told: str) -> None:
@@ -136,10 +141,11 @@ def test_an_error_is_told_in_a_line_without_noise(error: str, told: str) -> None
     "error",
     [
         "GetProperties failed for 'x'. Azure Error: [AuthenticationFailed] 403 Server failed to",
+        "Permanent error, with a last message of Could not create a OAuth2 access token to",
         "AuthenticationExceptionE: Failed to get token from DefaultAzureCredential.",
     ],
 )
-def test_azure_gives_no_rights(error: str) -> None:
+def test_credentials_that_are_missing_give_no_rights(error: str) -> None:
     with pytest.raises(PermissionError, match="no rights"), buckets.store_errors("az://b/x"):
         raise OSError(error)
 
