@@ -42,7 +42,7 @@ STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
 STORE_NOISE = (  # what is left out of Arrow's words; URLs may have a signature
     r"^.* operation: |No response body\.|Unable to parse ExceptionName: |\(Request ID.*|\?\S*"
     r"|curlCode: \d+, |; Details: .*|google::cloud::Status\(| error_info=.*"
-    r"|^.*with a last message of (PerformWork\(\) - CURL error \[\d+\]=)?"
+    r"|.*with a last message of (PerformWork\(\) - CURL error \[\d+\]=)?"
     r"|^.*Azure Error: \[\w*\] |^.* failed: \w+: "
 )
 
