@@ -25,6 +25,7 @@ ALIKE = {
     "the producer gets Ctrl-C",
     "the disk is full",
     "Redis drops its clients",
+    "connections are cut",
     "the network is slow",
     "streams are cut in half",
     "messages come late",

@@ -33,7 +33,9 @@ from tests.waiting import processes_marked, wait_for
 
 BAD = "<b>1 & 'x'.png"
 CELLS = [
-    "import digitq\nclient = digitq.local(workers=1)",
+    "from threading import Thread\nimport digitq\nclients = []\n"
+    "starter = Thread(target=lambda: clients.append(digitq.local(workers=1)))\n"
+    "starter.start()\nstarter.join()\n(client,) = clients",
     "results = digitq.classify('photos', client=client)\nresults",
     "job = client.submit(['photos/1.png'] * 3)\njob.wait_until_stored()",
     "async for batch in job.results_async():\n    print(batch.num_rows)",
@@ -45,12 +47,14 @@ SCRIPT = """
 from threading import Thread
 
 import digitq
+from digitq.private.processes import Local
 
+Local._start_worker = Local.wait_until_ready = lambda *_, **__: None  # only Redis is started
 clients = []
 starter = Thread(target=lambda: clients.append(digitq.local(workers=1)))
 starter.start()
 starter.join()
-print(digitq.classify(["1.png", "2.png"], client=clients[0]))
+print(clients[0].jobs())
 """
 
 START = """
@@ -98,6 +102,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_a_notebook(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that ends starts the worker."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("DIGITQ_TEST_MARK", mark)
     cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
@@ -122,13 +127,13 @@ def test_a_notebook(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: not processes_marked(mark))
 
 
-def test_a_script(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that ends starts the worker, and the end of the script ends it."""
+def test_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end ends what a thread has started that is gone."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("DIGITQ_TEST_MARK", mark)
     command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, cwd=photos, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("<Results: 2 images, 1 with an error>\n", "")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
     assert done.returncode == 0
     wait_for(lambda: not processes_marked(mark))
 
