@@ -248,5 +248,5 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             for child in children_of(first.pid):
                 os.kill(child, signal.SIGKILL)
             first.kill()
-            wait_for(lambda: endpoint.value("workers") == 1, seconds=20)
+            wait_for(lambda: endpoint.value("workers") == 1, seconds=20, pause_seconds=0.2)
             assert [one["worker"] for one in endpoint.labels("worker_processes")] == ["second@h"]
