@@ -40,9 +40,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 REMOVE_SECONDS = 60  # results outside Redis that nobody needs are looked for this often
 
 logger = get_logger(__name__)
-sys.meta_path.insert(0, NoPandas)
-pa.array([])
-sys.meta_path.remove(NoPandas)  # another program may have imported this module
 
 # This process uses the first for `redis://`, `rediss://` and `redis+socket://`
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.service.transport:Transport"))
@@ -107,6 +104,15 @@ def log_ends(ledger: Ledger) -> None:
             if not log_end(ledger.record(job_id)):
                 return  # other workers may log it; failures come first
         ledger.forget_ended(job_id)
+
+
+@worker_process_init.connect
+@celeryd_init.connect
+def import_no_pandas(**_: Any) -> None:
+    """Arrow looks for pandas once. In a worker it finds none, whose tasks may still import it."""
+    sys.meta_path.insert(0, NoPandas)
+    pa.array([])
+    sys.meta_path.remove(NoPandas)
 
 
 @celeryd_init.connect

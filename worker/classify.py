@@ -62,7 +62,6 @@ MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks l
 NO_REASON, UNSURE, UNSURE_AT_FIRST, NOT_A_DIGIT, FAILED = map(
     REASONS.index, ("", "unsure", "unsure at first", "no digit", "error")
 )
-REASON_TEXTS = pa.array([word or None for word in REASONS])
 PGM = b"P5 %d %d 255\n" % (INPUT_SIDE, INPUT_SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
@@ -345,7 +344,7 @@ def build_result(
         pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
         pa.array(reasons != NO_REASON),
-        REASON_TEXTS.take(pa.array(reasons)),
+        pa.array([word or None for word in REASONS]).take(pa.array(reasons)),
     ]
     return with_truth(pa.record_batch(columns, schema=RESULT_SCHEMA), batch)
 

@@ -192,9 +192,9 @@ def test_a_worker_imports_no_pandas_and_sends_no_telemetry(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    modules = "import sys, worker.celery, worker.tasks, worker.models.number"
-    load = "worker.models.number.load_networks()"
-    run_python(f"{modules}; {load}; assert 'pandas' not in sys.modules")
+    modules = "import sys, worker.celery, worker.tasks, worker.models.number, celery.signals"
+    start = "celery.signals.worker_process_init.send(None); worker.models.number.load_networks()"
+    run_python(f"{modules}; {start}; assert 'pandas' not in sys.modules")
     assert not [*tmp_path.iterdir()]
 
 
