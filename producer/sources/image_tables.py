@@ -92,15 +92,22 @@ def arrow_source(table: Any) -> Source:
     DataFrame. Raises `UsageError` if it can't, and as `table_source`."""
     is_read_once = isinstance(table, pa.RecordBatchReader)
     given = table if is_read_once else to_arrow(table)
-    if not is_read_once and not len(given):  # its columns may have no types
+    if not is_read_once and not len(
+        table if is_pandas(table) else given
+    ):  # its columns may have no types
         return Source("images from Python", [])
-    plan = _plan(f"the {type(table).__name__}", given.schema, "", Naming())
+    where = f"the {type(table).__name__}"
+    if is_pandas(table):
+        lost = {*map(str, table.columns)} - {*given.schema.names}
+        if name := find_first([*lost], (*OWN_IDS, *ANSWER_NAMES)):
+            raise UsageError(f"{where} has a column {name} of mixed types: make it text")
+    plan = _plan(where, given.schema, "", Naming())
     parts = cut_batches(given if is_read_once else given.to_reader(), plan.rows)
     items = number_pieces(parts, "", plan.build, plan.read_ids)
     if is_read_once:
         return Source("images from Python", items, plan.has_truth)
     if is_frame(table):
-        others = table[[name for name in table.columns if str(name) not in plan.used]]
+        others = table[[*dict.fromkeys(n for n in table.columns if str(n) not in plan.used)]]
     else:
         others = given.drop_columns(plan.used)
     return Source("images from Python", items, plan.has_truth, lambda: len(given), others=others)
@@ -119,15 +126,16 @@ def to_arrow(table: Any) -> pa.Table:
     """A table in memory as one of Arrow. Of a DataFrame of pandas, the index is left out, and so
     are columns that Arrow can't hold. Raises `UsageError` if another table can't be read."""
     if is_pandas(table):
-        columns = {}
+        names, columns = [], []
         for index, name in enumerate(map(str, table.columns)):
             column = table.iloc[:, index]
-            try:
-                columns[name] = pa.array(column, from_pandas=True)
-            except Exception:
-                with suppress(Exception):  # the column has paths, or objects of any other kind
-                    columns[name] = pa.array(column.map(os.fspath, na_action="ignore"))
-        return pa.table(columns)
+            with suppress(Exception):
+                try:
+                    columns.append(pa.array(column, from_pandas=True))
+                except Exception:  # the column has paths, or objects of any other kind
+                    columns.append(pa.array(column.map(os.fspath, na_action="ignore")))
+                names.append(name)
+        return pa.table(columns, names)
     kind = type(table).__name__
     try:
         return pa.table(table)
