@@ -44,10 +44,10 @@ def read_sheet(path: Path, sheet: str = "", every: bool = False) -> io.StringIO:
                 book = library.load_workbook(file, read_only=True)
                 titles = _choose_sheets(path, book, sheet, every)
                 formulas: set[Place] = set()
-                text = _write_csv(path, book, titles, formulas)
+                text = _write_csv(path, book, titles, formulas, not every)
                 if formulas:
                     book = library.load_workbook(file, read_only=True, data_only=True)
-                    text = _write_csv(path, book, titles, formulas)
+                    text = _write_csv(path, book, titles, formulas, not every)
         except (UsageError, OSError):
             raise
         except Exception as error:  # openpyxl raises anything for a damaged file
@@ -75,9 +75,11 @@ def _choose_sheets(path: Path, book: Any, name: str, every: bool) -> list[str]:
     return [name or first]
 
 
-def _write_csv(path: Path, book: Any, titles: Sequence[str], formulas: set[Place]) -> str:
+def _write_csv(
+    path: Path, book: Any, titles: Sequence[str], formulas: set[Place], has_signs: bool
+) -> str:
     """The rows of the sheets, whose first row counts once. Formulas are added to `formulas`; those
-    that are already there must have values."""
+    that are already there must have values. With `has_signs`, percentages have their sign."""
     lines = []
     for title in titles:
         width = 0
@@ -93,14 +95,14 @@ def _write_csv(path: Path, book: Any, titles: Sequence[str], formulas: set[Place
                     )
             if number == 1 and title != titles[0]:
                 continue
-            texts = [_quote(cell) for cell in cells[:width]]
+            texts = [_quote(cell, has_signs) for cell in cells[:width]]
             lines.append(",".join(texts + [""] * (width - len(texts))) if any(texts) else "")
     return "\n".join([*lines, ""])
 
 
-def _quote(cell: Any) -> str:
+def _quote(cell: Any, has_signs: bool) -> str:
     """A cell of a CSV: nothing for an empty one, and else quoted text. Numbers have the 15 digits
-    that Excel keeps, the zeros of a format such as `00000`, and the sign of one such as `0%`."""
+    that Excel keeps, the zeros of a format such as `00000`, and perhaps the sign of `0%`."""
     value = cell.value
     if value is None:
         return ""
@@ -109,7 +111,7 @@ def _quote(cell: Any) -> str:
     elif isinstance(value, int | float):
         format = cell.number_format
         width = len(format) if {*format} == {"0"} else 0
-        is_percentage = format.endswith("%")
+        is_percentage = has_signs and format.endswith("%")
         value = f"{value * 100:.15g}%" if is_percentage else f"{value:.15g}".zfill(width)
     elif isinstance(value, date | time | timedelta):
         value = f"{value} (a date or a time)"  # Excel has changed what was typed

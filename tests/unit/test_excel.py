@@ -10,6 +10,7 @@ from pathlib import Path
 
 import openpyxl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from producer.results import open_results
@@ -143,7 +144,10 @@ def test_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row[0].value for row in cells] == shown
     assert {(row[0].data_type, row[0].number_format) for row in cells} == {("s", "@")}
     assert [cells[0][n].value for n in (1, 2, 4)] == ["007", 0.1, False]
+    cells[0][2].number_format = "0%"  # by a person, who sees 10%
+    book.save(out)
     (batch,) = open_results(out).batches()
+    assert pc.unique(batch.column("confidence").drop_null()).to_pylist() == [pytest.approx(0.1)]
     assert batch.column("id").to_pylist() == shown
     assert batch.column("number").to_pylist() == ["007"] * 3 + [None, ""] + ["007"] * 6
 
