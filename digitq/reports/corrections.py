@@ -42,7 +42,8 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
     with open_rows(path) as lines:
-        names, rows = [name.strip().lower() for name in lines.fieldnames or []], [*lines]
+        names = lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
+        rows = [(lines.line_num, row) for row in lines]
     column = results.answer_column
     if "confidence" in names:
         raise UsageError(f"{path} has the answers of a network, not corrections")
@@ -52,15 +53,14 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
         )
     found: dict[str, str | None] = {}
     wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
-    for number, cells in enumerate(rows, 2):
-        row = dict(zip(names, cells.values(), strict=False))
+    for number, row in rows:
         if row["id"] is None or row[column] is None:
-            raise UsageError(f"row {number:,} of {path} has too few columns")
+            raise UsageError(f"line {number:,} of {path} has too few columns")
         id, answer = plain_id(row["id"]), row[column].strip()
         is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
         if not is_answer and answer != ILLEGIBLE:
             raise UsageError(
-                f"row {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
+                f"line {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
                 f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
             )
         right = answer if results.reads_numbers else answer or None

@@ -485,7 +485,7 @@ def test_zeros_that_corrections_have_lost_are_told(
     ("text", "message"),
     [
         ("", "the first line of corrections.csv must be id,label"),
-        ("id;label\na;12\n", "row 2 of corrections.csv has the label '12' for a"),
+        ("id;label\na;12\n", "line 2 of corrections.csv has the label '12' for a"),
         ("id,label,confidence\na,1,1\n", "has the answers of a network, not corrections"),
         ("id,number\na,12\n", "must be id,label, as out.csv has a 'label'"),
         ("id,label\n", "corrections.csv has no corrections"),
@@ -495,11 +495,11 @@ def test_zeros_that_corrections_have_lost_are_told(
         ),
         (
             "id,label\na,ten\n",
-            "row 2 of corrections.csv has the label 'ten' for a: "
+            "line 2 of corrections.csv has the label 'ten' for a: "
             "it must be a digit, illegible, or empty if there is none",
         ),
-        ("id,label\nb,1\na,12\n", "row 3 of corrections.csv has the label '12' for a"),
-        ("id,label\na\n", "row 2 of corrections.csv has too few columns"),
+        ("id,label\nb,1\na,12\n", "line 3 of corrections.csv has the label '12' for a"),
+        (",,id,label\n\nx,y,a\n", "line 3 of corrections.csv has too few columns"),
         ("id,label\na,1\nb,2\na,3\n", "corrections.csv has two answers for a"),
         ("id,label\n\xff\udcff,1\n", "can't read corrections.csv: it is not in UTF-8"),
     ],
