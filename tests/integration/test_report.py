@@ -422,6 +422,10 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
         page.keyboard.type(number)
         page.keyboard.press("Enter")
     expect(page.locator("#count")).to_have_text("5 of 5")
+    cards.first.locator(".frame").click()
+    expect(cards.first).to_have_css("position", "fixed")
+    assert cards.first.bounding_box() == {"x": 0, "y": 0, **(page.viewport_size or {})}
+    page.keyboard.press("Escape")
     corrections = save(page, tmp_path)
     run("correct", marks, corrections, "-o", tmp_path / "final.csv")
     run("wide", tmp_path / "final.csv", "-o", tmp_path / "wide.csv")
