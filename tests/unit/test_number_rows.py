@@ -102,11 +102,12 @@ def test_pixels_are_a_picture_too(as_files: bool, monkeypatch: pytest.MonkeyPatc
         seen.append(np.array(PIL.Image.open(io.BytesIO(content))))
         yield read_text(b"7", known)
 
-    monkeypatch.setattr(classify, "trace_number", look)
     digits = random_digits(2)
     source = image_source([*digits] if as_files else digits)
     (chunk,) = cut_chunks(source.items, model="number")
-    assert classify_chunk(chunk, "number").column("number").to_pylist() == ["7", "7"]
+    with monkeypatch.context() as patch:  # undone before `texts_are_read`, which restores the rest
+        patch.setattr(classify, "trace_number", look)
+        assert classify_chunk(chunk, "number").column("number").to_pylist() == ["7", "7"]
     assert np.array_equal(seen, digits)
 
 
