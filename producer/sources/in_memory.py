@@ -184,17 +184,22 @@ def is_one_image(images: Images) -> TypeGuard[Image]:
 
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
     naming = Naming()
-    number = 0
+    number, has_ids, has_batches = 0, False, False
     for item in _spread_batches(images):
         id, image, truth = _take_apart(number, item)
         array = _to_array(image) if _is_array(image) else None
         pixels = None if array is None else _find_pixels(array)
         # An array in a list becomes an entry, because a batch for each takes ten times as long
         is_batch = pixels is not None and not (copies and len(pixels) == 1)
-        if is_batch and (id or truth):
+        if is_batch and truth:
             raise UsageError(
-                f"image {number}: an array of several images has one id or label: give each image "
-                "its own"
+                f"image {number}: an array of several images has one label: give a row for each"
+            )
+        has_ids, has_batches = has_ids or id != "", has_batches or is_batch
+        if has_ids and has_batches:  # the numbers in a batch might be ids of others
+            raise UsageError(
+                f"image {number}: arrays of several images, and images with ids of their own, are "
+                "in one list: give a pair (id, image) for each image"
             )
         if pixels is None:
             name, read = _find_reader(number, image if array is None else array)

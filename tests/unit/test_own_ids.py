@@ -366,11 +366,9 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
         ),
         ([(3, 4)], "image 0 has the type int"),
         ([{"a": b"1", "b": b"2"}], "row 0 has several columns that may hold images: a, b; name"),
-        (
-            [{"image": TENSOR, "label": 3}],
-            "image 0: an array of several images has one id or label",
-        ),
-        ([DIGITS[0], ("a", TENSOR)], "image 1: an array of .*: give each image its own"),
+        ([{"image": TENSOR, "label": 3}], "image 0: an array of several images has one label"),
+        ([("a", TENSOR)], r"image 0: .*give a pair \(id, image\) for each image"),
+        ([TENSOR, ("a", DIGITS[0])], r"image 3: .*give a pair \(id, image\) for each image"),
         (
             [{"png": "", "label": 3}],
             "row 0 has no column `image` or `path`; its columns: png, label",
