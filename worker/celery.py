@@ -134,7 +134,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     except DigitqError as error:  # Celery would log it and go on
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 3)
-    gc.freeze()  # nor are they searched when this process ends, which takes as long
+    gc.freeze()  # else all modules would be searched again as this process ends
 
 
 def follow_celery(conf: Any) -> None:

@@ -57,7 +57,7 @@ class ImageRequest(Request):
     Request=f"{__name__}:{ImageRequest.__name__}",
     ignore_result=False,
     acks_late=True,
-    reject_on_worker_lost=True,  # it is sent again, and counted how often
+    reject_on_worker_lost=True,  # it is sent again, and its attempts are counted
     # For a process that hangs in spite of its limits, which hold for each image
     time_limit=(MAX_OTHERS + 3) * MAX_CLOCK_SECONDS,
     resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
