@@ -46,15 +46,14 @@ CELLS = [
 SCRIPT = """
 from threading import Thread
 
-import digitq
 from digitq.private.processes import Local
+from producer import Client
 
-Local._start_worker = Local.wait_until_ready = lambda *_, **__: None  # only Redis is started
-clients = []
-starter = Thread(target=lambda: clients.append(digitq.local(workers=1)))
+started = []
+starter = Thread(target=lambda: started.append(Local(workers=0).__enter__()))
 starter.start()
 starter.join()
-print(clients[0].jobs())
+print(Client(started[0].url).jobs())
 """
 
 START = """
