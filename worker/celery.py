@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+is_collecting = gc.isenabled()
 gc.disable()  # while modules are imported, which stay: to search them for garbage takes 0.3 s
 
 import pyarrow as pa
@@ -34,7 +35,8 @@ from protocol.settings import DEFAULT_BROKER, settings
 from worker.service.heartbeat import Connected, Heartbeat
 from worker.service.worker_log import log_end
 
-gc.enable()
+if is_collecting:
+    gc.enable()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 
 REMOVE_SECONDS = 60  # results outside Redis that nobody needs are looked for this often
