@@ -162,11 +162,7 @@ def classify(
 
 def build_results(source: Source, reading: Reading, sink: "TableSink") -> Results[Any]:
     """The results for these images, whose rows the sink has."""
-    schema = (
-        sink.batches[0].schema
-        if sink.batches
-        else result_schema(reading.what, reading.form is not None)
-    )
+    schema = None if sink.batches else result_schema(reading.what, reading.form is not None)
     summary = summarise(sink.counts, source.skipped.describe(), reading.row)
     table = pa.Table.from_batches(sink.batches, schema)
     if source.others is None or not len(source.others):  # of Polars, without columns

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-from collections.abc import Sequence
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,11 +74,9 @@ def _choose_sheets(path: Path, book: Any, name: str, every: bool) -> list[str]:
     return [name or first]
 
 
-def _write_csv(
-    path: Path, book: Any, titles: Sequence[str], formulas: set[Place], has_signs: bool
-) -> str:
+def _write_csv(path: Path, book: Any, titles: list[str], formulas: set[Place], signs: bool) -> str:
     """The rows of the sheets, whose first row counts once. Formulas are added to `formulas`; those
-    that are already there must have values. With `has_signs`, percentages have their sign."""
+    that are already there must have values. With `signs`, percentages have theirs."""
     lines = []
     for title in titles:
         width = 0
@@ -95,12 +92,12 @@ def _write_csv(
                     )
             if number == 1 and title != titles[0]:
                 continue
-            texts = [_quote(cell, has_signs) for cell in cells[:width]]
+            texts = [_quote(cell, signs) for cell in cells[:width]]
             lines.append(",".join(texts + [""] * (width - len(texts))) if any(texts) else "")
     return "\n".join([*lines, ""])
 
 
-def _quote(cell: Any, has_signs: bool) -> str:
+def _quote(cell: Any, signs: bool) -> str:
     """A cell of a CSV: nothing for an empty one, and else quoted text. Numbers have the 15 digits
     that Excel keeps, the zeros of a format such as `00000`, and perhaps the sign of `0%`."""
     value = cell.value
@@ -111,7 +108,7 @@ def _quote(cell: Any, has_signs: bool) -> str:
     elif isinstance(value, int | float):
         format = cell.number_format
         width = len(format) if {*format} == {"0"} else 0
-        is_percentage = has_signs and format.endswith("%")
+        is_percentage = signs and format.endswith("%")
         value = f"{value * 100:.15g}%" if is_percentage else f"{value:.15g}".zfill(width)
     elif isinstance(value, date | time | timedelta):
         value = f"{value} (a date or a time)"  # Excel has changed what was typed

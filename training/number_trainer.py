@@ -46,7 +46,6 @@ from worker.learning.scenes import (
     cut_number,
     cut_strips,
     place_number,
-    to_scene,
 )
 from worker.models.card import Card
 from worker.models.network import NUMBER_READER
@@ -57,6 +56,13 @@ NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
 LEARNED_SHARE = 0.35  # this many real numbers are learned for each rendered scene, if there are any
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
+
+
+def to_scene(placed: PlacedNumber) -> Scene:
+    """The picture of an exactly placed number as the detector learns it."""
+    text = "".join(sign for sign in placed.real.text if sign.isdecimal())
+    signs = [*map(int, text)]
+    return Scene(placed.real.picture, signs, placed.digits, text, text, placed.digits, False, "")
 
 
 class NumberNetwork(nn.Module):

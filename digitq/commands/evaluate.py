@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,11 +130,9 @@ def is_result_file(name: str) -> bool:
         return False
     if path.suffix.lower() == ".jsonl":
         return True  # no SOURCE ends so
-    try:
-        names = {*read_names(path)}
-    except (OSError, ValueError):  # opening it as a SOURCE gives the error
-        return False
-    return {"id", "confidence", "error"} <= names
+    with suppress(OSError, ValueError, UsageError):  # opening it as a SOURCE gives the error
+        return {"id", "confidence", "error"} <= {*read_names(path)}
+    return False
 
 
 def refuse_run_options() -> None:

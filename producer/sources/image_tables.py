@@ -97,19 +97,17 @@ def arrow_source(table: Any) -> Source:
     ):  # its columns may have no types
         return Source("images from Python", [])
     where = f"the {type(table).__name__}"
-    if is_pandas(table):
-        lost = {*map(str, table.columns)} - {*given.schema.names}
-        if name := find_first([*lost], (*OWN_IDS, *ANSWER_NAMES)):
-            raise UsageError(f"{where} has a column {name} of mixed types: make it text")
+    lost = {*map(str, table.columns)} - {*given.schema.names} if is_pandas(table) else ()
+    if name := find_first([*lost], (*OWN_IDS, *ANSWER_NAMES)):
+        raise UsageError(f"{where} has a column {name} of mixed types: make it text")
     plan = _plan(where, given.schema, "", Naming())
     parts = cut_batches(given if is_read_once else given.to_reader(), plan.rows)
     items = number_pieces(parts, "", plan.build, plan.read_ids)
     if is_read_once:
         return Source("images from Python", items, plan.has_truth)
+    others = given.drop_columns(plan.used)
     if is_frame(table):
         others = table[[*dict.fromkeys(n for n in table.columns if str(n) not in plan.used)]]
-    else:
-        others = given.drop_columns(plan.used)
     return Source("images from Python", items, plan.has_truth, lambda: len(given), others=others)
 
 

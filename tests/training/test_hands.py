@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from protocol.errors import UsageError
 from training import hands
 from training.hands import load_glyphs, load_numbers, load_papers
-from training.number_trainer import choose_numbers
+from training.number_trainer import choose_numbers, to_scene
 from training.synthetic import writing
 from training.synthetic.numbers import render_number
 from training.synthetic.writing import Scripts, choose_hand
@@ -24,7 +24,6 @@ from worker.learning.scenes import (
     RealNumber,
     cut_number,
     place_number,
-    to_scene,
 )
 from worker.models.number import ALPHABET, BLANK, load_networks
 

@@ -74,13 +74,6 @@ def place_number(reader: NumberReader, real: RealNumber) -> PlacedNumber | None:
     return PlacedNumber(real, line.boxes[order], spelled == digits)
 
 
-def to_scene(placed: PlacedNumber) -> Scene:
-    """The picture of an exactly placed number as the detector learns it."""
-    text = "".join(sign for sign in placed.real.text if sign.isdecimal())
-    signs = [*map(int, text)]
-    return Scene(placed.real.picture, signs, placed.digits, text, text, placed.digits, False, "")
-
-
 def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
     """The lines of the scenes with a clear number, and of those where another one is near."""
     for scene in scenes:
