@@ -29,7 +29,7 @@ def main() -> None:
     if reason := describe_foreign_module():
         print(f"digitq: {reason}", file=sys.stderr)
         sys.exit(2)
-    from protocol.host.process import NoPandas, end_at_once, run_without_waiting
+    from protocol.host.process import end_at_once, leave_pandas_out, run_without_waiting
 
     end_at_once()
     if sys.argv[1:2] == ["worker"]:
@@ -38,8 +38,9 @@ def main() -> None:
         if (status := check_worker(sys.argv[2:])) is not None:
             sys.exit(status)
     hide_password()
-    sys.meta_path.insert(0, NoPandas)
     gc.disable()  # what is imported stays: to search it for garbage takes 0.1 s
+    if {*sys.argv[1:2]} & {"classify", "evaluate", "submit"}:  # others need no Arrow
+        leave_pandas_out()
     from digitq import cli
     from protocol.settings import OTHER_BROKERS
 

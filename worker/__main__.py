@@ -4,12 +4,11 @@ import gc
 import os
 import sys
 
-from protocol.host.process import NoPandas, end_at_once, make_stderr_unfailing
+from protocol.host.process import end_at_once, make_stderr_unfailing
 
 if __name__ == "__main__":
     end_at_once()  # at Ctrl-C, also while torch is being imported
     make_stderr_unfailing()
-    sys.meta_path.insert(0, NoPandas)
     from worker.commands import commands
 
     try:

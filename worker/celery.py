@@ -28,7 +28,7 @@ from protocol.celery import app, result_options, sentinel_options
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
-from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, NoPandas
+from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, leave_pandas_out
 from protocol.ledger import Ledger
 from protocol.outside import remove_unneeded
 from protocol.settings import DEFAULT_BROKER, settings
@@ -111,10 +111,7 @@ def log_ends(ledger: Ledger) -> None:
 @worker_process_init.connect
 @celeryd_init.connect
 def import_no_pandas(**_: Any) -> None:
-    """Arrow looks for pandas once. In a worker it finds none, whose tasks may still import it."""
-    sys.meta_path.insert(0, NoPandas)
-    pa.array([])
-    sys.meta_path.remove(NoPandas)
+    leave_pandas_out()
 
 
 @celeryd_init.connect

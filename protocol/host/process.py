@@ -22,16 +22,22 @@ def end_at_once() -> None:
 
 
 class NoPandas:
-    """A finder of modules, for `sys.meta_path`, that finds no pandas.
-
-    Arrow imports pandas, if it is installed, when it gets its first list. A command or a worker
-    does not need it, and would start 0.3 s later.
-    """
+    """A finder of modules, for `sys.meta_path`, that finds no pandas."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:
         if name == "pandas":
             raise ImportError
+
+
+def leave_pandas_out() -> None:
+    """Have Arrow find no pandas. Arrow looks for it once, when it gets its first list, and would
+    import it, which takes 0.3 s and is of no use in a command or a worker."""
+    import pyarrow as pa
+
+    sys.meta_path.insert(0, NoPandas)
+    pa.array([])
+    sys.meta_path.remove(NoPandas)  # others may look for pandas, as torch does
 
 
 def run_without_waiting(main: Callable[[], object]) -> None:
