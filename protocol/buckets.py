@@ -19,6 +19,7 @@ from protocol.errors import StoreError, UsageError
 from protocol.text import in_one_line, shown
 
 BUCKET = re.compile("(s3|gs|az)://", re.IGNORECASE)
+OBJECT = re.compile(f"{BUCKET.pattern}[^/@:]+/.", re.IGNORECASE)
 IN_FLIGHT_REQUESTS = 64  # this many run at once; Arrow makes two, one after the other, of a read
 CONNECT_SECONDS = 5.0  # connecting to a store takes at most this long
 SILENT_SECONDS = 10.0  # a request fails if nothing comes for this long

@@ -32,7 +32,7 @@ from producer.sources.stores import (
     list_folder,
     read_object,
 )
-from protocol.buckets import BUCKET, IN_FLIGHT_REQUESTS
+from protocol.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
 from protocol.errors import StoreError, UsageError
 from protocol.settings import settings
 from protocol.text import shown
@@ -89,8 +89,10 @@ def read_ahead(url: str, size: int = 0) -> Ahead[bytes]:
 def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:
     """A `read` for an object in a bucket, or the file at a path in a folder, or else at the path
     itself. The folder may be in a store."""
-    if BUCKET.match(path):
+    if OBJECT.match(path):
         return read_ahead(path)
+    if BUCKET.match(path):
+        return unreadable("it names no object, as s3://BUCKET/NAME does")
     if URL.match(path):
         return unreadable("a URL: download it and give the path of the file")
     if is_stored(folder):

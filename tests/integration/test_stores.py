@@ -284,12 +284,15 @@ def test_one_bad_object_is_a_row(buckets: Buckets, monkeypatch: pytest.MonkeyPat
     }
     assert ("GET", "/scans/bad/2.png") not in buckets.gate.seen
     urls = [f"s3://scans/bad/{n}.png" for n in (0, 1)]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(urls).encode())))
-    for source in (open_images(urls)[0], open_sources("-")):
-        assert read_all(source) == {
-            urls[0]: (ONE, None),
-            urls[1]: (None, "it is not in the store any more"),
-        }
+    expected = {urls[0]: (ONE, None), urls[1]: (None, "it is not in the store any more")}
+    assert read_all(open_images(urls)[0]) == expected
+    listed = "\n".join([*urls, "s3://", "s3://scans"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
+    no_object = (None, "it names no object, as s3://BUCKET/NAME does")
+    assert read_all(open_sources("-")) == {
+        **expected,
+        **dict.fromkeys(("s3://", "s3://scans"), no_object),
+    }
     for sources, id in ((["s3://scans/bad"], "0.png"), (urls, urls[0])):
         assert [image.content for image in find_images(None, sources, [id])] == [ONE]
 
