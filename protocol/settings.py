@@ -1,6 +1,7 @@
 """The settings: every `DIGITQ_*` variable of the environment, its default and its meaning."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -121,7 +122,7 @@ class Settings(BaseSettings):
         from protocol.buckets import BUCKET  # imports Arrow
 
         if self.results is None or BUCKET.match(self.results):
-            return self.results and self.results.rstrip("/")
+            return self.results and re.sub("(?<=[^/:])/+$", "", self.results)
         folder = _expand(Path(self.results), "DIGITQ_RESULTS").absolute()
         if not folder.is_dir():
             raise UsageError(f"DIGITQ_RESULTS={folder}: there is no such folder")

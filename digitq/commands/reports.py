@@ -103,7 +103,7 @@ def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
         raise UsageError("--wide writes the fields of pages: name their form with --form")
     if out in (None, "-"):
         raise UsageError("--wide writes a table beside the result file: name one with -o OUT")
-    refuse_stored(out, "digitq wide")
+    refuse_stored(out, "wide")
     check_out(name_wide(Path(str(out))), overwrite)
 
 
@@ -118,19 +118,22 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
         echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
 
 
-def refuse_stored(out: str | None, command: str) -> None:
-    """Raises `UsageError` for a result file in a bucket, which the command can't read there."""
+def refuse_stored(out: str | None, option: str) -> None:
+    """Raises `UsageError` for a result file in a bucket, which the option can't read there."""
     from producer.sources.stores import is_stored
 
     if out and is_stored(out):
-        raise UsageError(f"{out} is not on the disk: copy it from there, then run `{command}`")
+        raise UsageError(
+            f"--{option} needs an OUT on the disk: leave it out, copy {out} when it is there, and "
+            f"run `digitq {option}` on the copy"
+        )
 
 
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
-    refuse_stored(out, "digitq report")
+    refuse_stored(out, "report")
     if page.suffix.lower() not in (".html", ".htm", XLSX):
         raise UsageError(f"the page {page} must end in .html or .xlsx")
     if is_workbook(page):

@@ -74,8 +74,11 @@ def worker(
     """
     if check:
         sys.exit(check_worker(["--check", check, *passed_on]))
+    from protocol.outside import are_results_outside
+
     require("worker")
     choose_log_format(log_format)
+    are_results_outside()  # raises if their folder or bucket is not there
     exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
 
 
@@ -150,7 +153,9 @@ def up(workers: int | None, port: int, log_format: str | None) -> None:
     the workers' logs are shown.
     """
     from digitq.private.processes import Local, is_free
+    from protocol.outside import are_results_outside
 
+    are_results_outside()  # raises if their folder or bucket is not there
     if not is_free(port):
         raise UsageError(f"port {port} is in use: choose another with --port")
     shown = choose_log_format(log_format)

@@ -124,7 +124,7 @@ function goTo(next) {
   if (next) return select(next);
   const failed = document.querySelector('[data-group="failed"][aria-pressed="false"]');
   const rest = failed ? `; ${failed.querySelector("span").textContent} more under Failed` : "";
-  say(`That was the last one: s saves${rest}`);
+  say(`That was the last one: save corrections.csv${rest}`);
 }
 
 /** Put the chosen cards into a grid by their answers, or all cards back to their places. */

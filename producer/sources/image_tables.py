@@ -199,7 +199,9 @@ def _find_path(where: object, schema: pa.Schema) -> str:
     if (path := find_first(names, PATH_NAMES)) is None:
         if {"id", "confidence", "review"} <= {*schema.names}:  # digitq wrote the table
             commands = "`digitq report` and `digitq evaluate`"
-            raise UsageError(f"{where} has results, not images: {commands} take results")
+            raise UsageError(
+                f"{where} has results, not images: {commands} take results on the disk"
+            )
         raise UsageError(
             f"{where} has no image column (bytes, or a struct with `bytes`), no {PIXELS} columns "
             "of whole numbers that may be pixels, and no column `path` of image files; its "

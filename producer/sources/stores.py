@@ -97,7 +97,7 @@ def read_object(url: str, limit: int) -> bytes:
                 if file.size() <= limit:
                     return cast(bytes, file.read())
     except FileNotFoundError:
-        raise UnreadableImageError("it is not in the store any more") from None
+        raise UnreadableImageError("it is not in the store") from None
     except PermissionError:
         raise UnreadableImageError(NO_RIGHTS) from None
     raise UnreadableImageError(too_large(limit))

@@ -276,7 +276,7 @@ def test_one_bad_object_is_a_row(buckets: Buckets, monkeypatch: pytest.MonkeyPat
     assert not any(passing.values())
     assert found == {
         "0.png": (ONE, None),
-        "1.png": (None, "it is not in the store any more"),
+        "1.png": (None, "it is not in the store"),
         "2.png": (None, "larger than 64 MB"),
         "3.png": (None, access.NO_RIGHTS),
         "4.png": (ONE, None),
@@ -284,7 +284,7 @@ def test_one_bad_object_is_a_row(buckets: Buckets, monkeypatch: pytest.MonkeyPat
     }
     assert ("GET", "/scans/bad/2.png") not in buckets.gate.seen
     urls = [f"s3://scans/bad/{n}.png" for n in (0, 1)]
-    expected = {urls[0]: (ONE, None), urls[1]: (None, "it is not in the store any more")}
+    expected = {urls[0]: (ONE, None), urls[1]: (None, "it is not in the store")}
     assert read_all(open_images(urls)[0]) == expected
     listed = "\n".join([*urls, "s3://", "s3://scans"])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))

@@ -150,11 +150,24 @@ def test_credentials_that_are_missing_give_no_rights(error: str) -> None:
         raise OSError(error)
 
 
-@pytest.mark.parametrize("url", ["az://scans/results", "s4://scans/results"])
-def test_submit_tells_of_a_wrong_place_for_results(
-    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [["submit", "mnist:sample"], ["worker"], ["up"]])
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("az://scans/results", "az:// needs the name of the account"),
+        ("s4://scans/results", "there is no such folder"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_a_wrong_place_for_results_is_told_at_once(
+    url: str,
+    told: str,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DIGITQ_RESULTS", url)
     with pytest.raises(SystemExit, match="2"):
-        main(["submit", "mnist:sample"])
-    assert len(capsys.readouterr().err.splitlines()) == 1
+        main(command)
+    err = capsys.readouterr().err
+    assert told in err and len(err.splitlines()) == 1
