@@ -205,8 +205,10 @@ class Job:
         for payload in payloads:
             if payload is None:
                 break
-            content = read_result(payload) if is_outside(payload) else payload
-            batches.append(decode_result(content))
+            if is_outside(payload):
+                payload = read_result(payload)
+                cursor.sync = None  # Redis has next to nothing that could be deleted
+            batches.append(decode_result(payload))
         return batches
 
     def _take(self, cursor: Cursor, batch: pa.RecordBatch) -> None:
