@@ -36,8 +36,8 @@ STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
     "configured region|status 301": OTHER_REGION,
     "redirects": "it redirects without an end",
     r"status 400\).*No response body": "it refuses the request: are AWS_REGION and the key right?",
-    "x-amz-checksum": "the server lacks a checksum of Amazon's, which "
-    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required leaves out where it may",
+    "x-amz-checksum": "the server lacks one of Amazon's checksums: set "
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
     "Timeout|too slow": f"it does not answer within {SILENT_SECONDS:.0f} seconds",
 }
 STORE_NOISE = (  # what is left out of Arrow's words; URLs may have a signature
@@ -138,8 +138,8 @@ def store_errors(url: str, doing: str = "read") -> Iterator[None]:
 
 
 def exists(url: str) -> bool:
-    """Whether an object is there, as far as one may know. Raises `UsageError`, also if there is no
-    such bucket."""
+    """Whether an object is there; False if the credentials do not allow to look. Raises
+    `UsageError`, also if there is no such bucket."""
     try:
         with suppress(PermissionError), store_errors(url):
             files, path = open_bucket(url)

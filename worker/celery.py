@@ -111,6 +111,7 @@ def log_ends(ledger: Ledger) -> None:
 @worker_process_init.connect
 @celeryd_init.connect
 def import_no_pandas(**_: Any) -> None:
+    """Runs in each process, since those of the pool may be no forks."""
     leave_pandas_out()
 
 

@@ -124,8 +124,8 @@ def refuse_stored(out: str | None, option: str) -> None:
 
     if out and is_stored(out):
         raise UsageError(
-            f"--{option} needs an OUT on the disk: leave it out, copy {out} when it is there, and "
-            f"run `digitq {option}` on the copy"
+            f"--{option} needs an OUT on the disk: write {out} without it, copy that file to the "
+            f"disk, and run `digitq {option}` on the copy"
         )
 
 

@@ -92,9 +92,8 @@ def arrow_source(table: Any) -> Source:
     DataFrame. Raises `UsageError` if it can't, and as `table_source`."""
     is_read_once = isinstance(table, pa.RecordBatchReader)
     given = table if is_read_once else to_arrow(table)
-    if not is_read_once and not len(
-        table if is_pandas(table) else given
-    ):  # its columns may have no types
+    # The columns of an empty table may have no types
+    if not is_read_once and not len(table if is_pandas(table) else given):
         return Source("images from Python", [])
     where = f"the {type(table).__name__}"
     lost = {*map(str, table.columns)} - {*given.schema.names} if is_pandas(table) else ()
@@ -120,20 +119,22 @@ def is_pandas(table: Any) -> bool:
     return hasattr(table, "iloc")
 
 
+def _to_array(column: Any) -> pa.Array | None:
+    """A column of pandas as one of Arrow; None if Arrow can't hold its objects. Paths are text."""
+    for convert in (None, os.fspath):
+        with suppress(Exception):  # the objects may be of any kind, and their errors, too
+            texts = column.map(convert, na_action="ignore") if convert else column
+            return pa.array(texts, from_pandas=True)
+    return None
+
+
 def to_arrow(table: Any) -> pa.Table:
     """A table in memory as one of Arrow. Of a DataFrame of pandas, the index is left out, and so
     are columns that Arrow can't hold. Raises `UsageError` if another table can't be read."""
     if is_pandas(table):
-        names, columns = [], []
-        for index, name in enumerate(map(str, table.columns)):
-            column = table.iloc[:, index]
-            with suppress(Exception):
-                try:
-                    columns.append(pa.array(column, from_pandas=True))
-                except Exception:  # the column has paths, or objects of any other kind
-                    columns.append(pa.array(column.map(os.fspath, na_action="ignore")))
-                names.append(name)
-        return pa.table(columns, names)
+        arrays = [_to_array(table.iloc[:, index]) for index in range(len(table.columns))]
+        held = [place for place in zip(arrays, table.columns, strict=True) if place[0] is not None]
+        return pa.table([array for array, _ in held], [str(name) for _, name in held])
     kind = type(table).__name__
     try:
         return pa.table(table)

@@ -153,10 +153,11 @@ def test_a_folder_becomes_a_table(local: Local, tmp_path: Path, ask: Ask) -> Non
     assert "2 images, 1 with an error, 1 other file (.txt) skipped, accuracy" in err
 
 
-def test_pandas_is_not_imported(local: Local) -> None:
-    folder = Path(__file__).parents[2] / "examples" / "digits"
-    _, _, err = run("classify", folder, "--broker", local.url, PYTHONPROFILEIMPORTTIME=1)
-    assert "pyarrow.lib" in err and "pandas.core" not in err
+def test_pandas_is_not_imported(local: Local, tmp_path: Path) -> None:
+    folder, out = Path(__file__).parents[2] / "examples" / "digits", tmp_path / "out.csv"
+    for command in (["classify", folder, "-o", out, "--broker", local.url], ["wide", out]):
+        _, _, err = run(*command, PYTHONPROFILEIMPORTTIME=1)
+        assert "pyarrow.lib" in err and "pandas.core" not in err
 
 
 def test_a_worker_that_can_t_start_says_so_and_is_not_started_again(

@@ -111,8 +111,8 @@ def test_a_server_needs_http(
             "AWS Error UNKNOWN (HTTP status 501) during UploadPart operation: Unable to parse "
             "ExceptionName: NotImplemented Message: The x-amz-checksum-crc64nvme algorithm is "
             "not supported. (Request ID: tx)",
-            "the server lacks a checksum of Amazon's, which "
-            "AWS_REQUEST_CHECKSUM_CALCULATION=when_required leaves out where it may",
+            "the server lacks one of Amazon's checksums: set "
+            "AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
         ),
         (
             f"Failed to list blobs in a directory: b/x: http://a/se?{TOKEN} Azure Error: [] Fail "
