@@ -245,7 +245,11 @@ TWO_BROKERS = ("--broker", "redis://127.0.0.1:1 redis://127.0.0.1:2")
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, "only one can be used here", ["worker", *TWO_BROKERS]),
-        (2, "only one can be used here", ["flower", *TWO_BROKERS]),
+        (
+            2,
+            "only one can be used here",
+            ["flower", "--port=0", *TWO_BROKERS],
+        ),  # 5555 may be in use
         (2, "only one can be used here", ["doctor", *TWO_BROKERS]),
         (2, "only one can be used here", ["bench", *TWO_BROKERS]),
         (2, "its database is not a number", ["metrics", "--broker", f"{TWO_BROKERS[1]}/abc"]),
