@@ -1,13 +1,10 @@
 """`Client`: submits jobs and classifies single images."""
 
 import asyncio
-import logging
-import random
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from typing import Literal, Self, Unpack, cast, overload
 
 from producer.batching import Batcher, is_pixels, read_call
@@ -20,7 +17,6 @@ from producer.sources.in_memory import Image, Images
 from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect, is_coming_back
-from protocol.brokers import Brokers, Reply
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.known import WhatIsKnown, describe_known
 from protocol.ledger import Ledger
@@ -32,18 +28,12 @@ from protocol.text import printable
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
 IN_FLIGHT_CHUNKS = 16  # a job may have this many chunks in flight, and more if the queue is empty
 
-logger = logging.getLogger(__name__)
-
 
 class Client:
-    """Submits jobs to the workers of one Redis, or of several that share the jobs."""
+    """Submits jobs to the workers of one Redis."""
 
     def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
         """Connect to Redis. If the connection is lost later, it is retried for `retry_seconds`.
-
-        `broker_url` may name several Redis, with spaces between them. Each job goes to the one with
-        the fewest jobs under way, and so do all single calls of this client. Those that can't be
-        reached are passed over with a warning, unless none can.
 
         Raises `BrokerError` if Redis can't be reached, unless it loads its file or its Sentinels
         fail over: then the first command waits as any other does. Raises `UsageError` if the URL is
@@ -51,18 +41,13 @@ class Client:
         """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         retry = settings().broker_retry_seconds if retry_seconds is None else retry_seconds
-        self.brokers = Brokers(self.url)
-        self._ledgers = {url: Ledger(connect(url, retry)) for url in self.brokers.urls}
-
-        def check(ledger: Ledger) -> None:
+        with connect(self.url) as redis:  # without retries: a missing one is reported at once
             try:
-                check_server(ledger.redis)
+                check_server(redis)
             except BrokerError as error:
-                if not (retry and is_coming_back(ledger.redis, error)):
+                if not (retry and is_coming_back(redis, error)):
                     raise
-
-        self._ask(check, waits=False)
-        self.ledger = self._choose()  # that of single calls
+        self.ledger = Ledger(connect(self.url, retry))
         self._calls = Batcher(self.ledger)
 
     @property
@@ -72,13 +57,11 @@ class Client:
 
     @on_disconnect.setter
     def on_disconnect(self, tell: Callable[[str], None] | None) -> None:
-        for ledger in self._ledgers.values():
-            ledger.redis.on_disconnect = tell
+        self.ledger.redis.on_disconnect = tell
 
     def close(self) -> None:
         """Close the connections. Calls and jobs that still run open new ones."""
-        for ledger in self._ledgers.values():
-            ledger.redis.close()
+        self.ledger.redis.close()
 
     def __enter__(self) -> Self:
         return self
@@ -157,11 +140,10 @@ class Client:
         origin = replace(source.origin, pattern=pattern, allowed=allowed, form=reading.form_name)
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
         chunks = cut_source(source, reading, resume, lambda kind: feeder.paces[kind])
-        ledger = self._choose()
-        feeder = Feeder(ledger, spec, chunks)
-        job = Job(spec.id, model, ledger, feeder, origin)
+        feeder = Feeder(self.ledger, spec, chunks)
+        job = Job(spec.id, model, self.ledger, feeder, origin)
         try:
-            ledger.open(spec)
+            self.ledger.open(spec)
             feeder.start()
         except BaseException:  # the caller never gets the job, so nobody else can cancel it
             self.abandon(job)
@@ -171,46 +153,19 @@ class Client:
     def abandon(self, job: Job) -> bool:
         """Cancel a job without retries; False if Redis or the job is gone."""
         with suppress(BrokerError, UnknownJobError):
-            job.cancel(Ledger(connect(job.ledger.redis.url)))
+            job.cancel(Ledger(connect(self.url)))
             return True
         return False
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""
-        held = self._ask(lambda ledger: bool(ledger.read_records([job_id])))
-        if not any(held.values()):
-            self.brokers.raise_if_lost()  # it may have the job
-        ledger = self._ledgers[max(held, key=lambda url: held[url])]
-        record = ledger.record(job_id)
-        return Job(job_id, record.model, ledger, feeder=None, origin=record.origin)
+        record = self.ledger.record(job_id)
+        return Job(job_id, record.model, self.ledger, feeder=None, origin=record.origin)
 
     def jobs(self, limit: int | None = None) -> list[JobRecord]:
-        """The records of all jobs in Redis, the oldest first; with a `limit`, of the newest jobs of
-        each Redis and of all that have not ended."""
-        found = self._ask(lambda ledger: ledger.records(limit)).values()
-        return sorted(chain.from_iterable(found), key=lambda record: (record.created, record.id))
-
-    def _ask(self, question: Callable[[Ledger], Reply], waits: bool = True) -> dict[str, Reply]:
-        """The replies by URL. One Redis alone is waited for, unless `waits` is false; of several, a
-        lost one gives no reply, and a warning. Raises `BrokerError` if none replies."""
-        if len(self._ledgers) == 1 and waits:
-            return {url: question(ledger) for url, ledger in self._ledgers.items()}
-        before, replies = self.brokers.lost, self.brokers.ask(question)
-        if not replies:
-            self.brokers.raise_if_lost()
-        for url in self.brokers.lost.keys() - before:
-            logger.warning("%s", self.brokers.lost[url])
-        return replies
-
-    def _choose(self) -> Ledger:
-        """The Redis for the next job: that with the fewest jobs under way, by chance among equals.
-
-        A hash of the source's name would give one Redis all jobs over the same folder.
-        """
-        if len(self._ledgers) == 1:
-            return next(iter(self._ledgers.values()))
-        loads = self._ask(lambda ledger: (len(ledger.active()), random.random()))
-        return self._ledgers[min(loads, key=lambda url: loads[url])]
+        """The records of all jobs in Redis, the oldest first; with a `limit`, of the newest jobs
+        and of all that have not ended."""
+        return self.ledger.records(limit)
 
     @overload
     def classify(

@@ -26,7 +26,6 @@ from protocol.errors import (
 from protocol.host.thread import DaemonThread
 from protocol.ledger import Ledger
 from protocol.origin import Origin
-from protocol.outside import is_outside, read_result
 from protocol.records import JobRecord
 from protocol.room import FREE_FILL
 from protocol.settings import read_by, settings
@@ -205,9 +204,6 @@ class Job:
         for payload in payloads:
             if payload is None:
                 break
-            if is_outside(payload):
-                payload = read_result(payload)
-                cursor.sync = None  # Redis has next to nothing that could be deleted
             batches.append(decode_result(payload))
         return batches
 

@@ -6,7 +6,6 @@ ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
 ENDED = "digitq:ended"
-DEPLOYMENT = "digitq:deployment"  # a random id, by which folders of results are named
 SWEEPING = "digitq:sweeping"  # when jobs were swept last, and which come next
 COUNTERS = "digitq:counters"  # what workers have counted of all jobs; it outlives the jobs
 LIVING = "digitq:workers"  # the names of the workers that live

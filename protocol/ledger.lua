@@ -212,8 +212,8 @@ end
 
 -- Begins a chunk, whose payload the worker reads in the same round trip. Returns the model; how often
 -- the chunk was begun; the name of what is known of the job's numbers; the job's source, if this is its
--- first chunk and it is no single call; whether `begin_calls` may find other calls for it; and whether
--- the job is detached. Returns an empty table if there is nothing to do.
+-- first chunk and it is no single call; and whether `begin_calls` may find other calls for it. Returns
+-- an empty table if there is nothing to do.
 function steps.begin(n, worker)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
@@ -232,8 +232,7 @@ function steps.begin(n, worker)
   publish_next()
   local is_first = most == 0 and not get('call')
   local shares = attempt == 1 and get('call') == 'shared' and redis.call('LLEN', calls_queue) > 0
-  local detached = get('attached') == '0' and 1 or 0
-  return {model, attempt, get('known') or '', is_first and get('source'), shares and 1 or 0, detached}
+  return {model, attempt, get('known') or '', is_first and get('source'), shares and 1 or 0}
 end
 
 -- Begins other calls than the job's own that wait at the front of the queue, up to `count` calls and

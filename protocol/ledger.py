@@ -19,7 +19,6 @@ from protocol.keys import (
     ACTIVE,
     CALLS_QUEUE,
     COUNTERS,
-    DEPLOYMENT,
     ENDED,
     IMAGES_QUEUE,
     IS_ID,
@@ -152,10 +151,9 @@ class Ledger:
             return self.begin(job_id, number, worker)
         if not reply or payload is None:
             return None
-        model, attempt, known, source, shares, detached = reply
+        model, attempt, known, source, shares = reply
         first = None if source is None else source.decode()
-        flags = bool(shares), bool(detached)
-        return Begun(payload, model.decode(), attempt, begun, known.decode(), first, *flags)
+        return Begun(payload, model.decode(), attempt, begun, known.decode(), first, bool(shares))
 
     def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
         """Take single calls that wait, up to so many images, to be classified with this job."""
@@ -295,19 +293,6 @@ class Ledger:
         `held_images` images for which Redis has no room."""
         self._run(job_id, "heartbeat", held=held_images)
 
-    def deployment(self, new: str = "") -> str:
-        """The id of what this Redis holds. If it is new, or has lost everything, it gets the `new`
-        id, unless somebody else was first; without one, the reply is empty."""
-        if new:  # a full Redis refuses even to look
-            self.redis.set(DEPLOYMENT, new, nx=True)
-        return str((self.redis.get(DEPLOYMENT) or b"").decode())
-
-    def has_results(self, job_id: str) -> bool:
-        """Whether results of the job are wanted: it has not ended, or they can be collected."""
-        results = record_key(job_id) + ":results"
-        _, found = self._read(("SISMEMBER", ACTIVE, job_id), ("EXISTS", results))
-        return any(found)
-
     def memory(self) -> Memory:
         """How full Redis is."""
         memory = self.redis.info("memory")
@@ -352,7 +337,7 @@ class Ledger:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""
-        for record in self.read_records([job_id]):
+        for record in self._read_records([job_id]):
             return record
         raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
 
@@ -362,14 +347,14 @@ class Ledger:
         newest = [member.decode() for member in self.redis.zrange(JOBS, -(limit or 0), -1)]
         ids = [*{*newest, *self.active()}] if limit else newest
         pages = [ids[start : start + READ_RECORDS] for start in range(0, len(ids), READ_RECORDS)]
-        records = [record for page in pages for record in self.read_records(page)]
+        records = [record for page in pages for record in self._read_records(page)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
     def count_jobs(self) -> int:
         """How many jobs Redis has, with some that have expired."""
         return int(self.redis.zcard(JOBS))
 
-    def read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
+    def _read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
         """The records that Redis has."""
         now, hashes = self._read(*(("HGETALL", record_key(id)) for id in filter(IS_ID, job_ids)))
         return [JobRecord.parse(_decode(fields), now) for fields in hashes if fields]

@@ -27,7 +27,6 @@ class Begun(NamedTuple):
     known: str = ""  # the name of what `Ledger.known` gives; empty if nothing is known
     source: str | None = None  # the job's, if this is its first chunk; None for a single call
     shares: bool = False  # whether it is a single call, and others wait
-    is_detached: bool = False  # whether its results wait until somebody collects them
 
 
 class BegunCall(NamedTuple):

@@ -11,6 +11,13 @@ MAX_FILL = 0.7  # above this share of Redis's maxmemory, producers wait: workers
 FREE_FILL = 0.5
 # The memory of Redis for a result, measured for MNIST's 60,000 digits and for photos of numbers
 RESULT_BYTES: dict[What, int] = {"digit": 80, "number": 280}
+MIN_TOLD_BYTES = 100_000  # results that need less are not worth a word
+
+
+def describe_need(images: int, read: What) -> str:
+    """Says what the results of a job need in Redis; empty if it is next to nothing."""
+    needed = images * RESULT_BYTES[read]
+    return f"about {needed / 1e6:,.1f} MB" if needed >= MIN_TOLD_BYTES else ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Memory:
         if not self.limit_bytes or needed <= left:
             return ""
         return (
-            f"the results of {plural(images, 'image')} need about {needed / 1e6:,.1f} MB, and "
+            f"the results of {plural(images, 'image')} need {describe_need(images, read)}, and "
             f"Redis has room for {left / 1e6:,.1f} MB, since producers fill at most {MAX_FILL:.0%} "
             "of its maxmemory"
         )

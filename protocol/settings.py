@@ -1,7 +1,6 @@
 """The settings: every `DIGITQ_*` variable of the environment, its default and its meaning."""
 
 import os
-import re
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -46,8 +45,7 @@ class Settings(BaseSettings):
         None,
         description="Redis to use, for example `redis://host:6379/0`; if it is not set, "
         "`classify`, `evaluate` and `bench` start a private one (`demo` and `up` always do), and "
-        f"all other commands and `Client` use `{DEFAULT_BROKER}`; several, with spaces between "
-        "them, share the jobs",
+        f"all other commands and `Client` use `{DEFAULT_BROKER}`",
     )
     model: ModelName = Field(
         "mlp", description="network that classifies, unless `--model` is given"
@@ -97,13 +95,6 @@ class Settings(BaseSettings):
         le=1 << 31,
         description="how long Redis keeps a submitted job after its last change, in seconds",
     )
-    results: str | None = Field(
-        None,
-        description="folder, or `s3://BUCKET/FOLDER`, `gs://` or `az://`, that workers and those "
-        "who collect share: the results of submitted jobs go there, and Redis keeps only their "
-        "names; if it is not set, they are in Redis",
-    )
-
     csv_bom: bool = Field(
         False, description="`1` writes a byte order mark before a CSV, by which Excel knows UTF-8"
     )
@@ -116,17 +107,6 @@ class Settings(BaseSettings):
     def own_weights(self) -> Path | None:
         """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
         return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
-
-    def results_folder(self) -> str | None:
-        """`results` as an absolute path or a URL. Raises `UsageError` if it is no folder."""
-        from protocol.buckets import BUCKET  # imports Arrow
-
-        if self.results is None or BUCKET.match(self.results):
-            return self.results and re.sub("(?<=[^/:])/+$", "", self.results)
-        folder = _expand(Path(self.results), "DIGITQ_RESULTS").absolute()
-        if not folder.is_dir():
-            raise UsageError(f"DIGITQ_RESULTS={folder}: there is no such folder")
-        return str(folder)
 
     def own_card(self, model: str) -> Path | None:
         """The card of a model in the folder `weights`; None if the built-in network is used. Raises

@@ -194,13 +194,6 @@ class Google(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def do_DELETE(self):
-        name = unquote(urlsplit(self.path).path.partition("/o/")[2])
-        self.send_response(204 if name in NAMES else 404)
-        NAMES[:] = [other for other in NAMES if other != name]
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
 server = HTTPServer(("127.0.0.1", 0), Google)
 print(server.server_port, flush=True)
 server.serve_forever()

@@ -6,8 +6,6 @@ import gc
 import logging
 import os
 import sys
-import threading
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +14,7 @@ gc.disable()  # while modules are imported, which stay: to search them for garba
 
 import pyarrow as pa
 from celery import bootsteps
-from celery.signals import celeryd_init, worker_process_init, worker_ready
+from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
@@ -30,7 +28,6 @@ from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageErro
 from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, leave_pandas_out
 from protocol.ledger import Ledger
-from protocol.outside import remove_unneeded
 from protocol.settings import DEFAULT_BROKER, settings
 from worker.service.heartbeat import Connected, Heartbeat
 from worker.service.worker_log import log_end
@@ -38,8 +35,6 @@ from worker.service.worker_log import log_end
 if is_collecting:
     gc.enable()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
-
-REMOVE_SECONDS = 60  # results outside Redis that nobody needs are looked for this often
 
 logger = get_logger(__name__)
 
@@ -81,24 +76,6 @@ app.steps["worker"].update((Sweeper, Heartbeat))
 app.steps["consumer"].add(Connected)
 
 
-@worker_ready.connect
-def start_removing(**_: Any) -> None:
-    """Start the thread that removes results outside Redis which nobody needs."""
-    if settings().results:
-        threading.Thread(target=remove_regularly, name="remover", daemon=True).start()
-
-
-def remove_regularly() -> None:
-    """Look for such results every `REMOVE_SECONDS`. Other workers may remove them first."""
-    ledger = Ledger(connect(app.conf.digitq_database_url))
-    while True:
-        time.sleep(REMOVE_SECONDS)
-        try:
-            remove_unneeded(ledger)
-        except BrokerError as error:
-            logger.warning("results that nobody needs are not removed: %s", error)
-
-
 def log_ends(ledger: Ledger) -> None:
     """Log the end of the jobs that have ended, and forget each only then: this worker may die."""
     while job_id := ledger.next_ended():
@@ -129,7 +106,6 @@ def prepare_worker(conf: Any, **_: Any) -> None:
         follow_celery(conf)
         refuse_unusable(conf.digitq_database_url)
         card_path(settings().model)
-        settings().results_folder()  # raises if it is not there
         conf.worker_concurrency = count_gpus() or usable_cores()
     except DigitqError as error:  # Celery would log it and go on
         print(f"digitq: {error}", file=sys.stderr)

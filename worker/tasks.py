@@ -24,7 +24,6 @@ from protocol.errors import BrokerError
 from protocol.form import Form
 from protocol.known import Known
 from protocol.ledger import Ledger
-from protocol.outside import write_result
 from protocol.reading import decode_known
 from protocol.records import Begun, BegunCall, ChunkResult
 from protocol.settings import settings
@@ -94,8 +93,6 @@ def classify(job_id: str, number: int) -> str:
         raise
     seconds, gap = time.monotonic() - begun.time, deadline.longest_gap()
     answer = measure(result, kind_of(chunk.batch), seconds, gap, worker)
-    if begun.is_detached and settings().results:
-        answer = answer._replace(payload=write_result(ledger(), job_id, number, answer.payload))
     progress = ledger().complete(job_id, number, answer)
     if progress is None:
         return discard(job_id, number)

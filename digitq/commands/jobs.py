@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from protocol.reading import Reading
 
 
-REMEDIES = (
-    "collect the job into a file (`digitq collect JOB -o OUT`) while it is submitted, which makes "
-    "room, or use `digitq classify -o OUT`, submit fewer images, or give Redis more maxmemory"
-)
-
-
 @click.command(epilog=options.SOURCES_HELP)
 @options.sources
 @options.reading
@@ -49,9 +43,8 @@ def submit(
     """
     from producer.counts import Counts
     from producer.feeder import LACK_OF_ROOM
-    from protocol.outside import are_results_outside
+    from protocol.room import describe_need
 
-    is_inside = not are_results_outside()
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
@@ -59,16 +52,18 @@ def submit(
     reported: str | None = None
     try:
         job = client.start(source, reading, detached=True)
+        collect = f"digitq collect {job.id} -o OUT{at_broker}"
         memory = job.ledger.memory()
         images = reading.count_rows(source.count()) if memory.limit_bytes else None
-        if images and is_inside and (shortage := memory.describe_shortage(images, reading.what)):
-            echo_err(f"{shortage}; {REMEDIES}")
+        if images and (shortage := memory.describe_shortage(images, reading.what)):
+            echo_err(
+                f"{shortage}; `{collect}` makes room while the job is submitted; or use `digitq "
+                "classify -o OUT`, submit fewer images, or give Redis more maxmemory"
+            )
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != reported:
-                collect = f"; `digitq collect {job.id} -o OUT{at_broker}` makes room"
-                echo_err(
-                    f"waiting for {job.waiting_for}{collect * (job.waiting_for == LACK_OF_ROOM)}"
-                )
+                remedy = f"; `{collect}` makes room" * (job.waiting_for == LACK_OF_ROOM)
+                echo_err(f"waiting for {job.waiting_for}{remedy}")
                 reported = job.waiting_for
     except BaseException:
         if job and client.abandon(job):
@@ -79,9 +74,10 @@ def submit(
     report_truth(counts, reading.what, truth, source.gaps)
     stored = f"{plural(images, reading.row)} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
+    need = describe_need(images, reading.what)
     echo_err(
-        f"{stored}{f', {skipped} skipped' if skipped else ''}; "
-        f"`digitq collect {job.id} -o OUT{at_broker}` collects the results"
+        f"{stored}{f', {skipped} skipped' if skipped else ''}; `{collect}` collects the results"
+        f"{f', which need {need} in Redis' if need else ''}"
     )
     click.echo(job.id)  # last, so that stderr has the id even if stdout can't be written
 
@@ -123,8 +119,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
         return
     for line in map(_to_json, records) if as_json else [render(tabulate_jobs(records))]:
         click.echo(line)
-    number = sum(client.brokers.ask(lambda one: one.count_jobs()).values())
-    if (older := number - max(limit, len(records))) > 0:
+    if (older := client.ledger.count_jobs() - max(limit, len(records))) > 0:
         echo_err(f"{plural(older, 'older job')} not shown: --limit shows more")
     _report_problems(client, records)
 
@@ -214,7 +209,7 @@ def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> 
     if as_json:
         raise UsageError("--json prints once: leave out --watch")
     client.close()
-    LiveView(client.job(job_id).ledger.redis.url if job_id else client.url, job_id).run()
+    LiveView(client.url, job_id).run()
 
 
 def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
@@ -224,11 +219,9 @@ def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecor
     for line in describe_shortage(records):
         echo_err(line)
     unfinished = any(record.state in ("feeding", "running") for record in records)
-    served = client.brokers.ask(lambda one: one.has_worker() or not one.active())
-    for url in served if unfinished else ():
-        if not served[url]:
-            broker = url_in_command(url)
-            echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
+    if unfinished and not client.ledger.has_worker():
+        broker = url_in_command(client.url)
+        echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
 
 
 def _to_json(record: "digitq.JobRecord") -> str:

@@ -74,11 +74,8 @@ def worker(
     """
     if check:
         sys.exit(check_worker(["--check", check, *passed_on]))
-    from protocol.outside import are_results_outside
-
     require("worker")
     choose_log_format(log_format)
-    are_results_outside()  # raises if their folder or bucket is not there
     exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
 
 
@@ -121,16 +118,15 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
     from prometheus_client import CollectorRegistry, start_http_server
 
     from digitq.watching.metrics import StateCollector
-    from protocol.broker.connection import refuse_unusable
-    from protocol.brokers import Brokers
+    from protocol.broker.connection import connect, refuse_unusable
+    from protocol.ledger import Ledger
     from protocol.overview import MAX_READ_SECONDS
 
     start_log(choose_log_format(log_format))
-    brokers = Brokers(broker or settings().broker_url or DEFAULT_BROKER, MAX_READ_SECONDS)
-    for url in brokers.urls:
-        refuse_unusable(url)
+    url = broker or settings().broker_url or DEFAULT_BROKER
+    refuse_unusable(url)
     registry = CollectorRegistry(support_collectors_without_names=True)
-    registry.register(StateCollector(brokers))
+    registry.register(StateCollector(Ledger(connect(url, timeout_seconds=MAX_READ_SECONDS))))
     try:
         start_http_server(port, address, registry)
     except OSError as error:
@@ -153,9 +149,7 @@ def up(workers: int | None, port: int, log_format: str | None) -> None:
     the workers' logs are shown.
     """
     from digitq.private.processes import Local, is_free
-    from protocol.outside import are_results_outside
 
-    are_results_outside()  # raises if their folder or bucket is not there
     if not is_free(port):
         raise UsageError(f"port {port} is in use: choose another with --port")
     shown = choose_log_format(log_format)

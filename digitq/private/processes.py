@@ -208,8 +208,7 @@ class Local:
         self._starter.submit(self._start_here, name, *command, **variables).result()
 
     def _start_here(self, name: str, *command: str, **variables: str) -> None:
-        now = read_settings()
-        weights, results = now.own_weights(), now.results_folder()  # absolute paths
+        weights = read_settings().own_weights()  # an absolute path
         is_shown = self.show_logs and name.startswith("worker")
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -224,7 +223,6 @@ class Local:
                     **{key: text for key, text in os.environ.items() if key not in OTHER_BROKERS},
                     "DIGITQ_BROKER_URL": self.url,
                     "DIGITQ_WEIGHTS": str(weights or ""),
-                    "DIGITQ_RESULTS": results or "",
                     "TMPDIR": str(self.folder),
                     **variables,
                 },

@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from protocol.broker.address import without_password
-from protocol.brokers import Brokers
+from protocol.errors import BrokerError
+from protocol.ledger import Ledger
 from protocol.overview import MAX_JOBS, Overview, look_around
 from protocol.records import JOB_STATES
 from protocol.settings import ALL_MODELS
@@ -92,33 +92,27 @@ logger = logging.getLogger(__name__)
 
 
 class StateCollector(Collector):
-    """Gives the state of Redis as metrics, and logs once that Redis is lost or back.
+    """Gives the state of Redis as metrics, and logs once that Redis is lost or back."""
 
-    If there are several, each metric has a label `redis`: a sum would hide one that is full, or
-    one without a worker.
-    """
-
-    def __init__(self, brokers: Brokers) -> None:
-        self._brokers = brokers
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._is_lost = False
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; of a Redis that is lost, only the one that says so."""
-        before, seen = self._brokers.lost, self._brokers.ask(look_around)
-        lost, is_one = self._brokers.lost, len(self._brokers.urls) == 1
-        for url in self._brokers.urls:
-            if url in lost and url not in before:
-                logger.warning("there are no metrics but digitq_redis_up: %s", lost[url])
-            if url in before and url not in lost:
-                logger.info("Redis is back%s", "" if is_one else f" at {without_password(url)}")
-        merged = dict[str, Metric]()
-        for url in self._brokers.urls:
-            labels = {} if is_one else {"redis": without_password(url)}
-            is_up = GaugeMetricFamily("digitq_redis_up", "1 if Redis answers, else 0", url in seen)
-            for metric in (is_up, *(describe(seen[url]) if url in seen else ())):
-                own = [one._replace(labels={**one.labels, **labels}) for one in metric.samples]
-                family = merged.setdefault(metric.name, metric)
-                family.samples = own if family is metric else [*family.samples, *own]
-        yield from merged.values()
+        """All metrics; if Redis is lost, only the one that says so."""
+        overview: Overview | None = None
+        try:
+            overview = look_around(self._ledger)
+        except BrokerError as error:
+            if not self._is_lost:
+                logger.warning("there are no metrics but digitq_redis_up: %s", error)
+        if overview and self._is_lost:
+            logger.info("Redis is back")
+        self._is_lost = overview is None
+        text = "1 if Redis answers, else 0"
+        yield GaugeMetricFamily("digitq_redis_up", text, int(not self._is_lost))
+        if overview:
+            yield from describe(overview)
 
 
 def describe(overview: Overview) -> Iterator[Metric]:

@@ -178,7 +178,6 @@ def describe_memory(overview: "Overview") -> str:
 
 def in_watching_order(records: "Sequence[JobRecord]") -> "list[JobRecord]":
     """Jobs under way, the oldest first; then those that have ended, the latest first."""
-    records = sorted(records, key=lambda record: (record.created, record.id))
     ended = [record for record in records if not record.is_active]
     return [record for record in records if record.is_active] + ended[::-1]
 

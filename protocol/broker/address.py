@@ -27,8 +27,10 @@ NO_URL = (
     "must be %2F %3F %23 %40"
 )
 LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
-# What separates the URLs of several Redis; a password may have spaces
-NEXT_URL = re.compile(r"\s+(?=(?:rediss?|valkeys?|redis\+socket|unix|sentinel)://)")
+ONE_URL = (
+    "it has a space: name one URL, of one Redis; a second Redis is a deployment of its own, and a "
+    "space in a password is %20"
+)
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 HIDDEN_URL = "_DIGITQ_HIDDEN_URL"  # the variable with a URL whose password the arguments hide
 
@@ -67,15 +69,9 @@ def read_address(url: str, origin: str = "--broker or DIGITQ_BROKER_URL") -> Add
         raise UsageError(f"broker {without_password(url)!r} ({origin}): {error}") from None
 
 
-def split_urls(urls: str) -> list[str]:
-    """The URLs of one Redis or several, each database once. Raises as `read_address`."""
-    named = NEXT_URL.split(urls.strip())
-    return [*{read_address(url).redis_url: url for url in named}.values()]
-
-
-def without_password(urls: str) -> str:
-    """The URL, or several, with each login and password replaced by `***`."""
-    return " ".join(LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url)) for url in NEXT_URL.split(urls))
+def without_password(url: str) -> str:
+    """The URL with each login and password replaced by `***`."""
+    return LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url))
 
 
 def url_in_command(url: str) -> str:
@@ -85,8 +81,8 @@ def url_in_command(url: str) -> str:
 
 def _parse(url: str) -> Address:
     """The address in a URL. Raises `ValueError`, as the functions that it calls."""
-    if NEXT_URL.search(url):
-        raise ValueError("these are several Redis, and only one can be used here: name one of them")
+    if len(url.split()) > 1:
+        raise ValueError(ONE_URL)
     if url.startswith("sentinel:"):
         return _parse_sentinels(url)
     parts = _split(url)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.private.processes import Local
-from producer import Client, open_sources
+from producer import open_sources
 from producer.chunking import cut_chunks
 from producer.found_images import find_images
 from producer.sinks.stored import StoreSink
@@ -25,9 +25,7 @@ from producer.sources import objects, stores
 from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol import buckets as access
-from protocol.errors import BrokerError, ResultsExpiredError, StoreError, UsageError
-from protocol.outside import read_result, remove_unneeded, write_result
-from protocol.settings import settings
+from protocol.errors import StoreError, UsageError
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for
@@ -113,24 +111,6 @@ def test_a_prefix_in_google_s_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
         for url, text in (("gs://scans/x", "no such object"), ("gs://none/a", "no such bucket")):
             with pytest.raises(UsageError, match=text):
                 open_sources(url)
-    access._connect.cache_clear()
-
-
-def test_results_that_nobody_needs_are_removed_from_google_s_buckets(
-    redis_only: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    access._connect.cache_clear()
-    ledger = Client(redis_only.url).ledger
-    folder = f"results/{ledger.deployment('new')}"
-    other = "results/another/job/0.arrow"
-    with serve_google(f"{folder}/job/0.arrow", f"{folder}/job/1.arrow", other) as host:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
-        monkeypatch.setenv("DIGITQ_RESULTS", "gs://scans/results")
-        settings.cache_clear()
-        remove_unneeded(ledger)  # Redis has no such job
-        assert not access.exists(f"gs://scans/{folder}/job/0.arrow")
-        assert not access.exists(f"gs://scans/{folder}/job/1.arrow")
-        assert access.exists(f"gs://scans/{other}")
     access._connect.cache_clear()
 
 
@@ -399,20 +379,3 @@ def test_a_killed_run_goes_on_and_a_failed_upload_is_made_up_for(
     assert SECRET not in json.dumps(record) and KEY_ID not in json.dumps(record)
     status, told = run()
     assert status == 2 and "s3://scans/out/rows.csv exists" in told
-
-
-def test_results_of_submitted_jobs_may_be_in_a_bucket(
-    buckets: Buckets, redis_only: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIGITQ_RESULTS", "s3://scans/results/")
-    settings.cache_clear()
-    ledger = Client(redis_only.url).ledger
-    entry = write_result(ledger, "job", 3, b"rows")
-    assert read_result(entry) == b"rows"
-    buckets.gate.fault = lambda method, path: "503"
-    with pytest.raises(BrokerError, match="can't write the folder of DIGITQ_RESULTS: "):
-        write_result(ledger, "job", 4, b"rows")
-    buckets.gate.reset()
-    remove_unneeded(ledger)  # Redis has no such job
-    with pytest.raises(ResultsExpiredError, match="-.*.arrow is not there: mount"):
-        read_result(entry)

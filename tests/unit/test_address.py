@@ -2,13 +2,7 @@
 
 import pytest
 
-from protocol.broker.address import (
-    Sentinels,
-    read_address,
-    split_urls,
-    url_in_command,
-    without_password,
-)
+from protocol.broker.address import Sentinels, read_address, url_in_command, without_password
 from protocol.broker.connection import connect
 from protocol.errors import UsageError
 
@@ -126,18 +120,14 @@ def test_no_password_is_told(url: str) -> None:
     assert "SECRET" not in str(refused.value)
 
 
-def test_several_urls_stand_in_one_text() -> None:
-    """A password may have spaces, and a database is named once."""
-    redis, sentinels = "redis://:a b@h1:1", "sentinel://:p@h2,h3/1?master_name=m"
-    several = f" {redis}\n  {sentinels} rediss://h4 redis://:a b@h1:1/0"
-    assert split_urls(several) == ["redis://:a b@h1:1/0", sentinels, "rediss://h4"]
-    assert without_password(f"{redis} {sentinels}") == (
-        "redis://***@h1:1 sentinel://***@h2,h3/1?master_name=m"
-    )
-    with pytest.raises(UsageError, match=r"\*\*\*@h1 redis://h2' .*several Redis, and only one"):
-        read_address("redis://:p@h1 redis://h2")
-    with pytest.raises(UsageError, match="broker 'redis://h2/x' .*not a number"):
-        split_urls("redis://h1 redis://h2/x")
+def test_one_url_is_one_deployment() -> None:
+    """A list of Redis is refused, as is any other space, and no password of it is told."""
+    for url in ("redis://:p@h1 redis://h2", "redis://h1\nredis://:p@h2", "redis://:a p@h1:1"):
+        with pytest.raises(UsageError, match="it has a space: name one URL") as refused:
+            read_address(url)
+        assert "a second Redis is a deployment of its own" in str(refused.value)
+        assert "p@" not in str(refused.value)
+    assert read_address(" redis://h1\n").redis_url == "redis://h1/0"
 
 
 def test_what_is_no_password_is_shown() -> None:

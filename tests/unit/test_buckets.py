@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pyarrow.fs
 import pytest
 
-from digitq.cli import main
 from protocol import buckets
 from protocol.errors import StoreError, UsageError
 
@@ -148,26 +147,3 @@ def test_an_error_is_told_in_a_line_without_noise(error: str, told: str) -> None
 def test_credentials_that_are_missing_give_no_rights(error: str) -> None:
     with pytest.raises(PermissionError, match="no rights"), buckets.store_errors("az://b/x"):
         raise OSError(error)
-
-
-@pytest.mark.parametrize("command", [["submit", "mnist:sample"], ["worker"], ["up"]])
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("az://scans/results", "az:// needs the name of the account"),
-        ("s4://scans/results", "there is no such folder"),
-        ("s3://", "names no bucket"),
-    ],
-)
-def test_a_wrong_place_for_results_is_told_at_once(
-    url: str,
-    told: str,
-    command: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("DIGITQ_RESULTS", url)
-    with pytest.raises(SystemExit, match="2"):
-        main(command)
-    err = capsys.readouterr().err
-    assert told in err and len(err.splitlines()) == 1
