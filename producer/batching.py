@@ -22,7 +22,7 @@ from producer.prediction import Answer, to_fields, to_predictions
 from producer.sources.arrays import pixels_batch
 from producer.sources.in_memory import Image, image_source
 from producer.sources.source import refuse_url
-from protocol.chunk import PIXELS, Chunk, decode_result, untimed_rows
+from protocol.chunk import PIXELS, Chunk, decode_result, result_schema, untimed_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import Ledger
 from protocol.reading import Reading
@@ -256,7 +256,8 @@ class Batcher:
                     self._ledger.submit(spec, batch.num_rows, payload, is_shared=queue.is_fast)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
-                    rows, cells = decode_result(result), queue.reading.cells
+                    cells = queue.reading.cells
+                    rows = decode_result(result, result_schema(queue.reading.what, bool(cells)))
                     return [to_fields(rows, cells)] if cells else [*to_predictions(rows)]
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1

@@ -103,6 +103,11 @@ class Job:
         bar = f'<progress value="{done}" max="{max(1, images)}"></progress> '
         return bar * record.is_fed + escape(in_one_line(", ".join(parts)))
 
+    @property
+    def _schema(self) -> pa.Schema:
+        """The columns of the results, without `truth`."""
+        return result_schema(read_by(self.model), self.origin.form is not None)
+
     def progress(self) -> JobRecord:
         """The current counts of the job. Raises `UnknownJobError`."""
         return self.ledger.record(self.id)
@@ -204,7 +209,7 @@ class Job:
         for payload in payloads:
             if payload is None:
                 break
-            batches.append(decode_result(payload))
+            batches.append(decode_result(payload, self._schema))
         return batches
 
     def _take(self, cursor: Cursor, batch: pa.RecordBatch) -> None:
@@ -230,7 +235,7 @@ class Job:
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             batches.extend(self.results())
-            schema = batches[0].schema if batches else result_schema(read_by(self.model))
+            schema = batches[0].schema if batches else self._schema
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
 

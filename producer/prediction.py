@@ -57,8 +57,8 @@ def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPredictio
         if row["error"] is not None:
             continue
         if kind is Prediction:
-            row["probabilities"] = tuple(row["probabilities"])
+            row["probabilities"] = tuple(row["probabilities"] or ())
         else:
-            row["digits"] = tuple(FoundDigit(**digit) for digit in row["digits"])
-            row["alternatives"] = tuple(Alternative(**other) for other in row["alternatives"])
+            row["digits"] = tuple(FoundDigit(**digit) for digit in row["digits"] or ())
+            row["alternatives"] = tuple(Alternative(**other) for other in row["alternatives"] or ())
     return [kind(**row) for row in rows]

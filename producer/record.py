@@ -59,7 +59,7 @@ Parts = tuple[Part, ...]
 def named_in(batch: pa.RecordBatch, key: bytes) -> Names:
     """The name under `key` in the metadata of a result batch, if there is one."""
     name = (batch.schema.metadata or {}).get(key)
-    return (name.decode(),) if name else ()
+    return (name.decode(errors="replace"),) if name else ()
 
 
 def each_once(*names: str) -> Names:

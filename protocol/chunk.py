@@ -177,15 +177,31 @@ def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     return batch
 
 
-def decode_result(payload: bytes | memoryview) -> pa.RecordBatch:
-    """The result rows of a chunk. Raises `BrokerError` if they are damaged."""
+def decode_result(payload: bytes | memoryview, schema: pa.Schema) -> pa.RecordBatch:
+    """The result rows of a chunk, with the columns of `schema`, and perhaps `truth`. Raises
+    `BrokerError` if they are damaged, or not what a worker hands in."""
     try:
-        return decode(payload)
+        batch = decode(payload)
+        check_result(batch, schema)
+        return batch
     except (OSError, EOFError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise BrokerError(
             f"a result in Redis is damaged ({reason}): submit the job again"
         ) from None
+
+
+def check_result(batch: pa.RecordBatch, schema: pa.Schema) -> None:
+    """Raises `pa.ArrowInvalid` if the columns are not those of `schema`, and perhaps `truth`, or if
+    a value is missing that every row has."""
+    truth = truth_field("number" if "number" in schema.names else "digit")
+    if not any(batch.schema.equals(one) for one in (schema, schema.append(truth))):
+        raise pa.ArrowInvalid("it has other columns: another version of digitq may have written it")
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if column.null_count and not field.nullable:
+            raise pa.ArrowInvalid(f"`{field.name}` is missing in a row")
+        if pa.types.is_nested(field.type) and column.flatten().null_count:
+            raise pa.ArrowInvalid(f"a part of `{field.name}` is missing in a row")
 
 
 def is_compressed(message: pa.ipc.Message) -> bool:

@@ -11,7 +11,7 @@ MAX_FILL = 0.7  # above this share of Redis's maxmemory, producers wait: workers
 FREE_FILL = 0.5
 # The memory of Redis for a result, measured for MNIST's 60,000 digits and for photos of numbers
 RESULT_BYTES: dict[What, int] = {"digit": 80, "number": 280}
-MIN_TOLD_BYTES = 100_000  # results that need less are not worth a word
+MIN_TOLD_BYTES = 50_000  # results that need less, 0.0 MB when rounded, are not worth a word
 
 
 def describe_need(images: int, read: What) -> str:

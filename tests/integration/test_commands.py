@@ -41,6 +41,7 @@ from producer.sinks.resumable import FileSink
 from producer.sources.in_memory import Image
 from producer.sources.opening import count_files, open_sources
 from protocol.broker.connection import connect
+from protocol.chunk import encode
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.keys import LIVING, record_key
 from protocol.records import SUBMITTER_SECONDS
@@ -469,7 +470,10 @@ def test_a_job_is_handed_over_and_collected(
     broker = ("--broker", local.url)
     status, out, err = ask("submit", table, "--limit", 1000, *broker)
     job = out.strip()
-    assert status == 0 and f"`digitq collect {job} -o OUT --broker {shlex.quote(local.url)}`" in err
+    assert status == 0 and (
+        f"`digitq collect {job} -o OUT --broker {shlex.quote(local.url)}` collects the results, "
+        "which need about 0.1 MB in Redis" in err
+    )
     out = tmp_path / "out.jsonl"
     monkeypatch.setenv("DIGITQ_BROKER_URL", local.url)
     assert ask("collect", job, "-o", out)[0] == 1
@@ -482,6 +486,33 @@ def test_a_job_is_handed_over_and_collected(
     assert job in [
         json.loads(line)["id"] for line in ask("jobs", "--json", *broker)[1].splitlines()
     ]
+
+
+@pytest.mark.parametrize("out", [(), ("-o", "out.parquet")])
+def test_an_entry_that_no_worker_made_ends_collect_with_a_line(
+    out: tuple[str, ...], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask
+) -> None:
+    """Whoever may submit can write it. It names no file that is read."""
+    monkeypatch.chdir(tmp_path)
+    stolen = encode(client.submit(random_digits(2)).table().to_batches()[0])
+    (tmp_path / "stolen.arrow").write_bytes(stolen)
+    os.mkfifo(tmp_path / "pipe")
+    job = client.submit(random_digits(2), detached=True)
+    wait_for(lambda: job.progress().state == "done")
+    redis, key = client.ledger.redis, f"{record_key(job.id)}:results"
+    entries = [
+        *(json.dumps({"name": name, "size": len(stolen)}) for name in ("stolen.arrow", "pipe")),
+        bytes(stolen[: len(stolen) // 2]),
+        bytes(encode(pa.record_batch({"id": ["a", "b"], "label": [1, 2]}))),
+    ]
+    for entry in entries:
+        redis.hset(key, 0, entry)
+        status, told, err = ask("collect", job.id, *out, "--broker", client.url)
+        assert (status, told) == (3, "")
+        assert err.startswith("digitq: a result in Redis is damaged (") and err.count("\n") == 1
+    redis.set(key, "text")
+    status, _, err = ask("collect", job.id, *out, "--broker", client.url)
+    assert status == 3 and "says: WRONGTYPE" in err
 
 
 def test_collected_again_it_goes_on_where_it_was(

@@ -106,6 +106,7 @@ def test_submit_says_at_its_start_that_the_results_do_not_fit(
     assert first.startswith("the results of 100,000 images need about 8.0 MB, and Redis has room")
     assert "`digitq classify -o OUT`" in first
     (job,) = Client(redis_only.url).jobs()
+    assert f"`digitq collect {job.id} -o OUT --broker " in first
     assert second.startswith("waiting for room in Redis: over 70% of its maxmemory is used; ")
     assert f"`digitq collect {job.id} -o OUT --broker " in second
     command.process.terminate()

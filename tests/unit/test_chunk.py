@@ -6,9 +6,20 @@ import pyarrow as pa
 import pytest
 
 from producer.sources.arrays import number_ids, pixels_batch
-from protocol.chunk import Chunk, decode, decode_result, encode
+from protocol.chunk import RESULT_SCHEMA, Chunk, decode, decode_result, encode
 from protocol.errors import BrokerError
 from tests.drawing import random_digits
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "label": 3, "confidence": 0.9, "probabilities": [0.1] * 10, "review": False},
+    {"id": "b", "error": "can't be read", "review": False},
+]
+RESULTS = pa.RecordBatch.from_pylist(ROWS, RESULT_SCHEMA)
+
+
+def change(name: str, value: object) -> pa.RecordBatch:
+    """The results with another value in the first row."""
+    return pa.RecordBatch.from_pylist([{**ROWS[0], name: value}, *ROWS[1:]], RESULT_SCHEMA)
 
 
 def test_a_chunk_survives_its_encoding() -> None:
@@ -33,12 +44,39 @@ def test_what_is_no_stream_is_refused(payload: bytes) -> None:
 
 
 def test_a_damaged_result_is_an_error_with_a_remedy() -> None:
-    payload = bytes(encode(pa.record_batch({"id": ["a", "b"], "label": [1, 2]})))
+    payload = bytes(encode(RESULTS))
     damaged = [payload[:size] for size in range(len(payload) - 16)]  # without the end of a body
     damaged += [bytes([*payload[:4], byte, *payload[5:]]) for byte in (0, 255)]
     for part in damaged:
         with pytest.raises(BrokerError, match="a result in Redis is damaged .*: submit the job ag"):
-            decode_result(part)
+            decode_result(part, RESULT_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (b"", "null or length 0"),
+        (b'{"name": "../../stolen.arrow", "size": 9}', ""),
+        (encode(RESULTS.drop_columns(["label"])), "it has other columns"),
+        (encode(RESULTS.rename_columns([*"abcdefg"])), "it has other columns"),
+        (encode(RESULTS.append_column("truth", pa.array(["1", None]))), "it has other columns"),
+        (encode(RESULTS.set_column(1, "label", pa.nulls(2))), "it has other columns"),
+        (encode(RESULTS).tobytes().replace(b"label", b"l\xffbel"), "it has other columns"),
+        (encode(change("id", None)), "`id` is missing in a row"),
+        (encode(change("review", None)), "`review` is missing in a row"),
+        (encode(change("probabilities", [None] * 10)), "a part of `probabilities` is missing"),
+    ],
+)
+def test_only_what_workers_hand_in_is_a_result(entry: bytes, told: str) -> None:
+    """Whoever may submit can write any entry."""
+    with pytest.raises(BrokerError, match=f"a result in Redis is damaged .*{told}.*: submit the"):
+        decode_result(entry, RESULT_SCHEMA)
+
+
+def test_a_result_may_have_right_answers() -> None:
+    with_truth = RESULTS.append_column("truth", pa.array([3, None], pa.int8()))
+    for results in (RESULTS, with_truth):
+        assert decode_result(encode(results), RESULT_SCHEMA).equals(results)
 
 
 def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:
