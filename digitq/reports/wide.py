@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from digitq.options import check_new
+from digitq.reports.amounts import find_amounts, measure_columns
+from digitq.reports.fields import find_form
 from producer.results import ResultFile
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.sink import output_errors, replacing
@@ -55,6 +57,10 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     check_out(out, overwrite)
     if out.exists() and out.samefile(results.path):
         raise UsageError(f"{out} has the results themselves: name another OUT")
+    if out.suffix.lower() == XLSX:
+        form, _ = find_form(results.record)
+        amounts = find_amounts(spread_pages(read_pages(results)), form)
+        batches = measure_columns(batches, amounts)
     with replacing(out) as partial, open(partial, "wb") as file:
         return write_table(batches, file, out.suffix.lower())
 
