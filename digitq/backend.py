@@ -2,26 +2,18 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from threading import Thread
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
+from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.private.processes import Local
+from digitq.progress import progress_bar
 from digitq.summary import describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
@@ -36,8 +28,6 @@ from protocol.text import plural
 
 FILES_PER_WORKER = 64  # while one more worker starts, the others classify this many files
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
-NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
-NOTEBOOK_SECONDS = 0.2  # time between two pictures of a notebook's bar
 
 
 class LocalClient(Client):
@@ -189,57 +179,6 @@ def watch_idle(job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
             is_reported = True
 
     return look
-
-
-def progress_bar(hidden: bool = False) -> Progress:
-    """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal. In a
-    notebook it is an output of the cell, and stays."""
-    console = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        BarColumn(complete_style="cyan", finished_style="green"),
-        TaskProgressColumn(),
-        TextColumn("{task.completed:,.0f}{task.fields[of]}", "progress.download"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
-    ]
-    bar = _NotebookProgress if console.is_jupyter else _NotedProgress
-    return bar(
-        *(columns[:3] if console.width < NARROW_COLUMNS else columns),
-        console=console,
-        disable=hidden or not (console.is_jupyter or sys.stderr.isatty()),
-        transient=True,
-    )
-
-
-class _NotedProgress(Progress):
-    """A bar with a second line, where needed: what is waited for, and how many images failed."""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield from super().get_renderables()
-        for task in self.tasks:
-            if notes := ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]])):
-                yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
-
-
-class _NotebookProgress(_NotedProgress):
-    """The same below a cell of a notebook. The one of rich would need ipywidgets."""
-
-    def start(self) -> None:
-        from IPython.display import display
-
-        self._output, self._shown = display(self, display_id=True), 0.0
-
-    def update(self, *arguments: Any, **fields: Any) -> None:
-        super().update(*arguments, **fields)
-        if time.monotonic() > self._shown + NOTEBOOK_SECONDS:
-            self.refresh()
-
-    def refresh(self) -> None:
-        self._output.update(self)
-        self._shown = time.monotonic()
-
-    def stop(self) -> None:
-        self.refresh()
 
 
 def _print_above(progress: Progress, text: str) -> None:

@@ -30,10 +30,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 import digitq.backend
-from digitq.backend import LocalClient, open_client, progress_bar, watch_idle
+from digitq.backend import LocalClient, open_client, watch_idle
 from digitq.cli import main
 from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
+from digitq.progress import progress_bar
 from producer import chunking
 from producer.client import Client
 from producer.record import find_record

@@ -1,0 +1,72 @@
+"""The progress bar of a command, or of a cell of a notebook."""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
+NOTEBOOK_SECONDS = 0.2  # time between two pictures of a notebook's bar
+
+
+def progress_bar(hidden: bool = False) -> Progress:
+    """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal. In a
+    notebook it is an output of the cell, and stays."""
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [
+        BarColumn(complete_style="cyan", finished_style="green"),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f}{task.fields[of]}", "progress.download"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    ]
+    bar = _NotebookProgress if console.is_jupyter else _NotedProgress
+    return bar(
+        *(columns[:3] if console.width < NARROW_COLUMNS else columns),
+        console=console,
+        disable=hidden or not (console.is_jupyter or sys.stderr.isatty()),
+        transient=True,
+    )
+
+
+class _NotedProgress(Progress):
+    """A bar with a second line, where needed: what is waited for, and how many images failed."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if notes := ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]])):
+                yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
+
+
+class _NotebookProgress(_NotedProgress):
+    """The same below a cell of a notebook. The one of rich would need ipywidgets."""
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self._output, self._shown = display(self, display_id=True), 0.0
+
+    def update(self, *arguments: Any, **fields: Any) -> None:
+        super().update(*arguments, **fields)
+        if time.monotonic() > self._shown + NOTEBOOK_SECONDS:
+            self.refresh()
+
+    def refresh(self) -> None:
+        self._output.update(self)
+        self._shown = time.monotonic()
+
+    def stop(self) -> None:
+        self.refresh()
