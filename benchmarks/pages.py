@@ -22,8 +22,7 @@ from protocol.form import Field, Form
 from protocol.known import Known
 from worker.classify import classify_chunk, read_image
 from worker.sight.decoding.any_file import read_picture
-from worker.sight.forms.cutting import Cut, cut_cells
-from worker.sight.forms.reading import PAGE_SIDE
+from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.recognition import trace_readings
 from worker.sight.types import Grey

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -19,6 +19,7 @@ from rich.text import Text
 
 NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
 NOTEBOOK_SECONDS = 0.2  # time between two pictures of a notebook's bar
+T = TypeVar("T")
 
 
 def progress_bar(hidden: bool = False) -> Progress:
@@ -39,6 +40,15 @@ def progress_bar(hidden: bool = False) -> Progress:
         disable=hidden or not (console.is_jupyter or sys.stderr.isatty()),
         transient=True,
     )
+
+
+def show_progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """The same items, with a bar that shows how many of them are done."""
+    with progress_bar() as progress:
+        bar = progress.add_task("", total=total, of=f"/{total:,}", rate="", waiting="", flaws=[])
+        for item in items:
+            yield item
+            progress.advance(bar)
 
 
 class _NotedProgress(Progress):

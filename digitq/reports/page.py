@@ -3,10 +3,11 @@
 import hashlib
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -17,12 +18,13 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from digitq.progress import show_progress
 from digitq.reports.corrections import checksum
 from digitq.reports.fields import find_broken_rules, find_form
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
-from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eye, Thumbnail, make_thumbnail
-from producer.found_images import find_images
+from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
+from producer.found_images import FoundImage, find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import SHEETS, ResultFile
 from producer.sinks.sink import replacing
@@ -209,33 +211,52 @@ def add_pictures(
     for image in images:
         by_id[image.page or image.id].append(image)
     problems: defaultdict[str, list[str]] = defaultdict(list)
-    with closing(Eye(form)) as eye:
-        for found in find_images(results.record, sources, [*by_id]):
+    with closing(Eyes(form, len(by_id))) as eyes:
+        all_found = find_images(results.record, sources, [*by_id])
+        choose = partial(list_cells, by_id, form, results.reads_numbers)
+        for found, looks in show_progress(eyes.look_at(all_found, choose), len(by_id)):
             shown = by_id[found.id]
-            is_sure = all(image.is_sure for image in shown)
-            sides = SURE_SIDES if is_sure else THUMBNAIL_SIDES
-            content = found.content or b""
-            picture = make_thumbnail(content, sides)
-            if problem := found.problem or (None if picture else "can't be shown"):
+            strips = looks if form and looks else [None] * len(shown)
+            (seen,) = looks if looks and not form else [None]
+            picture = None if all(strips) else show_whole(found, shown)
+            is_shown = picture or all(strips)
+            if problem := found.problem or (None if is_shown else "can't be shown"):
                 problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
                 # The error of a row already says that its file has no picture
                 if found.problem or not all(image.row["error"] for image in shown):
                     problems[problem].append(found.id)
-            seen, strips = None, [picture] * len(shown)
-            if content and form:
-                strips = eye.show(content, [image.cell for image in shown])
-            # The network sees an array as it is, and a whole number not as 28×28 px
-            elif content and not (is_sure or found.is_array or results.reads_numbers):
-                (seen,) = eye.show(content)
             for image, strip in zip(shown, strips, strict=True):
                 image.picture, image.seen, image.problem = strip or picture, seen, problem
     commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
     for problem, ids in commonest[:MAX_LISTED]:
         what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
         yield f"{what}: {problem}"
-    if not eye.is_there and (form or not results.reads_numbers):
+    if not eyes.are_there and (form or not results.reads_numbers):
         what = "fields are not shown where they are" if form else "what a network saw is not shown"
         yield f"{what}, as the extra `worker` is not installed"
+
+
+def list_cells(
+    images: Mapping[str, Sequence[PageImage]],
+    form: Form | None,
+    reads_numbers: bool,
+    of: FoundImage,
+) -> list[str]:
+    """What `Eye.show` is to show of an image that was found; nothing if its picture is enough."""
+    if not of.content:
+        return []
+    shown = images[of.id]
+    if form:
+        return [image.cell for image in shown]
+    # The network sees an array as it is, and a whole number not as 28×28 px
+    is_enough = of.is_array or reads_numbers or all(image.is_sure for image in shown)
+    return [] if is_enough else [""]
+
+
+def show_whole(found: FoundImage, images: Sequence[PageImage]) -> Thumbnail | None:
+    """All of an image as a small picture."""
+    is_sure = all(image.is_sure for image in images)
+    return make_thumbnail(found.content or b"", SURE_SIDES if is_sure else THUMBNAIL_SIDES)
 
 
 def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:

@@ -5,9 +5,12 @@ import subprocess
 import sys
 import warnings
 from base64 import b64encode
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
+from queue import LifoQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +18,10 @@ import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
 
+from producer.found_images import FoundImage
 from protocol.form import Form
 from protocol.form_file import Box
+from protocol.host.cores import usable_cores
 from protocol.pdf import PDF, render_page
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
@@ -27,6 +32,7 @@ MAX_CONVERTED_SIDE = 2048  # px: a larger picture loses pixels before it gets ot
 MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
 SHOW = [sys.executable, "-P", "-m", "worker", "show"]
+IMAGES_PER_EYE = 8  # a process takes about as long to start as to look at this many pages
 MAX_ENDED = 5  # if this many images in a row end the process, no image is to blame
 QUESTION = pa.schema([("image", pa.binary()), ("cells", pa.list_(pa.string()))])
 # Pillow reads these itself; for other formats, such as EPS, it may start programs
@@ -145,3 +151,47 @@ class Eye:
             with suppress(OSError):  # bytes that were not sent do not matter
                 self._process.communicate()
             self._process = self._reader = None
+
+
+class Eyes:
+    """Several `Eye`s, at most one for each core, which look at images at the same time."""
+
+    def __init__(self, form: Form | None, images: int) -> None:
+        """Enough for this many images; a process starts when all others are busy."""
+        count = max(1, min(usable_cores(), images // IMAGES_PER_EYE))
+        self._eyes = [Eye(form) for _ in range(count)]
+        self._idle: LifoQueue[Eye] = LifoQueue()
+        for eye in self._eyes:
+            self._idle.put(eye)
+        self._threads = ThreadPoolExecutor(count)
+        self.are_there = self._eyes[0].is_there
+
+    def look_at(
+        self, images: Iterable[FoundImage], list_cells: Callable[[FoundImage], Sequence[str]]
+    ) -> Iterator[tuple[FoundImage, list[Thumbnail | None]]]:
+        """The same images, each with what `Eye.show` gives for those of its cells that are listed;
+        the next ones are looked at meanwhile."""
+        waiting: deque[tuple[FoundImage, Future[list[Thumbnail | None]]]] = deque()
+        for image in images:
+            shown = self._threads.submit(self._show, image.content or b"", list_cells(image))
+            waiting.append((image, shown))
+            if len(waiting) > 2 * len(self._eyes):
+                first, shown = waiting.popleft()
+                yield first, shown.result()
+        for image, shown in waiting:
+            yield image, shown.result()
+
+    def _show(self, content: bytes, cells: Sequence[str]) -> list[Thumbnail | None]:
+        if not cells:
+            return []
+        eye = self._idle.get()
+        try:
+            return eye.show(content, cells)
+        finally:
+            self._idle.put(eye)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._threads.shutdown(cancel_futures=True)
+        for eye in self._eyes:
+            eye.close()

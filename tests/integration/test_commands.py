@@ -787,6 +787,16 @@ def test_a_bar_shows_how_far_it_is_and_is_gone_in_the_end(
     assert last[1:] == [f"the rows are in {out}", ""]
 
 
+def test_report_has_a_bar_too(local: Local, tmp_path: Path) -> None:
+    for number in range(3):
+        draw_one().save(tmp_path / f"{number}.png")
+    out = tmp_path / "out.csv"
+    on_terminal(80, "classify", tmp_path, "-o", out, "--broker", local.url)
+    bar, _, rest = on_terminal(80, "report", out).rpartition("\x1b[2K")  # which erases the bar
+    assert "3/3" in bar and "100%" in bar
+    assert rest.startswith(f"the page is {out.with_suffix('.html')}: 3 images")
+
+
 def test_neither_forks_nor_stderr_nor_what_a_folder_or_another_program_has_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

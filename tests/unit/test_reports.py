@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -32,8 +33,9 @@ from digitq.reports.survey import (
     MAX_WRONG_NUMBERS,
     Survey,
 )
-from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
+from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Eyes, Thumbnail, make_thumbnail
 from producer.counts import Counts
+from producer.found_images import FoundImage
 from producer.record import Record
 from producer.results import open_results
 from producer.sinks.encoders import plain_id
@@ -251,6 +253,26 @@ def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.Monkey
     with closing(Eye()) as eye:
         seen = [eye.show(content) != [None] for content in (b"fatal", one, b"fatal", one)]
     assert seen == [False, True, False, True]
+
+
+def test_several_processes_look_at_images_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = threading.Barrier(2, timeout=60)  # it raises if no second one comes
+
+    def show(eye: Eye, content: bytes, cells: Sequence[str]) -> list[Thumbnail | None]:
+        together.wait()
+        return [Thumbnail(f"{content!r} {cell}", (1, 1), 1, 1) for cell in cells]
+
+    monkeypatch.setattr(thumbnails, "usable_cores", lambda: 2)
+    monkeypatch.setattr(Eye, "show", show)
+    images = [FoundImage(str(number), b"%d" % number) for number in range(20)]
+    with closing(Eyes(None, len(images))) as eyes:
+        shown = [*eyes.look_at(images, lambda image: ["cell"])]
+        assert [*eyes.look_at(images[:1], lambda image: [])] == [(images[0], [])]
+    assert [image for image, _ in shown] == images
+    looks = [[picture.uri for picture in pictures if picture] for _, pictures in shown]
+    assert looks == [[f"{image.content!r} cell"] for image in images]
 
 
 @contextmanager

@@ -49,8 +49,8 @@ from worker.learning.scenes import (
 )
 from worker.models.number import Weights, make_reader, read_number_weights, take_weights
 from worker.sight.decoding.any_file import read_picture
+from worker.sight.decoding.scales import DECODED_SIDE
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.recognition import DECODED_SIDE
 from worker.sight.types import Grey
 
 RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)

@@ -43,10 +43,11 @@ from worker.sight.decoding.pillow import (
     prepare_libraries,
     to_picture,
 )
+from worker.sight.decoding.scales import DECODED_SIDE, size_of
 from worker.sight.digits import trace_digit, trace_other_views
-from worker.sight.forms.reading import PAGE_SIDE
+from worker.sight.forms.cutting import PAGE_SIDE
 from worker.sight.normalisation.steps import SCALES, Step, Views
-from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
+from worker.sight.numbers.recognition import read_number
 from worker.sight.types import error_of_row
 
 PAGE_OF = re.compile(r"(.+\.(?:pdf|tiff?))#([1-9]\d*)", re.IGNORECASE)  # as SOURCEs name pages

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from protocol.form import Form, Table
 from protocol.form_file import Box
-from worker.models.number import load_networks
 from worker.sight.decoding.any_file import read_picture
+from worker.sight.decoding.scales import scale_to_file
 from worker.sight.forms.alignment import (
     NOT_ALIGNED,
     Place,
@@ -25,10 +25,9 @@ from worker.sight.forms.perspective import Points, to_corners
 from worker.sight.forms.perspective import warp as show
 from worker.sight.forms.ruling import Grid, find_grid
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.recognition import scale_to_file
-from worker.sight.numbers.search import find_line
 from worker.sight.types import Grey, ImageError
 
+PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced
 MIN_PAGE_LIGHT = (
     10  # grey value: writing on a page whose lightest parts are darker is lost in noise
@@ -191,6 +190,10 @@ def cut_grid(grid: Grid, table: Table, page: Grey) -> list[Cut | ImageError]:
 
 def is_upside_down(cuts: list[Cut | ImageError]) -> bool:
     """Whether digits are clearer when turned by 180°, in the cells with most ink but no words."""
+    # These import torch, which takes 2 s: `digitq report` needs them for some forms only
+    from worker.models.number import load_networks
+    from worker.sight.numbers.search import find_line
+
     pictures = [one.picture for one in cuts if isinstance(one, Cut)]
     inked = sorted(pictures, key=lambda picture: -float(picture.std()))[:JUDGED_CELLS]
     reader, _ = load_networks()

@@ -5,19 +5,18 @@ from dataclasses import replace
 
 from protocol.form import Cell, Form
 from worker.sight.decoding.any_file import has_more_pages, read_picture
+from worker.sight.decoding.scales import scale_to_file
 from worker.sight.forms.checks import decide
-from worker.sight.forms.cutting import Cut, cut_cells
+from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.recognition import (
     NumberReading,
     Readings,
-    scale_to_file,
     trace_readings,
 )
 from worker.sight.types import ImageError
 
 SEVERAL_PAGES = "the file has several pages: give it as a SOURCE, which reads each"
-PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 
 
 def trace_page(content: bytes, form: Form) -> Iterator[list[Cut | ImageError] | None]:

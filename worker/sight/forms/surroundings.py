@@ -2,7 +2,7 @@
 `digitq report`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -14,12 +14,10 @@ from worker.service.limits import Watch
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.digits import see_digit
+from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from worker.sight.forms.perspective import project, to_corners, warp
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.types import Grey
-
-if TYPE_CHECKING:
-    from worker.sight.forms.cutting import Cut
 
 AROUND = 0.6  # a strip shows this much above and below the field, in heights of the field
 MIN_RATIO = 2.2  # a strip is at least this many times as wide as high
@@ -28,7 +26,7 @@ SHOWN = pa.struct([("picture", pa.binary()), ("box", pa.list_(pa.float32()))])
 Strip = dict[str, bytes | Box | None]
 
 
-def show_strip(page: Grey, cut: "Cut") -> Strip:
+def show_strip(page: Grey, cut: Cut) -> Strip:
     """The field with the page around it, upright."""
     height, width = cut.picture.shape
     left, top, right, bottom = cut.box
@@ -51,9 +49,6 @@ def make_strip(picture: Grey, box: Box | None = None) -> Strip:
 
 def show_cells(form: Form, content: bytes, ids: Sequence[str], watch: Watch) -> list[Strip | None]:
     """The strips of these cells of a page; `None` where a cell is not found."""
-    from worker.sight.forms.cutting import Cut, cut_cells  # it imports torch, which takes 2 s
-    from worker.sight.forms.reading import PAGE_SIDE
-
     watch.forget()
     try:
         with watch.running(), watch.on(0):

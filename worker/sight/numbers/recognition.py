@@ -24,7 +24,7 @@ from protocol.values import (
 )
 from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
-from worker.sight.decoding.pillow import measure_image
+from worker.sight.decoding.scales import DECODED_SIDE, scale_to_file
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
@@ -34,7 +34,6 @@ from worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
 
-DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
 LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
 STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line
 # The exponents of both networks' probabilities: most real numbers of other sources are right
@@ -344,19 +343,3 @@ def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alter
         for number, share in shares[:MAX_ALTERNATIVES]
         if share >= MIN_ALTERNATIVE
     ]
-
-
-def scale_to_file(content: bytes, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The (3, 3) matrix from px of a decoded picture of this shape to px of that in the file."""
-    if max(shape[:2]) < DECODED_SIDE:  # only a large picture was reduced
-        return np.eye(3)
-    width, height = size_of(content, shape)
-    return np.diag((width / shape[1], height / shape[0], 1.0))
-
-
-def size_of(content: bytes, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Width and height of the upright picture in a file; `shape` is that of the decoded one."""
-    shorter, longer = sorted(measure_image(content))
-    if shape[0] == shape[1]:  # if the file is nearly square, the longer side is unknown
-        longer = shorter
-    return (longer, shorter) if shape[1] > shape[0] else (shorter, longer)
