@@ -44,7 +44,8 @@ from tests.unit.test_decoding import likeness
 from tests.unit.test_sources import read_all, try_to_read
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.decoding.pillow import measure_image
-from worker.sight.inspection import Panels, collect_panels, read
+from worker.sight.drawings import read
+from worker.sight.inspection import Panels, collect_panels
 from worker.sight.types import ImageError
 
 ROOT = Path(__file__).parents[2]

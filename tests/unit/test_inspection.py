@@ -23,7 +23,7 @@ from worker.classify import classify_chunk
 from worker.models.card import WEIGHTS_FOLDER
 from worker.models.model import load_model
 from worker.service.limits import Watch
-from worker.sight import inspection
+from worker.sight import drawings
 from worker.sight.inspection import (
     PANEL_WIDTH,
     Panels,
@@ -61,16 +61,16 @@ def test_a_long_name_is_wrapped() -> None:
     assert np.asarray(long)[:, -10:].min() == 255  # no letter is cut off
 
 
-@pytest.mark.parametrize("fonts", [inspection.FONT_FILES, ()], ids=["fonts", "no fonts"])
+@pytest.mark.parametrize("fonts", [drawings.FONT_FILES, ()], ids=["fonts", "no fonts"])
 def test_any_name_can_be_drawn(
     fonts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "FONT_FILES", fonts)
-    inspection.load_font.cache_clear()
+    monkeypatch.setattr(drawings, "FONT_FILES", fonts)
+    drawings.load_font.cache_clear()
     path = tmp_path / "Größe 数字.png"
     draw_one().save(path)
     assert inspect(path, "--out", str(tmp_path / "steps.png")).exit_code == 0
-    inspection.load_font.cache_clear()
+    drawings.load_font.cache_clear()
     assert (tmp_path / "steps.png").is_file()
 
 

@@ -1,15 +1,10 @@
 """`digitq inspect IMAGE...`: draws each step from an image to its answer."""
 
-import io
-import os
-import re
-import signal
 import sys
 import textwrap
 from collections.abc import Callable
-from contextlib import closing, suppress
-from functools import cache, partial
-from itertools import chain, count
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +12,11 @@ import PIL.Image
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.ImageDraw import Draw, ImageDraw
-from PIL.ImageFont import FreeTypeFont, ImageFont, load_default, truetype
-from PIL.PngImagePlugin import PngInfo
 
 from protocol.chunk import Chunk, FoundDigit, Reason
-from protocol.errors import OutputError, UsageError
 from protocol.form import Form
 from protocol.known import Known
-from protocol.pdf import PageError, cut_page, open_pdf
-from protocol.settings import INSPECT_SUFFIX, NUMBER, settings
-from protocol.text import in_one_line, plural, too_large
-from protocol.tiff import TIFF_ERRORS, TiffPages
+from protocol.settings import NUMBER
 from worker.classify import (
     MIN_DIGIT_CONFIDENCE,
     TTA_BELOW,
@@ -40,17 +29,16 @@ from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import (
     decode_image,
     measure_image,
-    prepare_libraries,
     to_picture,
 )
 from worker.sight.decoding.scales import DECODED_SIDE, size_of
 from worker.sight.digits import trace_digit, trace_other_views
+from worker.sight.drawings import Inspected, draw_file, load_font, read
 from worker.sight.forms.cutting import PAGE_SIDE
 from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import read_number
 from worker.sight.types import error_of_row
 
-PAGE_OF = re.compile(r"(.+\.(?:pdf|tiff?))#([1-9]\d*)", re.IGNORECASE)  # as SOURCEs name pages
 ORIGINAL_SIDE = 168  # px: the shorter side to which the original is decoded
 PANELS_A_ROW = 6
 WIDTH = 1100  # px: the width of the picture
@@ -61,10 +49,8 @@ NUMBER_HEIGHT = 900  # px: the picture of a number is at most as high
 MARGIN = 12  # px
 BAR_WIDTH, BAR_HEIGHT = 970, 20  # px: for a probability of 1; with the space to the next one
 TITLE_FONT, FONT = 18, 13  # px
-FONT_FILES = ("DejaVuSans.ttf", "Arial.ttf")  # a system has one of these; PIL's own is ASCII only
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
-SOFTWARE = "digitq inspect"  # the program's name in the PNG file
 DOUBTS: dict[Reason, str] = {  # the reasons for a review that an image's steps give, in sentences
     "several digits": "another shape in the image may be a digit too",
     "too solid": "it is too solid for strokes",
@@ -72,8 +58,6 @@ DOUBTS: dict[Reason, str] = {  # the reasons for a review that an image's steps 
 }
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # names and images, a list for each scale
-# What is printed, the picture if there is one, and the exit status
-Inspected = tuple[list[str], PIL.Image.Image | None, int]
 
 
 def collect_panels(content: bytes, panels: Panels) -> Step:
@@ -136,14 +120,6 @@ def start_picture(headline: str, height: int) -> tuple[PIL.Image.Image, ImageDra
     return picture, draw, top
 
 
-@cache
-def load_font(size: int) -> FreeTypeFont | ImageFont:
-    for name in FONT_FILES:
-        with suppress(OSError):
-            return truetype(name, size)
-    return load_default(size)
-
-
 def place(
     picture: PIL.Image.Image, image: PIL.Image.Image, left: int, top: int, sides: tuple[int, int]
 ) -> float:
@@ -203,59 +179,12 @@ def draw_boxes(
     return picture
 
 
-def save_picture(picture: PIL.Image.Image, out: Path, source: str) -> None:
-    """Write the picture as a PNG that names its image. Raises `OutputError`."""
-    partial, content, info = out.with_name(out.name + ".partial"), io.BytesIO(), PngInfo()
-    info.add_text("Software", SOFTWARE)
-    info.add_text("Source", source)
-    picture.save(content, "PNG", pnginfo=info)
-    # Ctrl-C ends this process at once; here it waits until the partial file is gone
-    interrupts: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
-    try:
-        partial.write_bytes(content.getvalue())
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-        signal.signal(signal.SIGINT, handler)
-    if interrupts:
-        signal.raise_signal(signal.SIGINT)
-
-
 def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -> list[str]:
     """Ten lines with a bar each."""
     return [
         f"{digit}  {probability:7.2%}  {block * round(probability * BAR_CHARACTERS)}".rstrip()
         for digit, probability in enumerate(probabilities.tolist())
     ]
-
-
-def check_out(out: Path) -> None:
-    """Raises `UsageError` if the picture would replace a file that `inspect` has not made."""
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out} must end in .png")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"can't write {out}: no such folder")
-    if out.exists() and drawn_from(out) is None:
-        raise UsageError(f"{out} exists, and digitq has not drawn it: choose another --out")
-
-
-def choose_out(path: Path, source: str) -> Path:
-    """The first name that is free, or that has an earlier picture of the same image."""
-    endings = chain([""], (f"-{number}" for number in count(2)))
-    names = (Path(f"{path.stem}{ending}{INSPECT_SUFFIX}") for ending in endings)
-    return next(out for out in names if not out.exists() or drawn_from(out) == source)
-
-
-def drawn_from(path: Path) -> str | None:
-    """The image that `inspect` drew this picture from; `None` if `inspect` has not made it."""
-    with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(path) as picture:
-        if picture.info.get("Software") == SOFTWARE:
-            return str(picture.info.get("Source"))
-    return None
 
 
 def find_doubt(first: float, confidence: float, below: float, review_reason: Reason) -> str:
@@ -269,41 +198,6 @@ def find_doubt(first: float, confidence: float, below: float, review_reason: Rea
     return f"only {first:.2%} sure at first" if first < below else ""
 
 
-def read(path: Path) -> bytes:
-    """The bytes of an image file, or of a page such as `scan.pdf#3`. Raises `UsageError`."""
-    if (page := PAGE_OF.fullmatch(str(path))) and not path.exists():
-        return read_page(Path(page[1]), int(page[2]))
-    limit = settings().image_bytes
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: pass the images in it")
-    try:
-        with open(path, "rb") as file:
-            content = file.read(limit + 1)
-    except FileNotFoundError:
-        raise UsageError(f"no such file or folder: {path}") from None
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from None
-    if len(content) > limit:
-        raise UsageError(f"{path} is {too_large(limit)}")
-    return content
-
-
-def read_page(path: Path, number: int) -> bytes:
-    """A page of a document, as a SOURCE gives it. Raises `UsageError`."""
-    is_pdf = path.suffix.lower() == ".pdf"
-    try:
-        with (
-            open(path, "rb") as file,
-            open_pdf(file) if is_pdf else closing(TiffPages(file)) as pages,
-        ):
-            if number > len(pages):
-                raise UsageError(f"{path} has {plural(len(pages), 'page')}: there is no #{number}")
-            return cut_page(pages, number - 1) if is_pdf else pages.cut(number - 1)
-    except (PageError, *TIFF_ERRORS) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"can't read page {number} of {path}: {reason}") from None
-
-
 def inspect(path: Path, out: Path | None, name: str, known: Known | Form) -> int:
     """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
 
@@ -315,27 +209,6 @@ def inspect(path: Path, out: Path | None, name: str, known: Known | Form) -> int
     elif name == NUMBER:
         look = partial(inspect_number, known=known)
     return draw_file(path, out, read(path), look)
-
-
-def draw_file(
-    path: Path, out: Path | None, content: bytes, look: Callable[[bytes, str], Inspected]
-) -> int:
-    """Save the picture and print the lines that `look` gives for a file; gives the exit status.
-
-    Raises `UsageError`, `OutputError`.
-    """
-    prepare_libraries()  # `check_out` and `choose_out` open pictures, too
-    if out:
-        check_out(out)
-    source = ascii(os.path.realpath(path))[1:-1]
-    out = out or choose_out(path, source)
-    lines, picture, status = look(content, in_one_line(path.name))
-    if picture:
-        save_picture(picture, out, source)
-    print(*lines, sep="\n")
-    if picture:
-        print(f"the picture is {in_one_line(str(out))}", file=sys.stderr)
-    return status
 
 
 def inspect_number(content: bytes, title: str, known: Known) -> Inspected:

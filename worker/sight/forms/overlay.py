@@ -10,10 +10,10 @@ from protocol.errors import UsageError
 from protocol.form import Form, read_form
 from worker.classify import watch
 from worker.sight.decoding.any_file import read_picture
+from worker.sight.drawings import Inspected, draw_file, load_font, read
 from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from worker.sight.forms.perspective import project, to_corners
 from worker.sight.forms.proposal import count_rows
-from worker.sight.inspection import Inspected, draw_file, load_font, read
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.types import error_of_row
 
