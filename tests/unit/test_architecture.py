@@ -178,6 +178,13 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
     run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")
 
 
+@pytest.mark.parametrize("module", ["surroundings", "overlay"])
+def test_fields_are_shown_without_torch(module: str) -> None:
+    """It takes seconds to import; a typo in a form is told before."""
+    name = f"worker.sight.forms.{module}"
+    run_python(f"import sys, {name}; assert not {{'torch', 'onnxruntime'}} & set(sys.modules)")
+
+
 def test_a_probe_waits_for_next_to_nothing() -> None:
     heavy = {"click", "pydantic", "celery", "numpy", "redis", "importlib.metadata"}
     run_python(f"import sys, digitq.__main__, digitq.check; assert not {heavy} & set(sys.modules)")

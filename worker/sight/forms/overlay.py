@@ -8,7 +8,7 @@ from PIL.ImageDraw import Draw
 
 from protocol.errors import UsageError
 from protocol.form import Form, read_form
-from worker.classify import watch
+from worker.service.limits import Watch
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.drawings import Inspected, draw_file, load_font, read
 from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
@@ -35,7 +35,7 @@ def show_form(form: Path, page: Path | None = None, out: Path | None = None) -> 
 
 def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
     """Which fields are not on a page, and the picture of those that are."""
-    watch.forget()
+    watch = Watch()
     try:
         with watch.running(), watch.on(0):
             grey = to_grey(read_picture(content, PAGE_SIDE))
