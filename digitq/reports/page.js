@@ -116,6 +116,15 @@ function enter(card) {
   part("input", card).select();
 }
 
+/** Change from a phone's keypad to a keyboard that has all signs, and back. */
+function changeKeys(button) {
+  const isPressed = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", isPressed);
+  for (const field of document.querySelectorAll(".card input"))
+    field.inputMode = isPressed ? "text" : field.dataset.keys;
+  if (current) part("input", current).focus({ preventScroll: true });
+}
+
 function nextAfter(card) {
   return cards.slice(cards.indexOf(card) + 1).find(isWanted);
 }
@@ -282,6 +291,7 @@ document.addEventListener("click", ({ target }) => {
   } else if (button?.dataset.group) chooseGroup(button);
   else if (button?.dataset.truth) chooseCell(button);
   else if (button?.id === "save") save();
+  else if (button?.id === "signs") changeKeys(button);
 });
 
 addEventListener("storage", ({ key }) => {

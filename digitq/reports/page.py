@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
@@ -25,11 +25,12 @@ from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from producer.found_images import FoundImage, find_images
-from producer.record import all_fingerprints, all_weights
+from producer.record import Record, all_fingerprints, all_weights
 from producer.results import SHEETS, ResultFile
 from producer.sinks.sink import replacing
 from protocol.chunk import CLASSES, CORRECTED
 from protocol.form import Form
+from protocol.known import Known
 from protocol.text import in_one_line, plural
 from protocol.values import ILLEGIBLE, MAX_CHARACTERS
 
@@ -62,6 +63,7 @@ class PageImage:
     seen: Thumbnail | None = None  # the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
     rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
+    keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
 
     def __post_init__(self) -> None:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
@@ -136,6 +138,7 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
             )
     if form:
         name_broken_rules(images, form)
+    choose_keys(images, results.record, form)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() in SHEETS:
         notes.append(
@@ -198,6 +201,15 @@ def name_broken_rules(images: Sequence[PageImage], form: Form) -> None:
         for rule, cells in find_broken_rules(form, numbers):
             for cell in cells:
                 failed[cell].rules[rule] = None
+
+
+def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
+    """Give the images whose numbers have no signs a keypad that has none."""
+    cells = {cell.id: cell.known for cell in form.cells} if form else {}
+    of_all = Known(record.pattern if record else None)
+    for image in images:
+        if not cells.get(image.cell, of_all).automaton.signs:
+            image.keys = "numeric"
 
 
 def add_pictures(

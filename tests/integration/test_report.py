@@ -247,6 +247,30 @@ def test_a_phone_is_enough(page: Page, tmp_path: Path) -> None:
     assert download.value.path().read_bytes() == saved
 
 
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_a_phone_has_a_keypad_for_numbers_and_a_keyboard_for_signs(
+    page: Page, tmp_path: Path
+) -> None:
+    write_marks(tmp_path)
+    page.goto((tmp_path / "marks.html").as_uri())
+    total, other = (page.locator(f".card:visible:has-text('{name}')") for name in ("total", "c1"))
+    fields = [card.first.locator("input") for card in (total, other)]
+    fields[0].tap()
+    for field in fields:
+        expect(field).to_have_attribute("inputmode", "numeric")  # the pattern is `integer`
+    page.locator("#signs").tap()
+    expect(fields[0]).to_be_focused()
+    for field in fields:
+        expect(field).to_have_attribute("inputmode", "text")
+    page.keyboard.type("1/2")
+    expect(total.first.locator(".given")).to_have_text("1/2")
+    page.locator("#signs").tap()
+    expect(fields[0]).to_have_attribute("inputmode", "numeric")
+    write_numbers(tmp_path)
+    page.goto((tmp_path / "results.html").as_uri())
+    expect(page.locator(".card input").first).to_have_attribute("inputmode", "decimal")
+
+
 def test_another_table_has_corrections_of_its_own(page: Page, tmp_path: Path) -> None:
     for name in ("a", "b"):
         row = digit_row("1.png", 1, 0.5 if name == "a" else 0.6, None)
