@@ -16,7 +16,7 @@ from producer.prediction import Answer, NumberPrediction, Prediction
 from producer.sources.in_memory import Image, Images
 from producer.sources.opening import open_images
 from producer.sources.source import Source
-from protocol.broker.connection import check_server, connect, is_coming_back
+from protocol.broker.connection import connect, wait_for_server
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.known import WhatIsKnown, describe_known
 from protocol.ledger import Ledger
@@ -33,21 +33,20 @@ class Client:
     """Submits jobs to the workers of one Redis."""
 
     def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
-        """Connect to Redis. If the connection is lost later, it is retried for `retry_seconds`.
+        """Connect to Redis. If it is away, now or later, it is waited for, up to `retry_seconds`.
 
-        Raises `BrokerError` if Redis can't be reached, unless it loads its file or its Sentinels
-        fail over: then the first command waits as any other does. Raises `UsageError` if the URL is
-        not a Redis URL or the Redis is a Cluster.
+        Raises `BrokerError` if it does not come, and at once for a wrong password or host. Raises
+        `UsageError` if the URL is not a Redis URL or the Redis is a Cluster.
         """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         retry = settings().broker_retry_seconds if retry_seconds is None else retry_seconds
-        with connect(self.url) as redis:  # without retries: a missing one is reported at once
-            try:
-                check_server(redis)
-            except BrokerError as error:
-                if not (retry and is_coming_back(redis, error)):
-                    raise
-        self.ledger = Ledger(connect(self.url, retry))
+        redis = connect(self.url, retry)
+        try:
+            wait_for_server(redis)
+        except BaseException:
+            redis.close()
+            raise
+        self.ledger = Ledger(redis)
         self._calls = Batcher(self.ledger)
 
     @property

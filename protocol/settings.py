@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         30, description="a chunk is queued again if its worker is silent for this long, in seconds"
     )
     broker_retry_seconds: PositiveFloat = Field(
-        120, description="how long to wait for a lost Redis, in seconds"
+        120, description="how long to wait for a Redis that is away, in seconds"
     )
     job_ttl_seconds: PositiveInt = Field(
         7 * 86400,

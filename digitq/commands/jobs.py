@@ -89,7 +89,7 @@ def submit(
 @options.watch
 def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> None:
     """Show the progress of a job."""
-    client = digitq.Client(broker)
+    client = digitq.Client(broker, retry_seconds=0)
     if watches:
         watch(client, as_json, job_id)
         return
@@ -107,7 +107,7 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
 @options.number("--limit", "show the newest N jobs, and all that have not ended", 100)
 def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
     """List the newest jobs in Redis."""
-    client = digitq.Client(broker)
+    client = digitq.Client(broker, retry_seconds=0)
     if watches:
         watch(client, as_json)
         return

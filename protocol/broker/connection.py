@@ -3,10 +3,10 @@
 import logging
 import re
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -36,6 +36,8 @@ TCP_OPTIONS = {
     # After 30 s of silence, Redis is asked every 5 s, 3 times, whether it is alive
     **{"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3},
 }
+NO_HOST = {socket.EAI_NONAME, socket.EAI_NODATA}  # the codes for a name that no host has
+CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # while TLS began
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 UNABLE = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError)
@@ -166,7 +168,7 @@ class RetryingRedis(redis.Redis):
                 if waited > TELL_LOSS_SECONDS and not self._has_told:
                     self._has_told = True
                     for tell in [*self.watchers] or [self.on_disconnect or logger.warning]:
-                        tell(f"waiting for Redis at {shown} ({first_line(error)})")
+                        tell(describe_wait(self, error))
             time.sleep(pause)  # a Redis that is away can't tell that it is back
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
@@ -250,6 +252,24 @@ def check_server(client: RetryingRedis) -> None:
         raise UsageError(f"{at} is a Sentinel: its URL is {SENTINEL_EXAMPLE}")
 
 
+def wait_for_server(client: RetryingRedis) -> None:
+    """`check_server` for a client that has just been made. A Redis that is away is waited for as
+    after any loss, which is told at once. Raises at once if it is no use to wait."""
+    seconds, client.retry_seconds = client.retry_seconds, 0
+    try:
+        check_server(client)
+    except BrokerError as error:
+        cause = error.__cause__
+        if not (seconds and isinstance(cause, redis.RedisError) and may_come(client, cause)):
+            raise
+        client.retry_seconds, client._has_told = seconds, True
+        question = f": {' '.join(ask_after(client.url))}" if isinstance(cause, LOST) else ""
+        logger.warning("%s%s", describe_wait(client, cause), question)
+        check_server(client)
+    finally:
+        client.retry_seconds = seconds
+
+
 def refuse_unusable(url: str) -> None:
     """Raises as `check_server`, unless it may be different later."""
     try:
@@ -260,19 +280,34 @@ def refuse_unusable(url: str) -> None:
             raise
 
 
-def is_coming_back(client: RetryingRedis, error: BrokerError) -> bool:
-    """Whether Redis loads its file, or a Sentinel knows the master that is away."""
-    cause = error.__cause__
-    if isinstance(cause, exceptions.BusyLoadingError):
-        return True
-    if not (isinstance(cause, redis.RedisError) and is_passing(cause)):
-        return False
+def may_come(client: RetryingRedis, error: redis.RedisError) -> bool:
+    """Whether a Redis that was never reached may be there later: a wrong name of a host, or of a
+    master that Sentinels do not know, stays wrong."""
     pool = client.connection_pool
-    for sentinel in pool.sentinel_manager.sentinels if hasattr(pool, "sentinel_manager") else ():
-        with suppress(redis.RedisError):
+    if not hasattr(pool, "sentinel_manager"):
+        return is_passing(error) and not stays_wrong(error)
+    is_any_away = False
+    for sentinel in pool.sentinel_manager.sentinels:
+        try:
             if pool.service_name in sentinel.sentinel_masters():
-                return True
-    return False
+                return is_passing(error)
+            return False
+        except redis.RedisError as refused:
+            if not is_passing(refused):
+                return False
+            is_any_away |= not stays_wrong(refused)
+    return is_any_away
+
+
+def stays_wrong(error: BaseException) -> bool:
+    """Whether the connection failed because no host has the name in the address, or because one of
+    both sides does not use TLS, or not so that the other accepts it."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, (socket.gaierror, ssl.SSLError)):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, socket.gaierror):
+        return cause.errno in NO_HOST
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT_OFF)
 
 
 def is_passing(error: redis.RedisError) -> bool:
@@ -297,17 +332,28 @@ def explain(error: redis.RedisError, url: str) -> BrokerError:
     elif refusal := describe_refusal(error):
         text = refusal
     elif isinstance(error, LOST):
-        question, remedy = "is it running?", "`digitq up` starts one, `--broker` names another"
-        if url.startswith(("rediss:", "valkeys:")):
-            question = "is it running with TLS?"
-            remedy = "Add ssl_certfile and ssl_keyfile if it asks for a client certificate"
-        elif url.startswith("sentinel:"):
-            question = "do the Sentinels run, and is one of their masters called so?"
-            remedy = "Add sentinel_password if they ask for one"
+        question, remedy = ask_after(url)
         return BrokerError(f"can't reach Redis at {url} ({reason}): {question} {remedy}")
     else:
         text = f"says: {reason}"
     return BrokerError(f"Redis at {url} {text}")
+
+
+def ask_after(url: str) -> tuple[str, str]:
+    """What a person should look at if no Redis is reached at this URL, and what may help."""
+    if url.startswith(("rediss:", "valkeys:")):
+        remedy = "Add ssl_certfile and ssl_keyfile if it asks for a client certificate"
+        return "is it running with TLS?", remedy
+    if url.startswith("sentinel:"):
+        question = "do the Sentinels run, and is one of their masters called so?"
+        return question, "Add sentinel_password if they ask for one"
+    return "is it running?", "`digitq up` starts one, `--broker` names another"
+
+
+def describe_wait(client: RetryingRedis, error: Exception) -> str:
+    """Says what is waited for, why, and for how long."""
+    at = f"Redis at {without_password(client.url)}"
+    return f"waiting for {at} ({first_line(error)}), at most {client.retry_seconds:g} s"
 
 
 def first_line(error: Exception) -> str:

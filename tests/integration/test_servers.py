@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 from urllib.request import urlopen
 
@@ -19,9 +22,9 @@ from digitq.private.processes import EVENTS_KEY, find_free_port
 from producer import Client
 from protocol.broker.connection import TIMEOUT_SECONDS, connect
 from protocol.errors import BrokerError, UsageError
-from tests.drawing import random_digits
+from tests.drawing import draw_one, random_digits
 from tests.servers import Server, assert_both_find_it, serve, serve_sentinel
-from tests.waiting import run_digitq, wait_for
+from tests.waiting import DIGITQ, run_digitq, wait_for
 from worker.celery import prepare_worker
 
 
@@ -139,10 +142,48 @@ def test_a_command_that_starts_during_a_failover_waits(tmp_path: Path) -> None:
         master.process.wait()
         with pytest.raises(BrokerError, match="can't reach Redis at sentinel://"):
             Client(url, retry_seconds=0.1).jobs()
-        client = Client(url)
-        waiting = stack.enter_context(ThreadPoolExecutor()).submit(client.jobs)
+        waiting = stack.enter_context(ThreadPoolExecutor()).submit(lambda: Client(url).jobs())
         with serve(tmp_path / "redis", port=master.port):
             assert waiting.result(60) == []
+
+
+def test_a_command_that_starts_while_redis_restarts_waits_and_says_so(tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "1.png")
+    port = find_free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    command = [*DIGITQ, "submit", str(tmp_path / "1.png"), "--broker", url]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
+        try:
+            assert process.stderr and process.stdout
+            line = process.stderr.readline()
+            assert line.startswith(f"waiting for Redis at {url} (") and "Connection refused" in line
+            assert ", at most 120 s: is it running? `digitq up` starts one" in line
+            with serve(tmp_path / "redis", port=port) as server:
+                job, err = process.stdout.read().strip(), process.stderr.read()
+                assert process.wait(60) == 0
+                assert Client(server.url).job(job).progress().images == 1
+            assert err.startswith("1 image is in Redis; ")
+        finally:
+            process.kill()
+
+
+def test_what_stays_wrong_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong password, and the name of no host, of Redis or of a Sentinel."""
+    with serve(tmp_path / "redis", "--requirepass", "right") as server:
+        for url in (server.url, f"redis://:wrong@127.0.0.1:{server.port}"):
+            with pytest.raises(BrokerError, match="refuses the login"):
+                Client(url)
+
+    def find_none(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_none)
+    for url in ("redis://nowhere", "rediss://nowhere", "sentinel://nowhere?master_name=mymaster"):
+        with pytest.raises(BrokerError, match="can't reach Redis at"):
+            Client(url)
+    assert not caplog.messages
 
 
 def test_the_passwords_of_a_sentinel_and_its_master(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from producer import Client
 from protocol.celery import make_app
 from protocol.errors import DigitqError
 from protocol.keys import QUEUE
+from protocol.settings import settings
 from tests.servers import assert_both_find_it
 from tests.waiting import DIGITQ, run_digitq, wait_for
 
@@ -164,6 +165,8 @@ def test_a_file_without_a_certificate(tmp_path: Path) -> None:
 
 def test_a_redis_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setenv("DIGITQ_BROKER_RETRY_SECONDS", "0.01")
+    settings.cache_clear()
     with socket.create_server(("127.0.0.1", 0)) as silent:  # as Redis is, which waits for more
         line = say(f"rediss://localhost:{silent.getsockname()[1]}/0")
     assert "is it running with TLS? Add ssl_certfile and ssl_keyfile" in line

@@ -311,8 +311,19 @@ def test_bad_usage(
     arguments: list[str],
     images: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("DIGITQ_BROKER_RETRY_SECONDS", "0.01")
     check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
+
+
+@pytest.mark.parametrize("command", ["status abc", "jobs", "jobs --watch", "doctor"])
+def test_what_shows_the_present_state_does_not_wait_for_redis(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command.split(), *NO_BROKER) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("digitq: can't reach Redis at redis://127.0.0.1:1/0 (")
 
 
 CONTINUES = "1 row in {}: the same command continues from there\n"
@@ -387,8 +398,9 @@ def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
 
 
 def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DIGITQ_BROKER_RETRY_SECONDS", "0.01")
     table, truth, out = tmp_path / "a.npy", tmp_path / "truth.csv", tmp_path / "out.csv"
     np.save(table, random_digits(2))
     truth.write_text("id,label\n0,1\n")
