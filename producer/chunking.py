@@ -5,7 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from protocol.reading import Reading
 from protocol.settings import read_by, settings
 from protocol.text import plural, printable, too_large
 
+T = TypeVar("T")
 READ_FILES = 512  # this many files are read into one batch
 CHUNK_SECONDS = 0.2  # how long a worker may take for a chunk; single calls may have to wait for it
 PENDING_SECONDS = 1.0  # images that have waited for others this long become a chunk
@@ -87,14 +88,14 @@ def cut_chunks(
     """
     failure: list[Exception] = []
 
-    def until_failure() -> Iterator[SourceItem]:
+    def until_failure(some: Iterable[T]) -> Iterator[T]:
         try:
-            yield from _skip(items, resume, cells, truths)
+            yield from some
         except Exception as error:
             failure.append(error)
 
     first_row, usual = resume.images, untimed_rows(model)
-    left = until_failure()
+    left = until_failure(_skip(items, resume, cells, truths))
     first = [] if has_truth is not None else [*islice(left, 1)]
     if has_truth is None:
         has_truth = any(isinstance(item, Entry) and item.truth is not None for item in first)
@@ -102,7 +103,8 @@ def cut_chunks(
     gaps = gaps or TruthGaps()
     rows, of_images = max(1, len(cells)), None if cells else truth
     started = start_ahead(chain(first, left), lambda item: isinstance(item, Entry) and item.read)
-    batches = (adapt_truth(batch, of_images, gaps) for batch in _read(started))
+    read = until_failure(map(_read_item, started))  # a store may fail at any object
+    batches = (adapt_truth(batch, of_images, gaps) for batch in _put_together(read))
 
     def max_images(kind: Kind, before: int) -> int:
         return max(1, _max_rows(kind, before * rows, usual, ask_pace(kind)) // rows)
@@ -196,12 +198,12 @@ def _skip(
         raise has_changed
 
 
-def _read(items: Iterable[SourceItem]) -> Iterator[pa.RecordBatch]:
-    """Read the files of entries into batches; other batches pass through."""
+def _put_together(items: Iterable[Row | pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Put the rows of files into batches; other batches pass through."""
     rows: list[Row] = []
     size, until = 0, 0.0
     for item in chain(items, [None]):  # None is the end
-        row = _read_entry(item) if isinstance(item, Entry) else None
+        row = item if isinstance(item, Row) else None
         size += len(row.image or b"") if row else 0
         is_full = len(rows) == READ_FILES or size > settings().chunk_bytes
         if rows and (row is None or is_full or time.monotonic() > until):
@@ -214,7 +216,10 @@ def _read(items: Iterable[SourceItem]) -> Iterator[pa.RecordBatch]:
             yield item
 
 
-def _read_entry(entry: Entry) -> Row:
+def _read_item(entry: SourceItem) -> Row | pa.RecordBatch:
+    """The row of a file; a batch as it is. Raises `StoreError`."""
+    if not isinstance(entry, Entry):
+        return entry
     id = entry.id
     try:
         content, limit = entry.read(), settings().image_bytes

@@ -5,25 +5,33 @@ the role of the machine. digitq never sees them.
 """
 
 import os
+import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, wraps
+from threading import current_thread, main_thread
+from typing import ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
 
 from protocol.errors import StoreError, UsageError
+from protocol.host.thread import DaemonThread
 from protocol.text import in_one_line, shown
 
+P = ParamSpec("P")
+T = TypeVar("T")
 BUCKET = re.compile("(s3|gs|az)://", re.IGNORECASE)
 OBJECT = re.compile(f"{BUCKET.pattern}[^/@:]+/.", re.IGNORECASE)
 IN_FLIGHT_REQUESTS = 64  # this many run at once; Arrow makes two, one after the other, of a read
 CONNECT_SECONDS = 5.0  # connecting to a store takes at most this long
 SILENT_SECONDS = 10.0  # a request fails if nothing comes for this long
-ATTEMPTS = 5  # a request that the network or the store fails is made this often
+ATTEMPTS = 5  # Arrow makes a request that the network or the store fails this often, and so do we
+RETRY_SECONDS = 0.5  # the longest pause before our second attempt; it doubles
 GONE = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|NOT_FOUND|BlobNotFound"
 NOT_ALLOWED = (
     r"ACCESS_DENIED|INVALID_OBJECT_STATE|PERMISSION_DENIED"
@@ -40,12 +48,17 @@ STORE_REASONS = {  # our words for what a regular expression finds in Arrow's
     "AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
     "Timeout|too slow": f"it does not answer within {SILENT_SECONDS:.0f} seconds",
 }
+EXHAUSTED = "Retry policy exhausted"  # Google's library has tried for long enough
 STORE_NOISE = (  # what is left out of Arrow's words; URLs may have a signature
     r"^.* operation: |No response body\.|Unable to parse ExceptionName: |\(Request ID.*|\?\S*"
     r"|curlCode: \d+, |; Details: .*|google::cloud::Status\(| error_info=.*"
     r"|.*with a last message of (PerformWork\(\) - CURL error \[\d+\]=)?"
     r"|^.*Azure Error: \[\w*\] |^.* failed: \w+: "
 )
+
+
+class StoreBusyError(StoreError):
+    """Raised when a store fails for now: the same request may succeed after a pause."""
 
 
 def open_bucket(url: str) -> tuple[pa.fs.FileSystem, str]:
@@ -83,7 +96,8 @@ def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
             scheme=protocol or "https",
             connect_timeout=CONNECT_SECONDS,
             request_timeout=SILENT_SECONDS,
-            retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            # Amazon's standard strategy stops trying if many requests fail, as in a busy store
+            retry_strategy=pa.fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS),
         )
     if scheme == "gs":
         protocol, _, host = (given("STORAGE_EMULATOR_HOST") or "").rpartition("://")
@@ -115,8 +129,8 @@ def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
 
 @contextmanager
 def store_errors(url: str, doing: str = "read") -> Iterator[None]:
-    """Raises Arrow's errors as `FileNotFoundError`, `PermissionError` or `StoreError`, in words
-    without credentials."""
+    """Raises Arrow's errors as `FileNotFoundError`, `PermissionError`, `StoreError` or
+    `StoreBusyError`, in words without credentials."""
     try:
         yield
     except FileNotFoundError:
@@ -134,20 +148,55 @@ def store_errors(url: str, doing: str = "read") -> Iterator[None]:
                 raise StoreError(f"{where}: {words}") from None
         if not (reason := re.sub(STORE_NOISE, "", text).strip()):
             reason = re.sub(r"UNKNOWN \((.*?)\).*| during .*", r"\1", text)
-        raise StoreError(f"{where}: {in_one_line(reason)}") from None
+        kind = StoreError if re.search(EXHAUSTED, text) else StoreBusyError
+        raise kind(f"{where}: {in_one_line(reason)}") from None
+
+
+def patient(ask: Callable[P, T]) -> Callable[P, T]:
+    """A function that asks a store `ATTEMPTS` times if it fails for now. Ctrl-C and SIGTERM end the
+    wait for the answer: Arrow's code does not notice them, so the main thread has another one ask.
+    """
+
+    def ask_once(*args: P.args, **options: P.kwargs) -> T:
+        if current_thread() is not main_thread():
+            return ask(*args, **options)
+        thread = DaemonThread("store")
+        answer = thread.submit(ask, *args, **options)
+        thread.shutdown(wait=False)
+        return cast(T, answer.result())
+
+    @wraps(ask)
+    def ask_again(*args: P.args, **options: P.kwargs) -> T:
+        for attempt in range(ATTEMPTS - 1):
+            with suppress(StoreBusyError):
+                return ask_once(*args, **options)
+            # Threads that a store has refused together do not ask again together
+            time.sleep(random.uniform(0.5, 1) * RETRY_SECONDS * 2**attempt)
+        return ask_once(*args, **options)
+
+    return ask_again
 
 
 def exists(url: str) -> bool:
     """Whether an object is there; False if the credentials do not allow to look. Raises
     `UsageError`, also if there is no such bucket."""
-    try:
-        with suppress(PermissionError), store_errors(url):
-            files, path = open_bucket(url)
-            info = files.get_file_info(path)
-            if info.type != pa.fs.FileType.NotFound:
-                return bool(info.type == pa.fs.FileType.File)
-            if files.get_file_info(path.partition("/")[0]).type == pa.fs.FileType.NotFound:
-                raise UsageError(f"{url}: there is no such bucket")
-    except StoreError as error:
-        raise UsageError(str(error)) from None
+    with suppress(PermissionError):
+        try:
+            return has_object(url)
+        except StoreError as error:
+            raise UsageError(str(error)) from None
     return False
+
+
+@patient
+def has_object(url: str) -> bool:
+    """Whether an object is there. Raises `UsageError` if there is no such bucket, and as
+    `store_errors`."""
+    with store_errors(url):
+        files, path = open_bucket(url)
+        info = files.get_file_info(path)
+        if info.type == pa.fs.FileType.NotFound:
+            bucket = path.partition("/")[0]
+            if files.get_file_info(bucket).type == pa.fs.FileType.NotFound:
+                raise UsageError(f"{url}: there is no such bucket")
+        return bool(info.type == pa.fs.FileType.File)

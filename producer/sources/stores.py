@@ -2,7 +2,6 @@
 
 import re
 import string
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -18,12 +17,19 @@ import pyarrow.fs
 
 from producer.sources.source import UnreadableImageError
 from protocol import buckets
-from protocol.buckets import BUCKET, NO_RIGHTS, exists, open_bucket, store_errors
+from protocol.buckets import (
+    BUCKET,
+    NO_RIGHTS,
+    StoreBusyError,
+    exists,
+    open_bucket,
+    patient,
+    store_errors,
+)
 from protocol.errors import StoreError, UsageError
 from protocol.text import shown, too_large
 
 WEB = re.compile("https?://", re.IGNORECASE)
-RETRY_SECONDS = 0.5  # the wait before the second attempt at a file on the web; it doubles
 PART_BYTES = 8 << 20  # large objects are copied in parts of this size
 T = TypeVar("T")
 
@@ -44,14 +50,10 @@ def is_stored(name: str) -> bool:
 def find_object(url: str) -> Found:
     """What is at the URL. Raises `UsageError` if there is nothing, or it can't be looked at."""
     try:
-        if WEB.match(url):
-            return _fetch(url, lambda answer: Found(False, answer.length, _date(answer)))
-        with store_errors(url):
-            files, path = open_bucket(url)
-            info = files.get_file_info(path)
-            if info.type == pa.fs.FileType.NotFound and not exists(url):
-                raise FileNotFoundError
-            return Found(info.type == pa.fs.FileType.Directory, info.size, info.mtime_ns)
+        if found := _look(url):
+            return found
+        exists(url)  # raises if there is no such bucket
+        raise FileNotFoundError
     except FileNotFoundError:
         raise UsageError(f"no such object or folder: {shown(url)}") from None
     except (PermissionError, StoreError) as error:
@@ -60,6 +62,20 @@ def find_object(url: str) -> Found:
         raise UsageError(f"{shown(url)} is no URL: {error}") from None
 
 
+@patient
+def _look(url: str) -> Found | None:
+    """What is at the URL. Raises as `store_errors`."""
+    if WEB.match(url):
+        return _fetch(url, lambda answer: Found(False, answer.length, _date(answer)))
+    with store_errors(url):
+        files, path = open_bucket(url)
+        info = files.get_file_info(path)
+        if info.type == pa.fs.FileType.NotFound:
+            return None
+        return Found(info.type == pa.fs.FileType.Directory, info.size, info.mtime_ns)
+
+
+@patient
 def list_folder(url: str) -> dict[str, list[int | None]]:
     """What is in a folder, by name: the size of an object, None for a folder; a name may be both.
     A folder without a name, as in `a//b`, is "". Raises `StoreError`, or `PermissionError`."""
@@ -77,6 +93,7 @@ def list_folder(url: str) -> dict[str, list[int | None]]:
     return found
 
 
+@patient
 def read_object(url: str, limit: int) -> bytes:
     """The bytes of an object. Raises `UnreadableImageError` if there are more than `limit`, or if
     it is gone or may not be read, and `StoreError` if the store fails."""
@@ -103,6 +120,7 @@ def read_object(url: str, limit: int) -> bytes:
     raise UnreadableImageError(too_large(limit))
 
 
+@patient
 def download(url: str, path: Path) -> None:
     """Copy an object to the disk. Raises `UsageError` if the disk has no room, `StoreError`, and
     `FileNotFoundError` or `PermissionError`."""
@@ -133,22 +151,20 @@ def download(url: str, path: Path) -> None:
             save(stream.read)
 
 
+@patient
 def upload(path: Path, url: str) -> None:
     """Copy a file to a bucket, where it appears when it is whole. Raises `StoreError`, and
     `PermissionError`."""
     with store_errors(url, "write"):
         files, key = open_bucket(url)
-        try:
-            with open(path, "rb") as file, files.open_output_stream(key) as stream:
-                while part := file.read(PART_BYTES):
-                    stream.write(part)
-        except (KeyboardInterrupt, SystemExit):  # Arrow has stored what came until now
-            files.delete_file(key)
-            raise
+        with open(path, "rb") as file, files.open_output_stream(key) as stream:
+            while part := file.read(PART_BYTES):
+                stream.write(part)
         if files.get_file_info(key).size != path.stat().st_size:
             raise StoreError(f"can't write {shown(url)}: the store has other bytes of it")
 
 
+@patient
 def remove(url: str) -> None:
     """Remove an object, if it is there. Raises `StoreError`, and `PermissionError`."""
     with suppress(FileNotFoundError), store_errors(url, "write"):
@@ -161,25 +177,21 @@ def _fetch(url: str, take: Callable[[HTTPResponse], T]) -> T:
     if "@" in urlsplit(url).netloc:
         raise UsageError("a URL must not have a password")
     request = Request(quote(url, safe=string.punctuation), headers={"User-Agent": "digitq"})
-    for attempt in range(buckets.ATTEMPTS):
-        if attempt:
-            time.sleep(RETRY_SECONDS * 2 ** (attempt - 1))  # a server can't tell that it is back
-        try:
-            with urlopen(request, timeout=buckets.SILENT_SECONDS) as answer:
-                return take(answer)
-        except HTTPError as error:
-            error.close()
-            if error.code in (404, 410):
-                raise FileNotFoundError(shown(url)) from None
-            if error.code in (401, 403):
-                raise PermissionError(f"can't read {shown(url)}: {NO_RIGHTS}") from None
-            is_circle = error.code < 400
-            reason = "it redirects without an end" if is_circle else f"HTTP status {error.code}"
-            if error.code < 500 and error.code != 429:
-                break
-        except (OSError, HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error)
-    raise StoreError(f"can't read {shown(url)}: {reason}")
+    try:
+        with urlopen(request, timeout=buckets.SILENT_SECONDS) as answer:
+            return take(answer)
+    except HTTPError as error:
+        error.close()
+        if error.code in (404, 410):
+            raise FileNotFoundError(shown(url)) from None
+        if error.code in (401, 403):
+            raise PermissionError(f"can't read {shown(url)}: {NO_RIGHTS}") from None
+        is_circle = error.code < 400
+        reason = "it redirects without an end" if is_circle else f"HTTP status {error.code}"
+        kind = StoreBusyError if error.code >= 500 or error.code == 429 else StoreError
+    except (OSError, HTTPException) as error:
+        reason, kind = str(getattr(error, "reason", None) or error), StoreBusyError
+    raise kind(f"can't read {shown(url)}: {reason}")
 
 
 def _date(answer: HTTPResponse) -> int | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from producer import open_sources
 from producer.chunking import cut_chunks
 from producer.found_images import find_images
 from producer.sinks.stored import StoreSink
-from producer.sources import objects, stores
+from producer.sources import objects
 from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol import buckets as access
@@ -50,7 +51,7 @@ def buckets(server: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setattr(access, "ATTEMPTS", 3)
-    monkeypatch.setattr(stores, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(access, "RETRY_SECONDS", 0.01)
     access._connect.cache_clear()
     yield server
     server.gate.release.set()
@@ -290,32 +291,56 @@ def test_a_file_that_is_cut_is_copied_again(scheme: str, buckets: Buckets) -> No
     assert next(cuts, None) is None
 
 
-def test_a_store_that_is_lost_ends_the_reading(buckets: Buckets) -> None:
+def test_a_store_that_is_lost_ends_the_reading_after_what_came_before(buckets: Buckets) -> None:
+    """So the same command makes progress."""
     for n in range(3):
         buckets.put(f"scans/lost/{n}.png", ONE)
     source = open_sources("s3://scans/lost")
     buckets.gate.fault = lambda method, path: "503" if "1.png" in path else None
+    chunks = cut_chunks(source.take())
+    assert next(chunks).batch.column("id").to_pylist() == ["0.png"]
     with pytest.raises(StoreError, match="can't read s3://scans/lost/1.png: .*503"):
-        read_all(source)
+        next(chunks)
 
 
-class Interrupted(io.BytesIO):
-    """A file during whose reading a person presses Ctrl-C."""
+def test_a_busy_store_is_asked_again(buckets: Buckets) -> None:
+    """More often than Amazon's library does, which tires if many requests fail."""
+    names = [f"{n:02}.png" for n in range(60)]
+    for name in names:
+        buckets.put(f"scans/busy/{name}", ONE)
+    refusals = Counter({"list-type=2": 4} | {name: 7 for name in names[::3]})
 
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell():
-            raise KeyboardInterrupt
-        return super().read(size)
+    def refuse(method: str, path: str) -> str | None:
+        for part in +refusals:
+            if part in path:
+                refusals[part] -= 1
+                return "503"
+        return None
+
+    buckets.gate.fault = refuse
+    assert read_all(open_sources("s3://scans/busy")) == dict.fromkeys(names, (ONE, None))
+    assert not +refusals
 
 
-def test_an_interrupted_upload_leaves_no_object(
-    buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+def test_a_stuck_upload_is_interrupted_and_made_up_for(
+    buckets: Buckets, local: Local, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(stores, "PART_BYTES", 1000)
-    monkeypatch.setattr(stores, "open", lambda *_: Interrupted(bytes(2000)), raising=False)
-    with pytest.raises(KeyboardInterrupt):
-        stores.upload(Path("rows.csv"), "s3://scans/half.csv")
-    assert not access.exists("s3://scans/half.csv")
+    draw_one().save(tmp_path / "1.png")
+    gate, out = buckets.gate, "s3://scans/stuck/rows.csv"
+    command = [*DIGITQ, "classify", "1.png", "-o", out, "--broker", local.url]
+    gate.fault = lambda method, path: "hang" if method in ("PUT", "POST") else None
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        gate.seen.clear()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: any(method in ("PUT", "POST") for method, _ in gate.seen))
+            process.send_signal(number)
+            assert process.wait(30) == status, "it waits for no request"
+            assert process.stderr and "1 row in rows.csv.partial: the same" in process.stderr.read()
+    gate.release.set()
+    gate.reset()
+    assert not access.exists(out)
+    assert subprocess.run(command).returncode == 0
+    assert b"1.png" in buckets.get("scans/stuck/rows.csv")
 
 
 @pytest.mark.parametrize(
