@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from producer.record import PARSER, Record
 from producer.sinks.journal import Identity
 from producer.sinks.resumable import FileSink
+from producer.sources.buckets import exists as is_there
 from producer.sources.stores import WEB, remove, upload
-from protocol.buckets import exists as is_there
 from protocol.errors import OutputError, StoreError, UsageError
 from protocol.text import shown
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from producer.sources.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
 from producer.sources.documents import is_document_name, page_entries
 from producer.sources.files import sort_naturally
 from producer.sources.source import (
@@ -32,7 +33,6 @@ from producer.sources.stores import (
     list_folder,
     read_object,
 )
-from protocol.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
 from protocol.errors import StoreError, UsageError
 from protocol.settings import settings
 from protocol.text import shown

@@ -15,9 +15,8 @@ from urllib.request import Request, urlopen
 import pyarrow as pa
 import pyarrow.fs
 
-from producer.sources.source import UnreadableImageError
-from protocol import buckets
-from protocol.buckets import (
+from producer.sources import buckets
+from producer.sources.buckets import (
     BUCKET,
     NO_RIGHTS,
     StoreBusyError,
@@ -26,6 +25,7 @@ from protocol.buckets import (
     patient,
     store_errors,
 )
+from producer.sources.source import UnreadableImageError
 from protocol.errors import StoreError, UsageError
 from protocol.text import shown, too_large
 

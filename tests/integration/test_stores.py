@@ -22,10 +22,10 @@ from producer import open_sources
 from producer.chunking import cut_chunks
 from producer.found_images import find_images
 from producer.sinks.stored import StoreSink
+from producer.sources import buckets as access
 from producer.sources import objects
 from producer.sources.opening import open_images
 from producer.sources.source import Source
-from protocol import buckets as access
 from protocol.errors import StoreError, UsageError
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.drawing import draw_one, encode_image

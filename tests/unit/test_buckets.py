@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow.fs
 import pytest
 
-from protocol import buckets
+from producer.sources import buckets
 from protocol.errors import StoreError, UsageError
 
 KEY = "a2V5"
