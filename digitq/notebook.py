@@ -21,9 +21,10 @@ from producer.sources.in_memory import Images
 from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.chunk import result_schema
+from protocol.errors import UsageError
 from protocol.known import WhatIsKnown
 from protocol.reading import FormLike, Reading, choose_reading
-from protocol.settings import What
+from protocol.settings import FolderLike, What, choose_weights, settings
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
 AnswerT = TypeVar("AnswerT", Prediction, NumberPrediction)
@@ -106,6 +107,7 @@ def classify(
     *,
     read: Literal["digit"] = "digit",
     client: Client | None = None,
+    weights: FolderLike | None = None,
 ) -> Results[Prediction]: ...
 
 
@@ -115,6 +117,7 @@ def classify(
     *,
     read: Literal["number"],
     client: Client | None = None,
+    weights: FolderLike | None = None,
     **known: Unpack[WhatIsKnown],
 ) -> Results[NumberPrediction]: ...
 
@@ -126,6 +129,7 @@ def classify(
     read: Literal["number"] = "number",
     form: FormLike,
     client: Client | None = None,
+    weights: FolderLike | None = None,
 ) -> Results[NumberPrediction]: ...
 
 
@@ -136,6 +140,7 @@ def classify(
     read: What = "digit",
     form: FormLike | None = None,
     client: Client | None = None,
+    weights: FolderLike | None = None,
     **known: Unpack[WhatIsKnown],
 ) -> Results[Any]:
     """Classify all images, and wait for the results. A bar shows how far it is.
@@ -145,14 +150,22 @@ def classify(
 
     Without a `client` it uses the Redis that DIGITQ_BROKER_URL names. If there is none, it starts a
     private Redis and workers, which takes some seconds, and ends them: `local` keeps them running.
+    `weights` is a folder of `digitq train`, whose networks these workers use; other workers have
+    networks of their own.
 
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
     reading = choose_reading(model, read, form, **known)
+    if client and weights is not None:
+        raise UsageError("a client's workers have networks of their own: give `weights` to `local`")
+    if not (client or settings().broker_url):
+        weights = choose_weights(weights, reading.model, model is not None)
     source, number = open_images(images)
     sink = TableSink()
     opened: AbstractContextManager[Client] = (
-        nullcontext(client) if client else open_client(None, None, reading.count_rows(number))
+        nullcontext(client)
+        if client
+        else open_client(None, None, reading.count_rows(number), weights)
     )
     with opened as client:
         job = client.start(source, reading)

@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from protocol.broker.address import HIDDEN_URL
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
-from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS, settings, use_weights
+from protocol.settings import (
+    DEFAULT_BROKER,
+    LOG_FORMATS,
+    MODELS,
+    choose_weights,
+    find_weights,
+    settings,
+    use_weights,
+)
 
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
@@ -99,14 +108,18 @@ def weights(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run(own_weights: Path | None, **others: Any) -> None:
+        reading, name = others.get("reading"), others.get("name")  # `train` names a network
+        broker = others.get("broker") or settings().broker_url
+        has_broker = bool(broker and "broker" in others and command.__name__ != "worker")
         if own_weights:
-            broker = others.get("broker") or settings().broker_url
-            if broker and "broker" in others and command.__name__ != "worker":
+            if has_broker:
                 named = "--broker" if others["broker"] else "DIGITQ_BROKER_URL"
                 raise UsageError(f"--weights is for private workers: it does not go with {named}")
-            reading = others.get("reading")
-            model = reading.model if reading else others.get("name")  # `train` names a network
-            use_weights(own_weights, model)
+            model = reading.model if reading else name
+            use_weights(find_weights(own_weights, model, "--weights ", reading is not None))
+        elif reading and not has_broker:
+            source = click.get_current_context().get_parameter_source("model")
+            choose_weights(None, reading.model, source != ParameterSource.DEFAULT)
         command(**others)
 
     return run

@@ -1,5 +1,7 @@
 """`digitq.reader`: reads images in this process, without Redis and workers."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
 import numpy as np
@@ -14,7 +16,7 @@ from producer.sources.opening import open_images
 from protocol.chunk import Chunk
 from protocol.known import WhatIsKnown
 from protocol.reading import FormLike, Reading, choose_reading
-from protocol.settings import What
+from protocol.settings import FolderLike, What, choose_weights
 
 OneT = TypeVar("OneT", Prediction, NumberPrediction, dict[str, NumberPrediction])
 
@@ -22,12 +24,13 @@ OneT = TypeVar("OneT", Prediction, NumberPrediction, dict[str, NumberPrediction]
 class Reader(Generic[OneT, AnswerT]):
     """Reads images in this process. Threads may call it, and wait for each other."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, weights: Path | None = None) -> None:
         """Load the networks. Raises `UsageError` if the extra `worker` is not installed."""
         require("worker")
         from worker.in_process import classify_chunks
 
-        self._reading, self._classify_chunks = reading, classify_chunks
+        self._reading = reading
+        self._classify_chunks = partial(classify_chunks, reading=reading, weights=weights)
         self.classify(np.zeros((28, 28), np.uint8))
 
     @overload
@@ -46,29 +49,32 @@ class Reader(Generic[OneT, AnswerT]):
         reading = self._reading
         if is_one_image(images):
             chunk = Chunk(0, put_together([read_call(images, reading)]))
-            (rows,) = self._classify_chunks([chunk], reading)
+            (rows,) = self._classify_chunks([chunk])
             return to_fields(rows, reading.cells) if reading.form else to_predictions(rows)[0]
         source, sink = open_images(images)[0], TableSink()
-        for rows in self._classify_chunks(cut_source(source, reading), reading):
+        for rows in self._classify_chunks(cut_source(source, reading)):
             sink.write(rows)
         return build_results(source, reading, sink)
 
 
 @overload
 def reader(
-    model: str | None = None, *, read: Literal["digit"] = "digit"
+    model: str | None = None,
+    *,
+    read: Literal["digit"] = "digit",
+    weights: FolderLike | None = None,
 ) -> Reader[Prediction, Prediction]: ...
 
 
 @overload
 def reader(
-    *, read: Literal["number"], **known: Unpack[WhatIsKnown]
+    *, read: Literal["number"], weights: FolderLike | None = None, **known: Unpack[WhatIsKnown]
 ) -> Reader[NumberPrediction, NumberPrediction]: ...
 
 
 @overload
 def reader(
-    *, read: Literal["number"] = "number", form: FormLike
+    *, read: Literal["number"] = "number", form: FormLike, weights: FolderLike | None = None
 ) -> Reader[dict[str, NumberPrediction], NumberPrediction]: ...
 
 
@@ -77,8 +83,11 @@ def reader(
     *,
     read: What = "digit",
     form: FormLike | None = None,
+    weights: FolderLike | None = None,
     **known: Unpack[WhatIsKnown],
 ) -> Reader[Any, Any]:
     """What reads images in this process, with the answers that workers give. See `Client.submit`
-    for the arguments. Raises `UsageError`."""
-    return Reader(choose_reading(model, read, form, **known))
+    for the arguments; `weights` is a folder of `digitq train` with its network. Raises
+    `UsageError`."""
+    reading = choose_reading(model, read, form, **known)
+    return Reader(reading, choose_weights(weights, reading.model, model is not None))

@@ -1,9 +1,12 @@
 """The settings: every `DIGITQ_*` variable of the environment, its default and its meaning."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -27,6 +30,7 @@ NUMBER = "number"  # the network of `--read number`
 ALL_MODELS = (*MODELS, NUMBER)
 What = Literal["digit", "number"]  # what a job reads in its images
 WHATS: tuple[What, ...] = get_args(What)
+FolderLike: TypeAlias = str | os.PathLike[str]
 LogFormat = Literal["plain", "json"]
 LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
 
@@ -104,12 +108,17 @@ class Settings(BaseSettings):
         "`plain` (the default) or `json`; `digitq up` shows its workers' lines only if this is set",
     )
 
+    @property
+    def named_weights(self) -> Path | None:
+        """The folder of `in_use`, else `weights` as it was given."""
+        return _in_use.get() or self.weights
+
     def own_weights(self) -> Path | None:
-        """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
-        return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
+        """The same as an absolute path. Raises `UsageError` if it contains no model."""
+        return self.named_weights and find_weights(self.named_weights)
 
     def own_card(self, model: str) -> Path | None:
-        """The card of a model in the folder `weights`; None if the built-in network is used. Raises
+        """The card of a model in that folder; None if the built-in network is used. Raises
         `UsageError` as `own_weights`."""
         folder = self.own_weights()
         path = folder / f"{model}.json" if folder else None
@@ -121,25 +130,59 @@ class Settings(BaseSettings):
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
 
 
-def use_weights(folder: Path | None, model: str | None = None) -> None:
-    """Set `DIGITQ_WEIGHTS` if `--weights` is given, for this process and those that it starts.
+_in_use: ContextVar[Path | None] = ContextVar("weights", default=None)
 
-    Raises `UsageError` if the folder contains no model, or not the one that is named.
-    """
-    if folder is None:
-        return
-    found = _find_weights(folder, "--weights ")
-    if model and not (found / f"{model}.json").exists():
-        others = ", ".join(sorted(path.stem for path in found.glob("*.json")))
-        raise UsageError(f"--weights {folder}: it has no {model}.json, but {others}")
-    os.environ["DIGITQ_WEIGHTS"] = str(found)
+
+@contextmanager
+def in_use(weights: Path | None) -> Iterator[None]:
+    """Within this context, networks are loaded from this folder in place of `DIGITQ_WEIGHTS`."""
+    token = _in_use.set(weights)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def use_weights(folder: Path) -> None:
+    """Set `DIGITQ_WEIGHTS` for this process and those that it starts."""
+    os.environ["DIGITQ_WEIGHTS"] = str(folder)
     settings.cache_clear()
 
 
-def _find_weights(path: Path, named: str) -> Path:
+def choose_weights(folder: FolderLike | None, model: str, is_named: bool) -> Path | None:
+    """A folder with networks as an absolute path; None for none, and `DIGITQ_WEIGHTS` counts.
+
+    Raises `UsageError` if the folder does not have the model, or if `DIGITQ_WEIGHTS` does not, and
+    nobody named the model: nobody would see that digitq's own network is used.
+    """
+    if folder is not None:
+        return find_weights(Path(folder), model, "weights=")
+    now = settings()
+    is_named |= model == NUMBER
+    if now.weights and not is_named and "model" not in now.model_fields_set:
+        find_weights(now.weights, model)
+    return None
+
+
+def find_weights(
+    path: Path, model: str | None = None, named: str = "DIGITQ_WEIGHTS=", is_read_with: bool = True
+) -> Path:
+    """A folder with networks as an absolute path. `named` is what has named it.
+
+    Raises `UsageError` if it has no network, or not the one of this model, which is told how to be
+    chosen if images are read with it.
+    """
     folder = _expand(path, named.rstrip("= ")).absolute()
-    if not any(folder.glob("*.json")):
+    if not folder.is_dir():
+        raise UsageError(f"{named}{folder}: there is no such folder")
+    found = sorted(card.stem for card in folder.glob("*.json"))
+    if not found:
         raise UsageError(f"{named}{folder}: no NAME.json of `digitq train` is there")
+    if model and model not in found:
+        use = {NUMBER: '`--read number`, in Python read="number"'}
+        how = use.get(found[0], f'`--model {found[0]}`, in Python model="{found[0]}"')
+        add = f": add {how}" if is_read_with else ""
+        raise UsageError(f"{named}{folder} has no {model}.json, but {', '.join(found)}{add}")
     return folder
 
 

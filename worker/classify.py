@@ -1,7 +1,7 @@
 """Classifies one chunk, from its images to its answers, without a queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import cycle, islice
 from typing import Any, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ from protocol.errors import BrokerError, DigitqError
 from protocol.form import Form
 from protocol.known import Known
 from protocol.settings import read_by
-from worker.models.card import hash_card
+from worker.models.card import CachedByWeights, hash_card
 from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
 from worker.service.limits import Watch
@@ -105,7 +105,7 @@ def classify_chunk(
     return result.replace_schema_metadata({WEIGHTS_KEY: describe_weights(model)})
 
 
-@cache
+@CachedByWeights
 def describe_weights(model: str) -> str:
     """The first digits of the SHA-256 of the model's card, which has that of its weights."""
     return hash_card(model)[:WEIGHTS_DIGITS]

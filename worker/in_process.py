@@ -2,21 +2,25 @@
 
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import torch
 
 from protocol.chunk import Chunk
 from protocol.reading import Reading, decode_known
+from protocol.settings import in_use
 from worker.classify import classify_chunk, watch
 from worker.models.model import TORCH_THREADS
 
 lock = threading.Lock()  # one thread at a time: the watch and torch's threads are the process's
 
 
-def classify_chunks(chunks: Iterable[Chunk], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The results of the chunks, the same to the bit as a worker's. Outside of a chunk, torch has
-    as many threads as before. Raises what the chunks raise."""
+def classify_chunks(
+    chunks: Iterable[Chunk], reading: Reading, weights: Path | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The results of the chunks, the same to the bit as a worker's with these own `weights`.
+    Outside of a chunk, torch has as many threads as before. Raises what the chunks raise."""
     watch.spare_process()
     known = decode_known(reading.known)
     for chunk in chunks:
@@ -24,7 +28,8 @@ def classify_chunks(chunks: Iterable[Chunk], reading: Reading) -> Iterator[pa.Re
             threads = torch.get_num_threads()
             torch.set_num_threads(TORCH_THREADS)
             try:
-                result = classify_chunk(chunk, reading.model, known=known)
+                with in_use(weights):
+                    result = classify_chunk(chunk, reading.model, known=known)
             finally:
                 torch.set_num_threads(threads)
         yield result

@@ -58,11 +58,12 @@ class Local:
         flower: bool = False,
         app: str = "worker",
         show_logs: bool = False,
+        weights: Path | None = None,
     ) -> None:
         """`app` is what the workers run, as for `celery -A`. Their logs go to files in the private
-        folder, or with `show_logs` to stderr."""
+        folder, or with `show_logs` to stderr. `weights` takes the place of `DIGITQ_WEIGHTS`."""
         self.workers, self.port, self.flower, self.app = workers, port, flower, app
-        self.show_logs = show_logs
+        self.show_logs, self.weights = show_logs, weights
         self._flower_port = 0  # unknown until Flower starts
         self.folder = self.socket = Path()
         self._stack = ExitStack()
@@ -208,7 +209,7 @@ class Local:
         self._starter.submit(self._start_here, name, *command, **variables).result()
 
     def _start_here(self, name: str, *command: str, **variables: str) -> None:
-        weights = read_settings().own_weights()  # an absolute path
+        weights = self.weights or read_settings().own_weights()  # an absolute path
         is_shown = self.show_logs and name.startswith("worker")
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(

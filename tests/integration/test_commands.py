@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -51,7 +50,7 @@ from tests.drawing import draw_one, encode_image, random_digits
 from tests.integration.test_watch import beat
 from tests.readme import mask, shown_output
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
-from worker.models.card import WEIGHTS_FOLDER
+from tests.weights import copy_weights
 
 ROWS = 10_000
 CONTINUES = r"[0-9,]+ rows in {}/out.csv.partial: the same command continues from there\n"
@@ -285,16 +284,6 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
     assert len({part.job for part in record.parts}) == len(record.parts) == 5
     assert {part.weights for part in record.parts} == {(weights,)}
     assert {len(part.fingerprints) for part in record.parts} == {1}
-
-
-def copy_weights(folder: Path, model: str) -> Path:
-    """A folder of the built-in weights of a model, with another card."""
-    folder.mkdir()
-    for path in WEIGHTS_FOLDER.glob(f"{model}.*"):
-        shutil.copy(path, folder)
-    card = folder / f"{model}.json"
-    card.write_text(card.read_text() + "\n")
-    return folder
 
 
 def kill_child(command: Command, name: str) -> int:

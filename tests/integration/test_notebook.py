@@ -30,6 +30,7 @@ from protocol.host.thread import DaemonThread
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import processes_marked, wait_for
+from tests.weights import copy_weights
 
 BAD = "<b>1 & 'x'.png"
 CELLS = [
@@ -289,6 +290,22 @@ def test_classify_uses_the_redis_that_is_set(
     assert repr(results) == "<Results: 2 images, 1 with an error>"
     assert [answer.label for answer in results][1:] == [None]
     assert len(Client(local.url).jobs()) == before + 1
+
+
+def test_own_weights_in_one_line(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, image = copy_weights(tmp_path / "mine", "cnn", temperature=7.0), draw_one()
+    (own,) = digitq.classify([image], "cnn", weights=mine)
+    assert own.confidence and own.confidence < client.classify(image, "cnn").confidence - 0.05
+    with pytest.raises(UsageError, match="networks of their own: give `weights` to `local`"):
+        digitq.classify([image], "cnn", client=client, weights=mine)
+    with pytest.raises(UsageError, match="weights=.*gone: there is no such folder"):
+        digitq.local(weights=tmp_path / "gone")
+    monkeypatch.setenv("DIGITQ_BROKER_URL", client.url)
+    settings.cache_clear()
+    with pytest.raises(UsageError, match="`weights` is for private workers"):
+        digitq.classify([image], "cnn", weights=mine)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 10_000, "two"])

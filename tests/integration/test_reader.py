@@ -11,7 +11,9 @@ import pytest
 import digitq
 from producer.client import Client
 from protocol.errors import UsageError
+from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
+from tests.weights import copy_weights
 from worker.classify import watch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -73,6 +75,29 @@ def test_a_process_that_uses_torch_itself(client: Client) -> None:
     )
     expected = client.submit(paths).table().column("probabilities").to_pylist()
     assert ran.stdout == f"{expected}\n", ran.stderr
+
+
+def test_own_weights_are_those_of_one_reader(tmp_path: Path) -> None:
+    mine = copy_weights(tmp_path / "mine", "cnn", temperature=7.0)  # it is never sure
+    built_in, own = digitq.reader("cnn"), digitq.reader("cnn", weights=mine)
+    first = built_in.classify(DIGITS[0])
+    assert own.classify(DIGITS[0]).confidence < first.confidence - 0.05
+    assert built_in.classify(DIGITS[0]) == first
+
+
+def test_own_weights_that_are_not_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copy_weights(tmp_path / "mine", "cnn")
+    how = 'mine has no mlp.json, but cnn: add `--model cnn`, in Python model="cnn"'
+    with pytest.raises(UsageError, match=f"weights=.*{how}"):
+        digitq.reader(weights=mine)
+    with pytest.raises(UsageError, match="weights=.*gone: there is no such folder"):
+        digitq.classify(DIGITS, weights=tmp_path / "gone")
+    monkeypatch.setenv("DIGITQ_WEIGHTS", str(mine))
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=f"DIGITQ_WEIGHTS=.*{how}"):
+        digitq.classify(DIGITS)
 
 
 def test_what_is_wrong_is_told() -> None:

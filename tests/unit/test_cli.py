@@ -523,6 +523,33 @@ def test_weights_that_are_none_are_told_before_workers_start(
 
 
 @pytest.mark.parametrize(
+    ("command", "model", "message"),
+    [
+        ("classify x.png", "", "has no mlp.json, but cnn: add `--model cnn`"),
+        ("evaluate x.png", "", "has no mlp.json, but cnn: add `--model cnn`"),
+        ("inspect x.png", "", "has no mlp.json, but cnn: add `--model cnn`"),
+        ("classify x.png --model mlp", "", "x.png"),
+        ("classify x.png --read number", "", "x.png"),
+        ("classify x.png", "mlp", "x.png"),
+    ],
+)
+def test_own_weights_are_not_passed_over_in_silence(
+    command: str,
+    model: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """But they are where the default model, or another one, is asked for by its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cnn.json").touch()
+    monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("DIGITQ_MODEL", model)
+    check(capsys, 2, message, *command.split())
+
+
+@pytest.mark.parametrize(
     "command",
     ["classify x.png", "evaluate", "demo", "up", "worker", "bench", "train mlp --data x --out new"],
 )

@@ -18,8 +18,9 @@ from safetensors.torch import load, save
 
 from protocol.chunk import TILE_ROWS
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, settings
+from protocol.settings import MODELS, in_use, settings
 from tests.drawing import draw_bars, random_digits
+from tests.weights import copy_weights
 from training.synthetic.handwriting import draw_digit
 from training.synthetic.outliers import NEGATIVES
 from training.synthetic.scenes import crop
@@ -207,10 +208,18 @@ def test_own_weights_take_the_place_of_those_shipped(
         ]
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path / "nowhere"))
         settings.cache_clear()
-        with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: no NAME.json of"):
+        with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: there is no such folder"):
             cards.card_path("cnn")
     finally:
         load_model.cache_clear()
+
+
+def test_own_weights_may_be_those_of_some_calls_only(tmp_path: Path) -> None:
+    mine, built_in = copy_weights(tmp_path / "mine", "mlp", temperature=7.0), load_model("mlp")
+    with in_use(mine):
+        own = load_model("mlp")
+        assert own.network.temperature == 7 and load_model("mlp") is own
+    assert load_model("mlp") is built_in
 
 
 def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> None:

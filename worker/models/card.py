@@ -3,15 +3,20 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache, update_wrapper
 from pathlib import Path
+from typing import Generic, ParamSpec, TypeVar
 
 from protocol.chunk import CLASSES
 from protocol.errors import DigitqError
 from protocol.settings import settings
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,19 @@ def read_card(path: Path) -> Card:
         raise DigitqError(
             f"{path} isn't a model card ({error}): install digitq again or train the model again"
         ) from error
+
+
+class CachedByWeights(Generic[P, T]):
+    """A function that is called once for the same arguments and the same folder of own weights."""
+
+    def __init__(self, load: Callable[P, T]) -> None:
+        cached = cache(lambda folder, *args, **options: load(*args, **options))
+        self._cached: Callable[..., T] = cached
+        self.cache_clear = cached.cache_clear
+        update_wrapper(self, load)
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> T:
+        return self._cached(settings().named_weights, *args, **options)
 
 
 def card_path(name: str) -> Path:

@@ -5,7 +5,6 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from warnings import catch_warnings
 
@@ -20,7 +19,7 @@ from torch.nn.functional import pad
 from protocol.chunk import CLASSES, MODEL_ROWS, TILE_ROWS
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, WORKER_INDEX, settings
-from worker.models.card import Card, card_path, read_card
+from worker.models.card import CachedByWeights, Card, card_path, read_card
 from worker.models.fast import FastNetwork
 from worker.models.network import NETWORKS, NUMBER_READER, Mlp, Network
 
@@ -77,7 +76,7 @@ class Model:
         return probabilities[before : before + len(rows)]
 
 
-@cache
+@CachedByWeights
 def load_model(name: str) -> Model:
     """The model of that name on the CPU, loaded once in a process.
 
@@ -167,7 +166,7 @@ def choose_device() -> torch.device:
     return torch.device("cuda", index % gpus) if gpus else torch.device("cpu")
 
 
-@cache
+@CachedByWeights
 def load_on_device(name: str) -> Model:
     """The model on this process's device. Raises what `load_model` and `count_gpus` raise."""
     device = choose_device()

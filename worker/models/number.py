@@ -10,7 +10,6 @@ how likely the middle of each digit or sign of `ALPHABET` is there, or of none (
 """
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from protocol.chunk import CLASSES
 from protocol.settings import NUMBER
 from protocol.values import ALPHABET
-from worker.models.card import Card, card_path
+from worker.models.card import CachedByWeights, Card, card_path
 from worker.models.model import TORCH_THREADS, read_weights
 
 CELL = 4  # px: side of a cell of the map
@@ -109,7 +108,7 @@ def read_number_weights() -> tuple[Weights, Card]:
     return load(content), card
 
 
-@cache
+@CachedByWeights
 def load_networks() -> tuple[NumberReader, Card]:
     """The installed networks, ready to read. Raises what `read_number_weights` raises."""
     torch.set_num_threads(TORCH_THREADS)
