@@ -53,11 +53,19 @@ class Sections(click.Group):
 )
 @click.version_option(package_name="digitq", message="digitq %(version)s")
 def digitq() -> None:
-    """Classify handwritten digits in bulk over a queue.
+    """Read handwritten digits, whole numbers and pages with a form, in bulk over a queue.
+
+    \b
+    digitq classify photos -o digits.csv
+    digitq classify fields --read number -o numbers.csv
+    digitq classify scans.pdf --form form.toml -o marks.csv --wide
 
     `classify` and `evaluate` start a private Redis and workers for the run, unless you name a
     broker; `demo` always does. `submit`, `status`, `jobs`, `collect` and `cancel` need a running
     Redis, which `digitq up` can start.
+
+    `digitq COMMAND --help` explains a command. README.md and docs/ in the digitq folder have the
+    rest, such as docs/images.md, docs/forms.md and docs/run.md.
     """
 
 

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from protocol.broker.address import HIDDEN_URL
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
+from protocol.host.folders import check_folder
 from protocol.settings import (
     DEFAULT_BROKER,
     LOG_FORMATS,
@@ -149,8 +150,7 @@ def number(
 
 def check_new(path: Path, overwrite: bool) -> None:
     """Raises `UsageError` if a file can't be written there."""
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"can't write {path}: no such folder")
+    check_folder(path)
     if os.path.lexists(path) and not overwrite:
         raise UsageError(f"{path} exists: --overwrite replaces it")
 

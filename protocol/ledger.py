@@ -350,6 +350,12 @@ class Ledger:
         records = [record for page in pages for record in self._read_records(page)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
+    def find_jobs(self, beginning: str) -> list[str]:
+        """The ids that begin so, of the jobs that Redis still has a record of."""
+        ids = [member.decode() for member in self.redis.zrange(JOBS, 0, -1)]
+        records = self._read_records([id for id in ids if id.startswith(beginning)])
+        return [record.id for record in records]
+
     def count_jobs(self) -> int:
         """How many jobs Redis has, with some that have expired."""
         return int(self.redis.zcard(JOBS))

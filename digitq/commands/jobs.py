@@ -16,9 +16,9 @@ from digitq.commands.reports import check_page, check_wide, show_page, show_wide
 from digitq.summary import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
-from protocol.errors import DigitqError, UsageError
+from protocol.errors import DigitqError, UnknownJobError, UsageError
 from protocol.settings import read_by
-from protocol.text import plural
+from protocol.text import name_some, plural
 
 if TYPE_CHECKING:
     from protocol.reading import Reading
@@ -90,12 +90,13 @@ def submit(
 def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> None:
     """Show the progress of a job."""
     client = digitq.Client(broker, retry_seconds=0)
+    job = find_job(client, job_id)
     if watches:
-        watch(client, as_json, job_id)
+        watch(client, as_json, job.id)
         return
     from digitq.watching.tables import describe_job
 
-    record = client.job(job_id).progress()
+    record = job.progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
     _report_problems(client, [record])
 
@@ -157,12 +158,12 @@ def collect(
     if page:
         check_page(page, overwrite, out)
     client = digitq.Client(broker)
-    job = client.job(job_id)
+    job = find_job(client, job_id)
     if wide:
         check_wide(job.origin.form, out, overwrite)
     if overwrite and job.progress().freed_images:
         raise UsageError(
-            f"results of job {job_id} are only in the file of the `digitq collect` that took them: "
+            f"results of job {job.id} are only in the file of the `digitq collect` that took them: "
             "leave out --overwrite"
         )
 
@@ -172,8 +173,8 @@ def collect(
         return job.progress().images
 
     with (
-        closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
-        report_interruption(sink, overwrite, job_id),
+        closing(open_sink(out, {"job": job.id}, overwrite)) as sink,
+        report_interruption(sink, overwrite, job.id),
     ):
         sync = sink.sync if isinstance(sink, FileSink) and not keep else None
         if not sink.upload():
@@ -196,10 +197,26 @@ def collect(
 @options.broker
 def cancel(job_id: str, broker: str | None) -> None:
     """Cancel a job and drop its results."""
-    job = digitq.Client(broker).job(job_id)
+    job = find_job(digitq.Client(broker), job_id, may_be_short=False)
     was_done = job.progress().state in ("done", "collected")
     job.cancel()
     echo_err(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
+
+
+def find_job(client: "digitq.Client", job_id: str, may_be_short: bool = True) -> "digitq.Job":
+    """The job with this id, or the only one whose id begins so. Raises `UnknownJobError`."""
+    try:
+        return client.job(job_id)
+    except UnknownJobError:
+        found = client.ledger.find_jobs(job_id) if job_id else []
+        if not found:
+            raise
+        if len(found) == 1 and may_be_short:
+            return client.job(found[0])
+        verb = "begins" if len(found) == 1 else "begin"
+        raise UnknownJobError(
+            f"no job {job_id!r}: {name_some(found)} {verb} so; give all of an id"
+        ) from None
 
 
 def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> None:

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from producer.sources.source import Source, SourceItem
 
 
+def refuse_form(context: click.Context, option: click.Parameter, form: str | None) -> None:
+    """Raises `UsageError` for `--form`, which goes with `classify`."""
+    if form is not None:
+        raise UsageError(
+            "--form does not go with `train`, which learns from images of one number each: cut the "
+            "fields out of their pages, and name these images with --data and their numbers with "
+            "--truth"
+        )
+
+
 @click.command(epilog=options.SOURCES_HELP)
 @click.argument("name", type=click.Choice([name for name in ALL_MODELS if name != "random"]))
 @click.option(
@@ -54,6 +64,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="fewer for a trial [the recipe's]",
 )
+@click.option("--form", hidden=True, expose_value=False, callback=refuse_form)
 @options.limit
 def train(
     name: str,

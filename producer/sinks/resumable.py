@@ -23,6 +23,7 @@ from producer.sinks.sink import Sink, no_rows, output_errors, write_all
 from producer.sinks.workbook import write_workbook
 from protocol.chunk import WEIGHTS_KEY
 from protocol.errors import OutputError, UsageError
+from protocol.host.folders import check_folder
 from protocol.settings import What
 from protocol.xlsx_rows import XLSX, import_openpyxl
 
@@ -49,6 +50,7 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if suffix == XLSX:
             import_openpyxl()
+        check_folder(path)
         for one in (path, record_path(path)):
             if one.is_dir():
                 raise UsageError(f"can't write {one}: it is a folder")

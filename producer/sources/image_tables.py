@@ -205,8 +205,8 @@ def _find_path(where: object, schema: pa.Schema) -> str:
             )
         raise UsageError(
             f"{where} has no image column (bytes, or a struct with `bytes`), no {PIXELS} columns "
-            "of whole numbers that may be pixels, and no column `path` of image files; its "
-            f"columns: {name_some(schema.names)}"
+            "of whole numbers that may be pixels, and no column `path` of image files: rename "
+            f"the one that has them; its columns: {name_some(schema.names)}"
         )
     return path
 

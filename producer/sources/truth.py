@@ -14,7 +14,8 @@ from protocol.csv_rows import find, find_column, find_first, open_rows
 from protocol.errors import UsageError
 from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
-ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
+# The first of these columns has the ids
+ID_NAMES = ("id", "path", "file", "image", "name", "filename", "file_name", "image_path")
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
 RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
 ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
@@ -57,10 +58,20 @@ def read_truths(where: Path) -> dict[str, str]:
 
 
 def id_finder(path: Path, names: list[str]) -> Callable[[Cells], str]:
-    """What gives the id in the cells of a row; see `take_truth` if they have `page` and `field`."""
+    """What gives the id in the cells of a row; see `take_truth` if they have `page` and `field`.
+
+    Raises `UsageError` if there is no column for it.
+    """
     columns = (*(field.name for field in CELL_FIELDS), "table")
     page, field, row, table = (find_first(names, [name]) for name in columns)
-    if page is None or field is None or find_first(names, ID_NAMES) is not None:
+    own = find_first(names, ID_NAMES)
+    is_wide = page is not None and (own is None or find_first(names, ["review"]) is not None)
+    if is_wide and field is None:
+        raise UsageError(
+            f"{path} has all fields of a page in one row: right answers have a row for each field, "
+            "with the columns page, field, row and number"
+        )
+    if page is None or field is None or own is not None:
         id = find(path, names, ID_NAMES)
         return lambda cells: plain_id(cells[id])
 

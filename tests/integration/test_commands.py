@@ -44,7 +44,8 @@ from protocol.broker.connection import connect
 from protocol.chunk import encode
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.keys import LIVING, record_key
-from protocol.records import SUBMITTER_SECONDS
+from protocol.ledger import Ledger
+from protocol.records import SUBMITTER_SECONDS, JobSpec
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.integration.test_watch import beat
@@ -602,6 +603,23 @@ def test_an_unknown_job_is_bad_usage(local: Local, ask: Ask) -> None:
     for command in ("status", "collect", "cancel"):
         status, _, err = ask(command, "nope", "--broker", local.url)
         assert status == 2 and "no job 'nope'" in err
+
+
+def test_the_first_letters_of_a_job_are_enough(redis_only: Local, ask: Ask) -> None:
+    """But not to cancel it."""
+    with connect(redis_only.url) as redis:
+        for id in ("prefix1a", "prefix1b", "prefix2a"):
+            spec = JobSpec(id, "mlp", "scans", attached=False, in_flight=9, ttl=600)
+            Ledger(redis).open(spec)
+    broker = ("--broker", redis_only.url)
+    status, out, _ = ask("status", "prefix2", *broker)
+    assert status == 0 and out.startswith("job prefix2a: ")
+    status, _, err = ask("status", "prefix1", *broker)
+    named = "prefix1b, prefix1a" if "prefix1b, prefix1a" in err else "prefix1a, prefix1b"
+    assert status == 2 and f"no job 'prefix1': {named} begin so; give all of an id" in err
+    status, _, err = ask("cancel", "prefix2", *broker)
+    assert status == 2 and "no job 'prefix2': prefix2a begins so; give all of an id" in err
+    assert ask("cancel", "prefix2a", *broker)[0] == 0
 
 
 def test_a_password_that_is_wrong(local: Local, ask: Ask) -> None:

@@ -242,7 +242,12 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
         (2, "Missing argument", ["classify"]),
         (2, "o.xlsx is OUT and the page", ["classify", "IMAGES", "-o", "o.xlsx", *REPORT]),
         (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xls"]),
-        (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
+        (2, "there is no folder nowhere", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
+        (
+            2,
+            "cut the fields out of their pages",
+            ["train", "number", "--data", "x", "--form", "f", "--out", "d"],
+        ),
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, ONE_URL, ["jobs", *TWO_BROKERS]),
@@ -558,6 +563,16 @@ def test_weights_of_an_option_are_told_by_its_name(
 ) -> None:
     message = f"--weights {tmp_path}: no NAME.json of `digitq train` is there"
     check(capsys, 2, message, *command.split(), "--weights", str(tmp_path))
+
+
+def test_help_shows_what_can_be_read_and_where_the_docs_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Read handwritten digits, whole numbers and pages" in text and "docs/forms.md" in text
+    for option in ("", " --read number", " --form form.toml"):
+        assert re.search(rf"digitq classify \S+{option} -o \S+\.csv", text)
 
 
 @pytest.mark.parametrize(

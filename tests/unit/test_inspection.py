@@ -251,7 +251,7 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
         (
             "one.png",
             ["--out", "/nowhere/steps.png"],
-            "can't write /nowhere/steps.png: no such folder",
+            "can't write /nowhere/steps.png: there is no folder /nowhere",
         ),
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
         ("one.png", ["--out", "one.png"], "one.png exists, and digitq has not drawn it"),

@@ -215,6 +215,8 @@ def test_a_table_of_right_answers(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("path,kind\na,b\n", "has none of these names of columns: truth, number"),
+        ("page,c1,name,review\na,1,2,\n", "the columns page, field, row and number"),
+        ("page,row,c1\na,1,7\n", "all fields of a page in one row"),
         ("id,label\na,\n", "has no right answers"),
         ("id,label\na,1\nb,seven\n", "line 3 of .* has the right answer 'seven'"),
         ("id,label\na,1\na,2\n", "has two right answers for a"),

@@ -504,6 +504,9 @@ def test_a_dataframe_of_paths(tmp_path: Path) -> None:
     source = image_source(pd.DataFrame({"path": paths, 1: mixed, "path2": paths}))
     assert rows_of(source) == [(str(paths[0]), b"a.png", None), ("1", "the row has no path", None)]
     assert [*source.others.columns] == [1, "path2"] and source.others[1].to_list() == mixed
+    for name in ("filename", "file_name", "image_path"):
+        named = image_source(pd.DataFrame({name: paths[:1], "x": 1}))
+        assert rows_of(named) == [(str(paths[0]), b"a.png", None)]
     twice = pd.DataFrame([["a.png", 1, 2]], columns=["path", "x", "x"])
     assert image_source(twice).others.to_numpy().tolist() == [[1, 2]]
 
@@ -514,7 +517,7 @@ def test_a_dataframe_of_paths(tmp_path: Path) -> None:
         (pd.DataFrame({"path": ["a", "b"], "label": ["7", 3]}), "a column label of mixed types"),
         (pd.DataFrame({"path": ["a", "b"], "id": [{1}, 3]}), "a column id of mixed types"),
         (pd.DataFrame([["a", 1, 2]], columns=["path", "label", "label"]), "several columns label"),
-        (pd.DataFrame({"scan": [{1}, "x"]}), "no column `path`"),
+        (pd.DataFrame({"scan": [{1}, "x"]}), "no column `path` of image files: rename the one"),
     ],
 )
 def test_a_dataframe_whose_columns_are_not_clear(frame: Any, message: str) -> None:

@@ -371,7 +371,10 @@ def test_a_table_without_a_record_has_a_page_without_pictures(
             "page.html is no result file: these end in .csv or .jsonl or .parquet or .xlsx",
         ),
         (["out.csv", "-o", "page.pdf"], "the page page.pdf must end in .html or .xlsx"),
-        (["out.csv", "-o", "none/page.html"], "can't write none/page.html: no such folder"),
+        (
+            ["out.csv", "-o", "none/page.html"],
+            "page.html: there is no folder none",
+        ),
         (["out.csv", "-o", "page.html"], "page.html exists: --overwrite replaces it"),
         (["short.csv"], "short.csv has 2 rows, but its record counts 4: it was cut off or changed"),
         (["out.csv", "nowhere"], "no such file or folder: nowhere"),

@@ -16,6 +16,7 @@ from PIL.ImageFont import FreeTypeFont, ImageFont, load_default, truetype
 from PIL.PngImagePlugin import PngInfo
 
 from protocol.errors import OutputError, UsageError
+from protocol.host.folders import check_folder
 from protocol.pdf import PageError, cut_page, open_pdf
 from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line, plural, too_large
@@ -89,8 +90,7 @@ def check_out(out: Path) -> None:
     """Raises `UsageError` if the picture would replace a file that `inspect` has not made."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"can't write {out}: no such folder")
+    check_folder(out)
     if out.exists() and drawn_from(out) is None:
         raise UsageError(f"{out} exists, and digitq has not drawn it: choose another --out")
 
