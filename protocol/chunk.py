@@ -7,8 +7,9 @@ from typing import IO, Literal, NamedTuple, Self, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.errors import BrokerError
+from protocol.errors import BrokerError, DigitqError
 from protocol.settings import NUMBER, What, settings
+from protocol.text import name_some
 from protocol.values import MAX_CHARACTERS, WRITTEN
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
@@ -27,6 +28,11 @@ TRUTH = pa.field("truth", pa.int8())  # the label in the source; null if unknown
 CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer of a result
 NUMBER_TRUTH = pa.field("truth", pa.string())  # the same for whole numbers, as `007` stays `007`
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
+
+CHUNK_TYPES = {  # the columns that a chunk may have, and their types
+    **{field.name: (field.type,) for field in (ID, PIXELS_FIELD, IMAGE_FIELD, ERROR)},
+    TRUTH.name: (TRUTH.type, NUMBER_TRUTH.type),
+}
 
 Kind = Literal["pixels", "image"]  # the column of a chunk that contains its images
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -204,6 +210,19 @@ def check_result(batch: pa.RecordBatch, schema: pa.Schema) -> None:
             raise pa.ArrowInvalid(f"a part of `{field.name}` is missing in a row")
 
 
+def check_chunk(batch: pa.RecordBatch) -> None:
+    """Raises `pa.ArrowInvalid` if a column is missing, doubled, unknown or of another type, or if a
+    row has no id."""
+    names, kind = batch.schema.names, kind_of(batch)
+    if not {ID.name, kind} <= {*names} <= {*CHUNK_TYPES} or len({*names}) < len(names):
+        raise pa.ArrowInvalid(f"its columns are {name_some(names)}")
+    for field in batch.schema:
+        if field.type not in CHUNK_TYPES[field.name]:
+            raise pa.ArrowInvalid(f"its column {field.name} is {field.type}")
+    if batch.column(ID.name).null_count:
+        raise pa.ArrowInvalid("a row has no id")
+
+
 def is_compressed(message: pa.ipc.Message) -> bool:
     """Whether the body of a batch is compressed, or might be: pyarrow does not say. So its metadata
     is read, which is a flatbuffer: in `Message`, field 2 is the header, here a `RecordBatch`, of
@@ -243,9 +262,14 @@ class Chunk:
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
-        """Decode a chunk. Raises `pa.ArrowInvalid`."""
-        batch = decode(payload)
-        return cls(int(batch.schema.metadata[b"first_row"]), batch)
+        """Decode a chunk. Raises `DigitqError` if it is damaged, or not what a producer stores."""
+        try:
+            batch = decode(payload)
+            check_chunk(batch)
+            return cls(int((batch.schema.metadata or {})[b"first_row"]), batch)
+        except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
+            reason = str(error).partition("\n")[0]
+            raise DigitqError(f"a chunk is damaged ({reason})") from None
 
 
 def write_chunk(file: IO[bytes], chunk: Chunk) -> None:
@@ -256,6 +280,6 @@ def write_chunk(file: IO[bytes], chunk: Chunk) -> None:
 
 
 def read_chunks(file: IO[bytes]) -> Iterator[Chunk]:
-    """The chunks in a file of `write_chunk`. Raises `pa.ArrowInvalid`."""
+    """The chunks in a file of `write_chunk`. Raises `DigitqError`."""
     while size := file.read(8):
         yield Chunk.decode(file.read(int.from_bytes(size, "big")))

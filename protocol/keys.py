@@ -17,11 +17,20 @@ UNACKED_INDEX = "digitq:unacked_index"  # when they were taken; see kombu's Redi
 PRIORITIES = (0, 3, 6, 9)  # kombu keeps a list for each of its priorities
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
-CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
+PRIORITY_MARK = "\x06\x16"  # stands before the priority in kombu's name for a list
+CALLS_QUEUE = (
+    f"{QUEUE}{PRIORITY_MARK}{CALLS_PRIORITY}"  # kombu's name for the list of that priority
+)
 JOB = "digitq:job:"  # with a job's id: the key of its record
 KNOWN = "digitq:known:"  # with its name: the key of what is known of the numbers of single calls
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 TASK_EVENTS = "/{}.celeryev/task."  # with a database's number: begins the channels of task events
+
+
+def lists_of(queue: str) -> list[str]:
+    """The lists in Redis in which kombu keeps a queue, one for each priority."""
+    others = CALLS_PRIORITY, *PRIORITIES[1:]
+    return [queue, *(f"{queue}{PRIORITY_MARK}{priority}" for priority in others)]
 
 
 def record_key(job_id: str) -> str:

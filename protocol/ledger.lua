@@ -246,7 +246,7 @@ function steps.begin_calls(count, images, worker)
       local message = cjson.decode(redis.call('LINDEX', calls_queue, -1))
       return cjson.decode(message.body)[1][1], message.headers.id
     end)
-    if not is_read then break end
+    if not is_read or type(id) ~= 'string' or type(message_id) ~= 'string' then break end
     use(JOB .. id)
     images = images - tonumber(redis.call('HGET', rows, 0) or 0)
     if get('call') ~= 'shared' or get('model') ~= model or images < 0 then break end

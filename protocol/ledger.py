@@ -25,7 +25,6 @@ from protocol.keys import (
     JOBS,
     KNOWN,
     LIVING,
-    PRIORITIES,
     QUEUE,
     SWEEPING,
     TASK_EVENTS,
@@ -33,6 +32,7 @@ from protocol.keys import (
     UNACKED_INDEX,
     WATERMARK,
     WORKER,
+    lists_of,
     record_key,
 )
 from protocol.known import name_known
@@ -273,8 +273,8 @@ class Ledger:
 
     def queued_images(self) -> int:
         """How many images of programs without digitq are not answered."""
-        lists = [IMAGES_QUEUE, *(f"{IMAGES_QUEUE}\x06\x16{number}" for number in PRIORITIES[1:])]
-        _, counts = self._read(("HLEN", UNACKED), *(("LLEN", name) for name in lists))
+        lengths = [("LLEN", name) for name in lists_of(IMAGES_QUEUE)]
+        _, counts = self._read(("HLEN", UNACKED), *lengths)
         return sum(counts)
 
     def has_worker(self) -> bool:

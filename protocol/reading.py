@@ -5,10 +5,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, Unpack
 
-from protocol.errors import UsageError
+from protocol.errors import DigitqError, UsageError
 from protocol.form import FORM_MAGIC, Form, read_form
 from protocol.known import Known, WhatIsKnown
 from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
+from protocol.text import in_one_line
 
 FormLike: TypeAlias = str | os.PathLike[str] | Form  # a form, or its file
 
@@ -51,8 +52,12 @@ def decode_form(payload: bytes) -> Form:
 
 
 def decode_known(payload: bytes) -> Known | Form:
-    """What is known beforehand, from the bytes that travel with a job."""
-    return Form.decode(payload) if payload.startswith(FORM_MAGIC) else Known.decode(payload)
+    """What is known beforehand, from the bytes that travel with a job. Raises `DigitqError`."""
+    try:
+        return Form.decode(payload) if payload.startswith(FORM_MAGIC) else Known.decode(payload)
+    except (ValueError, TypeError) as error:
+        reason = in_one_line(str(error).partition("\n")[0])
+        raise DigitqError(f"what is known of the numbers is damaged ({reason})") from None
 
 
 def choose_reading(

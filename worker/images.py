@@ -4,9 +4,9 @@ Images that wait are classified together with the one that Celery gives, which t
 """
 
 import binascii
+import json
 import re
 import time
-from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,18 +17,19 @@ import pyarrow as pa
 from celery import Task, states
 from celery.exceptions import Reject
 from celery.worker.request import Request
-from kombu.utils.json import loads
 from redis import RedisError
 
 from protocol.celery import CLASSIFY_IMAGE, app
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
 from protocol.errors import BrokerError, UsageError
+from protocol.keys import IMAGES_QUEUE
 from protocol.known import WhatIsKnown
 from protocol.reading import Reading, choose_reading, decode_known
 from protocol.settings import NUMBER, settings
-from protocol.text import too_large
+from protocol.text import printable, too_large
 from worker.classify import classify_chunk
 from worker.service.limits import MAX_CLOCK_SECONDS
+from worker.service.messages import as_python, read_message
 from worker.service.worker_log import log_chunk, log_trouble
 from worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 
@@ -62,7 +63,7 @@ class ImageRequest(Request):
     time_limit=(MAX_OTHERS + 3) * MAX_CLOCK_SECONDS,
     resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
 )
-def classify_image(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def classify_image(self: Task, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Classify one image, or read its number. Whatever is wrong with the arguments is the answer's
     `error`: another program does not understand an exception of Python."""
     attempt, others = 1, list[Sent]()
@@ -102,19 +103,12 @@ def take_others() -> list[Sent]:
     with suppress(BrokerError):
         for tag, message in ledger_without_retry().take_images(MAX_OTHERS, MAX_OTHERS_BYTES):
             try:
-                content: Any = as_python(message)
-                body = content["body"]
-                if content["properties"].get("body_encoding") == "base64":
-                    body = b64decode(body)
-                args, kwargs, embedded = as_python(body)
-                if any(embedded.values()):
-                    raise ValueError(
-                        "it has a callback or is part of a chord, as Celery knows them"
-                    )
-                arguments = read_arguments(args, kwargs)
-                taken.append(Sent(content["headers"]["id"], tag, *arguments))
-            except (ValueError, TypeError, LookupError, AttributeError):
+                checked = read_message(json.loads(message), IMAGES_QUEUE)
+            except (ValueError, RecursionError):  # it is dropped where it comes again
                 ledger_without_retry().hand_over_image(tag)
+                continue
+            args, kwargs, _ = as_python(checked["body"])
+            taken.append(Sent(checked["headers"]["id"], tag, *read_arguments(args, kwargs)))
     return taken
 
 
@@ -138,7 +132,7 @@ def read_arguments(
             raise UsageError("this image crashes workers")
         return reading, {"id": "", "image": decode_image(image)}
     except UsageError as error:
-        return reading, {"id": "", "error": str(error)}
+        return reading, {"id": "", "error": printable(str(error))}
 
 
 def classify_together(images: Sequence[Sent], attempt: int, worker: str) -> dict[str, Any]:
@@ -162,7 +156,6 @@ def classify_together(images: Sequence[Sent], attempt: int, worker: str) -> dict
     return answered
 
 
-as_python: Any = loads  # kombu has no types here
 load_known = lru_cache(MAX_LISTS)(decode_known)
 
 

@@ -64,7 +64,17 @@ def ledger_without_retry() -> Ledger:
 @app.task(name=CLASSIFY)
 def classify(job_id: str, number: int) -> str:
     """Classify one chunk. Returns a line for Flower."""
-    worker = classify.request.hostname or ""
+    try:
+        return classify_queued(job_id, number, classify.request.hostname or "")
+    except Dropped:
+        return discard(job_id, number)
+    except Exception as error:  # the chunk failed; an image's error would be in its row
+        log_trouble(job_id, number, f"not classified: {describe(error)}")
+        raise
+
+
+def classify_queued(job_id: str, number: int, worker: str) -> str:
+    """Classify one chunk. Returns a line for Flower. Raises `Dropped`, and any error."""
     begun = ledger().begin(job_id, number, worker)
     if begun is None:
         return "nothing to do: the chunk is done, or its job has ended"
@@ -82,12 +92,10 @@ def classify(job_id: str, number: int) -> str:
         read = careful_reader(deadline) if is_careful else deadline.read
         known = fetch_known(job_id, begun.known) if begun.known else Known()
         result = classify_chunk(chunk, begun.model, read, known)
-    except Dropped:
-        return discard(job_id, number)
-    except Exception as error:  # the chunk failed; an image's error would be in its row
-        log_trouble(job_id, number, f"not classified: {describe(error)}")
-        is_lost = isinstance(error, BrokerError)
-        if not is_lost and ledger().fail(job_id, number) >= MAX_FAILURES:
+    except BrokerError:
+        raise
+    except Exception as error:
+        if ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe(error)}"
             ledger().give_up(job_id, why)
         raise

@@ -307,25 +307,6 @@ def test_images_that_were_taken_together_outlive_their_worker(
     wait_for(lambda: not redis.exists(UNACKED, UNACKED_INDEX))
 
 
-def test_images_with_callbacks_are_left_to_celery(
-    deployment: Local, app: Celery, redis: Any
-) -> None:
-    """They wait together with others, for which they are taken by a process of the pool."""
-    worker = deployment._processes["worker1"].pid
-    freeze(worker, *children_of(worker))
-    try:
-        links = [
-            app.signature(CLASSIFY_IMAGE, [TEXT], immutable=True, queue=IMAGES_QUEUE)
-            for _ in range(12)
-        ]
-        results = [link.freeze() for link in links]
-        for link in links:
-            app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, link=link)
-    finally:
-        os.killpg(worker, signal.SIGCONT)
-    assert all(result.get(SECONDS)["error"] is None for result in results)
-
-
 def test_an_image_without_a_queue_is_answered_and_other_tasks_are_left(
     deployment: Local, app: Celery, redis: Any
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from producer.chunking import cut_chunks
 from producer.sources.in_memory import Image, image_source
-from protocol.errors import BrokerError
+from protocol.errors import BrokerError, DigitqError
 from protocol.records import Begun
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
@@ -134,7 +134,7 @@ def test_a_chunk_that_fails_again_and_again_ends_its_job(
 ) -> None:
     ledger.begin.return_value = Begun(b"rubbish", "mlp", 1, 0.0)
     ledger.fail.return_value = failures
-    with pytest.raises(pa.ArrowInvalid):
+    with pytest.raises(DigitqError, match="a chunk is damaged"):
         tasks.classify("job", 4)
     assert ledger.fail.mock_calls == [call("job", 4)]
     assert ledger.give_up.called == gives_up

@@ -9,9 +9,9 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from protocol.celery import CLASSIFY, app
+from protocol.celery import CLASSIFY, CLASSIFY_IMAGE, app
 from protocol.errors import BrokerError
-from protocol.keys import QUEUE
+from protocol.keys import CALLS_QUEUE, IMAGES_QUEUE, QUEUE
 from worker.service import watchdog
 
 RESTARTED = """
@@ -94,6 +94,19 @@ def test_a_worker_that_was_told_to_take_nothing_is_not_idle(told_none: bool, dog
         dog.queues.clear()
     dog.look(0, watchdog.IDLE_SECONDS + 1)
     assert dog.restart.called == (not told_none)
+
+
+def test_each_queue_that_a_worker_reads_is_looked_at(dog: Dog) -> None:
+    dog.queues[IMAGES_QUEUE] = object()
+    dog.redis.exists.side_effect = lambda *lists: IMAGES_QUEUE in lists and CALLS_QUEUE in lists
+    dog.look(0, watchdog.IDLE_SECONDS + 1)
+    assert dog.restart.called
+
+
+def test_a_worker_that_is_at_an_image_is_left_alone(dog: Dog) -> None:
+    dog.add(pid=5, name=CLASSIFY_IMAGE, args=("AAAA",))
+    dog.look(0, watchdog.IDLE_SECONDS + 1)
+    assert not dog.restart.called and not dog.kill.called
 
 
 def test_a_worker_that_is_at_a_chunk_is_left_alone(dog: Dog) -> None:

@@ -1,12 +1,13 @@
 """Celery's connection to Redis in workers: what becomes of a message.
 
-A message that can't be read is dropped: with kombu 5.7, one that is not JSON, or lacks a field,
-ends the worker.
+All messages enter a worker in `Channel.receive`. One that `read_message` does not accept is
+dropped: the queue no longer has it, nothing waits for its acknowledgement, and the log has a line.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -18,7 +19,9 @@ from redis import RedisError, ResponseError
 from protocol.broker.connection import refuse_unusable
 from protocol.celery import CLASSIFY, app
 from protocol.errors import DigitqError
-from protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE
+from worker.service.messages import read_message, shorten
+
+REDIS_ERRORS = OSError, RedisError  # what is raised if Redis is lost, or refuses a command
 
 logger = get_logger(__name__)
 
@@ -34,9 +37,6 @@ class QoS(redis.QoS):
         self.unrecorded: dict[str, Any] = {}  # images that were taken while Redis was full, by tag
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        delivery = message.delivery_info
-        if delivery["routing_key"] == DEFAULT_QUEUE:  # the ledger has moved it from there
-            delivery["routing_key"] = IMAGES_QUEUE  # to which it is restored
         try:
             keeper_of(message).append(self, message, delivery_tag)
         except ResponseError:  # until Redis has room, this image is lost if the worker dies
@@ -57,9 +57,19 @@ class QoS(redis.QoS):
             if not requeue:
                 self._remove_from_indices(delivery_tag).execute()  # type: ignore[no-untyped-call]
             elif delivery_tag not in self.unrecorded:
-                self.restore_by_tag(delivery_tag, leftmost=True)  # type: ignore[no-untyped-call]
+                self.restore_by_tag(delivery_tag, leftmost=True)
         early: Any = virtual.QoS
         early.ack(self, delivery_tag)
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Return an image to its queue. A record of it that can't be read is dropped."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except REDIS_ERRORS:
+            raise
+        except Exception as error:
+            logger.error("dropped the record of an image: %s", shorten(str(error)))
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         with suppress(ResponseError):  # Redis is full, or has become a replica: later, then
@@ -84,7 +94,7 @@ def keeper_of(message: Any) -> Any:
 
 
 class Channel(redis.Channel):
-    """kombu's channel, which drops what it can't read. The message has left the queue by then."""
+    """kombu's channel, which drops what it can't read."""
 
     QoS = QoS
 
@@ -96,6 +106,23 @@ class Channel(redis.Channel):
             raise SystemExit(1) from None
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
+    def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
+        super().basic_consume(queue, *args, **options)  # type: ignore[no-untyped-call]
+        if queue not in self._fanout_queues:  # these are Celery's remote control
+            callbacks = self.connection._callbacks
+            callbacks[queue] = partial(self.receive, queue, callbacks[queue])
+
+    def receive(self, queue: str, deliver: Callable[[Any], None], content: object) -> None:
+        """Give Celery a message of the queue. Raises `ValueError` for one that can't be read."""
+        message = read_message(content, queue)
+        try:
+            deliver(message)
+        except REDIS_ERRORS:
+            raise
+        except Exception as error:  # else it would keep one of the worker's processes for ever
+            self.qos.reject(message["properties"]["delivery_tag"])
+            raise ValueError(repr(error)) from None  # a `KeyError` means lost to kombu
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
@@ -105,7 +132,7 @@ class Channel(redis.Channel):
             logger.warning("Redis gives no messages: %s", error)
             time.sleep(1)  # kombu asks again at once
         except Exception as error:
-            logger.error("dropped a message that can't be read: %r", error)
+            logger.error("dropped a message that can't be read: %s", shorten(str(error)))
         raise Empty
 
     # Celery calls these as it connects
@@ -128,8 +155,16 @@ class Channel(redis.Channel):
             if keeper_of(message) is redis.QoS and tag not in self.qos.unrecorded:
                 self.qos.restore_by_tag(tag, client, leftmost)
                 return
-            restore: Any = self._do_restore_message
-            restore(message._raw, delivery["exchange"], delivery["routing_key"], client, leftmost)
+            self._do_restore_message(message._raw, "", delivery["routing_key"], client, leftmost)
+
+    def _do_restore_message(
+        self, content: Any, exchange: Any, queue: Any, client: Any, leftmost: bool = False
+    ) -> None:
+        """Put a message back into its queue. Raises `ValueError` as `read_message`."""
+        if not isinstance(queue, str):
+            raise ValueError("it does not name its queue")
+        restore: Any = super()._do_restore_message
+        restore(read_message(content, queue), "", queue, client, leftmost)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from celery.worker import state
 from protocol.broker.connection import RetryingRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
-from protocol.keys import CALLS_QUEUE, QUEUE
+from protocol.keys import lists_of
 from protocol.ledger import Ledger
 from worker.service.worker_log import log_death
 
@@ -34,10 +34,9 @@ class Watchdog(threading.Thread):
 
     It kills a pool process that still hangs `IDLE_SECONDS` after its chunk was taken from it at the
     deadline; Celery starts another. It restarts the worker if all of this holds for `IDLE_SECONDS`:
-    - the queue has messages, but none arrives
+    - a queue that it reads has messages, but none arrives
     - no task is running
     - Redis answers
-    - nobody has told the worker to stop reading the queue
     """
 
     def __init__(self) -> None:
@@ -78,13 +77,10 @@ class Watchdog(threading.Thread):
                 logger.error("process %d hangs at %s: killing it", pid, where)
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
-        ignores_queue = QUEUE not in app.amqp.queues.consume_from
-        if (
-            requests
-            or taken != self._taken
-            or ignores_queue
-            or not redis.exists(QUEUE, CALLS_QUEUE)
-        ):
+        # none if somebody has told the worker to take nothing
+        lists = [name for queue in app.amqp.queues.consume_from for name in lists_of(queue)]
+        is_busy = bool(state.active_requests) or taken != self._taken
+        if is_busy or not lists or not redis.exists(*lists):
             self._busy = now
         self._taken = taken
         if now - self._busy > IDLE_SECONDS:

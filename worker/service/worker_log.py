@@ -10,6 +10,7 @@ from billiard.exceptions import WorkerLostError
 from celery.signals import after_setup_task_logger
 from celery.utils.log import get_logger, get_multiprocessing_logger
 
+from protocol.errors import DigitqError
 from protocol.logs import JsonFormatter, give_times_an_offset
 from protocol.records import JobRecord
 from protocol.settings import settings
@@ -30,6 +31,7 @@ def set_format(**_: Any) -> None:
     for name in REPLACED_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("celery.worker.request").addFilter(drop_death_traceback)
+    logging.getLogger("celery.app.trace").addFilter(drop_told_traceback)
     for owner in (logging.getLogger(), get_logger("celery.task"), get_multiprocessing_logger()):
         for handler in owner.handlers:
             if is_json:
@@ -135,3 +137,8 @@ def log_death(job_id: str, number: int, error: WorkerLostError) -> None:
 def drop_death_traceback(record: logging.LogRecord) -> bool:
     """Leaves out Celery's traceback of a death, which shows only code of Celery."""
     return not any(isinstance(part, WorkerLostError) for part in record.args or ())
+
+
+def drop_told_traceback(record: logging.LogRecord) -> bool:
+    """Leaves out Celery's traceback of digitq's own errors, which `log_trouble` has told."""
+    return not (record.exc_info and isinstance(record.exc_info[1], DigitqError))
