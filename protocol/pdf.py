@@ -1,4 +1,4 @@
-"""PDF documents, which pdfium opens and renders. Only one thread at a time may use it."""
+"""PDF documents, which pdfium opens and draws. Only one thread at a time may use it."""
 
 import io
 import math
@@ -11,9 +11,9 @@ import PIL.Image
 import PIL.ImageChops
 
 PDF = b"%PDF"  # how a document begins
-PAGE_DPI = 200  # the resolution at which a page is rendered
+PAGE_DPI = 200  # the resolution at which a page is drawn
 POINTS_PER_INCH = 72
-MAX_PAGE_PIXELS = 60_000_000  # a larger page, such as A0, is rendered at a lower resolution
+MAX_PAGE_PIXELS = 60_000_000  # a larger page, such as A0, is drawn at a lower resolution
 DAMAGED_PAGE = "damaged: the page can't be read"
 MAX_PAGE_SIDE = 1 << 16  # px: so is a longer one
 
@@ -51,29 +51,32 @@ def count_pdf_pages(content: bytes) -> int:
         return len(document)
 
 
-def find_scale(page: Any) -> float:
-    """How many px a point of a page becomes.
+def find_scale(width: float, height: float) -> float:
+    """How many px a point becomes of a page with these sides in points.
 
     It is a little less, because pdfium rounds sides up: a scan at `PAGE_DPI` keeps its pixels.
     """
-    width, height = map(float, page.get_size())
     fitting = math.sqrt(MAX_PAGE_PIXELS / (width * height)), MAX_PAGE_SIDE / max(width, height)
     return min(PAGE_DPI / POINTS_PER_INCH, *fitting) * (1 - 1e-6)
 
 
 def measure_page(content: bytes) -> tuple[int, int]:
-    """Width and height of what `render_page` gives, in px. Raises `PageError`."""
+    """Width and height of what `draw_page` gives, in px. Raises `PageError`."""
     with open_pdf(content) as document:
-        page = document[0]
-        scale = find_scale(page)
-        return math.ceil(page.get_width() * scale), math.ceil(page.get_height() * scale)
+        sides = document.get_page_size(0)  # pdfium does not look at what is on the page
+        width, height = (math.ceil(side * find_scale(*sides)) for side in sides)
+        return width, height
 
 
-def render_page(content: bytes) -> PIL.Image.Image:
-    """The first page at `PAGE_DPI`, in grey if it has no colours. Raises `PageError`."""
+def draw_page(content: bytes) -> PIL.Image.Image:
+    """The first page at `PAGE_DPI`, in grey if it has no colours. Raises `PageError`.
+
+    It may take hours and end the process, so only `protocol/drawer.py` calls it.
+    """
     with open_pdf(content) as document:
         page = document[0]
-        with closing(page.render(scale=find_scale(page), rev_byteorder=True)) as bitmap:
+        scale = find_scale(*page.get_size())
+        with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
             image: PIL.Image.Image = bitmap.to_pil()
     red, *others = image.split()
     is_grey = not any(PIL.ImageChops.difference(red, other).getbbox() for other in others)

@@ -19,10 +19,11 @@ import PIL.ImageOps
 import pyarrow as pa
 
 from producer.found_images import FoundImage
+from protocol.drawer import render_page
 from protocol.form import Form
 from protocol.form_file import Box
 from protocol.host.cores import usable_cores
-from protocol.pdf import PDF, render_page
+from protocol.pdf import PDF
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
 SURE_SIDES = THUMBNAIL_SIDES[2:]  # px: of a picture that is only shown among many

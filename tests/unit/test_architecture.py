@@ -34,7 +34,7 @@ PACKAGES = ("digitq", "producer", "protocol", "training", "worker")
 MAY_RUN = {  # by room: what `python -m` may run from it, in a process of its own
     "digitq": {"digitq", "worker"},
     "producer": {"protocol"},
-    "protocol": set(),
+    "protocol": {"protocol"},
     "training": set(),
     "worker": set(),
 }

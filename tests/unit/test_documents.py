@@ -3,13 +3,16 @@
 import io
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,15 +36,27 @@ from producer.sources.documents import page_entries
 from producer.sources.in_memory import image_source
 from producer.sources.opening import open_sources
 from producer.sources.source import Entry, Naming
+from protocol import drawer
+from protocol.chunk import Chunk
+from protocol.drawer import render_page
 from protocol.errors import UsageError
 from protocol.origin import Origin
-from protocol.pdf import MAX_PAGE_PIXELS, MAX_PAGE_SIDE, cut_page, measure_page, render_page
+from protocol.pdf import (
+    MAX_PAGE_PIXELS,
+    MAX_PAGE_SIDE,
+    PageError,
+    cut_page,
+    measure_page,
+)
 from protocol.reading import choose_reading
-from protocol.settings import settings
+from protocol.settings import NUMBER, settings
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
 from tests.unit.test_sources import read_all, try_to_read
+from tests.waiting import children_of, freeze, wait_for
+from worker.classify import classify_chunk
+from worker.service import limits
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.decoding.pillow import measure_image
 from worker.sight.drawings import read
@@ -65,12 +80,38 @@ def make_document(count: int, format: str, mode: str = "L", **options: Any) -> b
 
 def make_plain_pdf(count: int, size: tuple[float, float] = (72, 72)) -> bytes:
     file = io.BytesIO()
-    pdf = pypdfium2.PdfDocument.new()
+    document = pypdfium2.PdfDocument.new()
     for _ in range(count):
-        pdf.new_page(*size).close()
-    pdf.save(file)
-    pdf.close()
+        document.new_page(*size).close()
+    document.save(file)
+    document.close()
     return file.getvalue()
+
+
+def write_pdf(*contents: bytes) -> bytes:
+    """A PDF of one A4 page, whose content is the first; each may draw the next one as `/F`."""
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R%b>>"
+    form = b"/Type/XObject/Subtype/Form/BBox[0 0 595 842]%b"
+    next_one = [
+        b"/Resources<</XObject<</F %d 0 R>>>>" % (5 + n) for n in range(len(contents) - 1)
+    ] + [b""]
+    parts = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>"]
+    parts.append(page % next_one[0])
+    for number, content in enumerate(contents):
+        packed = zlib.compress(content, 9)
+        about = form % next_one[number] if number else b""
+        head = b"<<%b/Filter/FlateDecode/Length %d>>stream\n" % (about, len(packed))
+        parts.append(head + packed + b"\nendstream")
+    objects = (b"%d 0 obj\n%b\nendobj\n" % one for one in enumerate(parts, 1))
+    return b"%PDF-1.7\n" + b"".join(objects) + b"trailer<</Root 1 0 R>>\n%%EOF"
+
+
+LINE = b"0 0 m 500 800 l S\n"
+BOMBS = {
+    "objects": write_pdf(LINE * 400_000),
+    "a path": write_pdf(b"0 0 m " + b"500 800 l 0 9 l " * 400_000 + b"S"),
+    "forms": write_pdf(b"/F Do", *[b"/F Do " * 10] * 6, LINE),
+}
 
 
 def lock(pdf: bytes) -> bytes:
@@ -119,6 +160,73 @@ def test_a_page_in_colours_stays_so() -> None:
     page = encode_image(PIL.Image.new("RGB", (20, 30), (200, 30, 30)), "PDF", resolution=200)
     assert np.abs(render_page(page) - np.array([200, 30, 30])).max() < 9
     assert render_page(make_document(1, "PDF", "RGB")).mode == "L"
+
+
+def drawers() -> list[int]:
+    """The processes that draw pages for this one."""
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(os.getpid())}
+    return [pid for pid, line in lines.items() if b"protocol.drawer" in line]
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_page_that_takes_pdfium_minutes_is_a_row_with_an_error(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is on it. pdfium does not return meanwhile, which ended three workers."""
+    monkeypatch.setattr(drawer, "MAX_DRAWING_SECONDS", 1)
+    assert len(BOMBS[kind]) < 30_000
+    batch = pa.record_batch({"id": ["a", "b"], "image": [BOMBS[kind], make_document(1, "PDF")]})
+    result = classify_chunk(Chunk(0, batch), NUMBER)
+    assert result.column("error").to_pylist() == ["takes longer than 1 s", None]
+
+
+def test_a_page_at_which_pdfium_crashes_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    crash = "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", crash]
+    start = partial(subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    page, own = make_plain_pdf(1), drawer.Drawer()
+    with monkeypatch.context() as patch:
+        patch.setattr(drawer, "start", start)
+        with pytest.raises(PageError, match="damaged: pdfium ends with status -9"):
+            own.draw(page)
+    assert own.draw(page).mode == "L"
+    own.stop()
+
+
+def test_a_drawer_that_has_ended_starts_again() -> None:
+    page = make_plain_pdf(1)
+    size = render_page(page).size
+    (process,) = drawers()
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{process}/cmdline").read_bytes())  # a zombie has none
+    assert render_page(page).size == size and drawers() != [process]
+
+
+def test_a_limit_of_the_image_ends_the_drawing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of the time that passes."""
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 1.0)
+    page = make_plain_pdf(1)
+    render_page(page)
+    (process,) = drawers()
+    freeze(process)
+    batch = pa.record_batch({"id": ["a"], "image": [page]})
+    (error,) = classify_chunk(Chunk(0, batch), NUMBER).column("error").to_pylist()
+    assert error.startswith("takes longer than") and not drawers()
+
+
+def test_the_process_that_draws_ends_with_the_one_that_asked() -> None:
+    code = """
+import os, sys
+from protocol.drawer import render_page
+from tests.waiting import children_of, freeze, wait_for
+render_page(sys.stdin.buffer.read())
+print(*children_of(os.getpid()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    asked = [sys.executable, "-c", code]
+    done = subprocess.run(asked, input=make_plain_pdf(1), stdout=subprocess.PIPE, cwd=ROOT)
+    (process,) = map(int, done.stdout.split())
+    wait_for(lambda: not Path(f"/proc/{process}/cmdline").exists())
 
 
 @pytest.mark.parametrize(

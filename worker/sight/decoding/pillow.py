@@ -15,7 +15,8 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-from protocol.pdf import PDF, PageError, measure_page, render_page
+from protocol.drawer import render_page
+from protocol.pdf import PDF, PageError, measure_page
 from worker.sight.decoding.plain import (
     JPEG,
     MAX_MEGAPIXELS,
