@@ -336,9 +336,11 @@ class Ledger:
             self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)
 
     def record(self, job_id: str) -> JobRecord:
-        """The job's record. Raises `UnknownJobError`."""
+        """The job's record. Raises `UnknownJobError`, also if it is damaged."""
         for record in self._read_records([job_id]):
             return record
+        if IS_ID(job_id) and self.redis.exists(record_key(job_id)):
+            raise UnknownJobError(f"job {job_id!r} can't be read: its record in Redis is damaged")
         raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
 
     def records(self, limit: int | None = None) -> list[JobRecord]:
@@ -361,9 +363,13 @@ class Ledger:
         return int(self.redis.zcard(JOBS))
 
     def _read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
-        """The records that Redis has."""
+        """The records that Redis has. Whoever may submit can damage one, which hides no other."""
         now, hashes = self._read(*(("HGETALL", record_key(id)) for id in filter(IS_ID, job_ids)))
-        return [JobRecord.parse(_decode(fields), now) for fields in hashes if fields]
+        records = list[JobRecord]()
+        for fields in filter(None, hashes):
+            with suppress(ValueError, KeyError, TypeError, OverflowError):
+                records.append(JobRecord.parse(_decode(fields), now))
+        return records
 
     def _read(self, *commands: Command) -> tuple[float, list[Any]]:
         """The time by the clock of Redis, and the replies to the commands."""

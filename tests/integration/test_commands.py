@@ -575,6 +575,29 @@ def test_older_jobs_are_told_if_the_limit_leaves_some_out(
     assert ask("jobs", *broker)[2] == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("state", "odd"), ("created", "x"), ("created", "1e999"), ("stored", "many")),
+        *(("origin", "{"), ("origin", '{"form": 5}'), ("images", b"\xff"), ("timed_images", "1.5")),
+    ],
+)
+def test_a_damaged_record_hides_no_other_job(
+    name: str, value: str | bytes, redis_only: Local, ask: Ask
+) -> None:
+    """Whoever may submit can write it."""
+    with Client(redis_only.url) as client:
+        damaged, other = (client.submit([draw_one()], detached=True) for _ in range(2))
+        assert damaged.wait_until_stored(60) and other.wait_until_stored(60)
+        client.ledger.redis.hset(record_key(damaged.id), name, value)
+    status, out, _ = ask("jobs", "--json", "--broker", redis_only.url)
+    assert status == 0 and [json.loads(line)["id"] for line in out.splitlines()] == [other.id]
+    for command in ("status", "collect", "cancel"):
+        status, _, err = ask(command, damaged.id, "--broker", redis_only.url)
+        told = f"digitq: job '{damaged.id}' can't be read: its record in Redis is damaged\n"
+        assert (status, err) == (2, told)
+
+
 def test_a_job_that_nobody_works_on_is_told(
     redis_only: Local, client: Client, tmp_path: Path, ask: Ask
 ) -> None:
