@@ -109,21 +109,25 @@ def weights(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run(own_weights: Path | None, **others: Any) -> None:
-        reading, name = others.get("reading"), others.get("name")  # `train` names a network
-        broker = others.get("broker") or settings().broker_url
-        has_broker = bool(broker and "broker" in others and command.__name__ != "worker")
         if own_weights:
-            if has_broker:
+            broker = others.get("broker") or settings().broker_url
+            if broker and "broker" in others and command.__name__ != "worker":
                 named = "--broker" if others["broker"] else "DIGITQ_BROKER_URL"
                 raise UsageError(f"--weights is for private workers: it does not go with {named}")
-            model = reading.model if reading else name
+            reading = others.get("reading")
+            model = reading.model if reading else others.get("name")  # `train` names a network
             use_weights(find_weights(own_weights, model, "--weights ", reading is not None))
-        elif reading and not has_broker:
-            source = click.get_current_context().get_parameter_source("model")
-            choose_weights(None, reading.model, source != ParameterSource.DEFAULT)
         command(**others)
 
     return run
+
+
+def check_weights(reading: Any, has_broker: bool = False) -> None:
+    """Raises `UsageError` as `choose_weights` for `DIGITQ_WEIGHTS`, which a broker's workers do not
+    use."""
+    if not has_broker:
+        source = click.get_current_context().get_parameter_source("model")
+        choose_weights(None, reading.model, source != ParameterSource.DEFAULT)
 
 
 json = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")

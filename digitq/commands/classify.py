@@ -66,6 +66,8 @@ def classify(
     from producer.sources.stores import is_stored
     from protocol.csv_rows import find_column
 
+    has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
+    options.check_weights(reading, has_broker)
     if page:
         check_page(page, overwrite, out)
     if wide:
@@ -73,7 +75,6 @@ def classify(
     if out:
         _refuse_source(sources, out)
     answers = options.truth_file(truth)
-    has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     run: dict[str, Any] = {
         "sources": [
             shown(name)

@@ -14,6 +14,7 @@ from digitq import options
 from digitq.summary import report_truth, report_zeros
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
+from protocol.settings import settings
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def evaluate(
         name = sources[0]
         model, gaps, sink = read_results(sources, truth, limit)
     else:
+        options.check_weights(reading, bool(broker or settings().broker_url))
         names = sources or ("mnist:test",)
         source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
         name, model, gaps, sink = source.name, reading.model, source.gaps, ScoreSink(reading.what)

@@ -228,6 +228,15 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     assert run(capsys, failed, "--truth", table)[:2] == (2, "")
 
 
+def test_own_weights_are_no_matter_to_answers_that_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cnn.json").touch()
+    monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
+    status, _, err = run(capsys, write_results(tmp_path / "results.csv", make_digits()))
+    assert "json, but cnn" not in err and status != 2
+
+
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
