@@ -34,7 +34,7 @@ class Amounts:
         self.has_numbers = True
         if len(values) > 1:
             self.unclear |= {*signs}
-        elif signs:
+        elif signs and number.isascii():  # in 1.234½ the point is not before decimals
             *others, last = signs
             (self.separators if last in others else self.points).add(last)
             self.separators |= {*others}
