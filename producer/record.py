@@ -15,6 +15,7 @@ from producer.counts import Counts
 from protocol.chunk import FINGERPRINT_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
 from protocol.errors import UsageError
 from protocol.origin import Origin
+from protocol.sample import Sample
 from protocol.settings import What, read_by, settings
 
 MAX_RECORD_BYTES = 1 << 20
@@ -92,6 +93,7 @@ class Record(Origin):
     counts: Counts
     parts: Parts
     finished: str  # the time, see `now`
+    sample: Sample | None = None  # what a person who looked at some unmarked rows found
 
     @classmethod
     def build(cls, model: str, origin: Origin, counts: Counts, parts: Parts) -> Self:

@@ -153,6 +153,12 @@ def failures(results: pa.RecordBatch) -> pa.Array:
     return pc.and_not(answers(results).is_null(), corrected(results))
 
 
+def unmarked(results: pa.RecordBatch) -> pa.Array:
+    """Whether each row has an answer of the network that nobody is asked to check."""
+    by_network = pc.and_not(answers(results).is_valid(), corrected(results))
+    return pc.and_not(by_network, results.column("review"))
+
+
 def count_reviews(results: pa.RecordBatch) -> int:
     """How many rows have an answer that a person should check."""
     return pc.sum(pc.and_(results.column("review"), answers(results).is_valid())).as_py() or 0

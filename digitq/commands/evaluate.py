@@ -82,6 +82,9 @@ def evaluate(
         raise UsageError(f"{name} can't be evaluated: no image has a right answer")
     figures = {"model": model} | sink.figures()
     click.echo(json.dumps(figures) if as_json else tabulate_scores(figures))
+    if (sample := sink.sample()).looked_at and not as_json:
+        is_part = sample.looked_at < sample.unmarked
+        click.echo(f"\n{sample.describe()}{', if these are a random part of them' * is_part}")
     if counts.corrected:
         verb = "is" if counts.corrected == 1 else "are"
         echo_err(f"{plural(counts.corrected, 'answer')} {verb} a person's")

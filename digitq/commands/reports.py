@@ -11,6 +11,7 @@ from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
 from protocol.csv_rows import is_workbook
 from protocol.errors import UsageError
+from protocol.sample import MAX_SAMPLE
 from protocol.text import name_some, plural
 from protocol.xlsx_rows import XLSX, import_openpyxl
 
@@ -21,8 +22,20 @@ RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 @click.argument("results", type=RESULT_PATH)
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
 @click.option("-o", "--out", type=RESULT_PATH, help="page or .xlsx to write [RESULTS, with .html]")
+@options.number(
+    "--sample",
+    "also show N of the unmarked rows, drawn at random: `correct` then says how many of all "
+    "unmarked ones may be wrong",
+    limits=click.IntRange(1, MAX_SAMPLE),
+)
 @click.option("--overwrite", is_flag=True, help="replace the page")
-def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite: bool) -> None:
+def report(
+    results: Path,
+    sources: tuple[str, ...],
+    out: Path | None,
+    sample: int | None,
+    overwrite: bool,
+) -> None:
     """Show results in a page, and correct them there.
 
     RESULTS is a file that `classify` or `collect` wrote. The page is one file that needs no
@@ -35,7 +48,9 @@ def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite:
     open_results(results)  # raises before anything else if it is no result file
     out = out or results.with_suffix(".html")
     check_page(out, overwrite)
-    show_page(results, sources, out)
+    if sample and is_workbook(out):
+        raise UsageError("--sample is a part of a page: name one that ends in .html")
+    show_page(results, sources, out, sample or 0)
 
 
 @click.command()
@@ -54,29 +69,44 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         checksum,
         correct_rows,
         find_other_zeros,
+        measure_sample,
         read_corrections,
     )
     from digitq.reports.fields import find_form
     from producer.results import open_results
 
     table = open_results(results)
-    answers = read_corrections(corrections, table)
+    given = read_corrections(corrections, table)
+    answers = given.answers
     zeros = find_other_zeros(corrections, answers, table)
     form, _ = find_form(table.record) if table.has_form else (None, [])
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
         echo_err("the form can't be read: its rules are not checked again")
+    sample, unused = measure_sample(table, given) if given.drawn else (None, 0)
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
             sink.write(batch)
-        record = table.record and replace(table.record, counts=sink.counts)
+        record = table.record and replace(table.record, counts=sink.counts, sample=sample)
         sink.finish(table.read, record)
     echo_err(f"{plural(len(answers), 'answer')} corrected or confirmed")
     if zeros:
         echo_err(
             f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "
             "a spreadsheet may have removed some"
+        )
+    if sample:
+        echo_err(sample.describe())
+        echo_err(
+            f"so at most {sample.left_at_most:,} of the {sample.left:,} that nobody looked at are"
+        )
+    if sample and table.has_form:
+        echo_err("this holds for these pages: numbers of a page are alike, so others may differ")
+    if unused:
+        echo_err(
+            f"{plural(unused, 'answer')} of the sample came after a row without an answer: they do "
+            "not count, as rows that are hard to read are skipped more often"
         )
     report_rows(sink, has_speed=False, what=table.row)
 
@@ -143,12 +173,16 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     options.check_new(page, overwrite)
 
 
-def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:
-    """Write the page of a result file, and say what is in it."""
+def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int = 0) -> None:
+    """Write the page of a result file, with a random sample if it is asked for, and say what is in
+    it."""
     from digitq.reports.page import write_page
     from digitq.reports.sheet import write_sheet
     from producer.results import open_results
 
-    write = write_sheet if is_workbook(page) else write_page
-    found, *notes = write(open_results(results), sources, page)
+    table = open_results(results)
+    if is_workbook(page):
+        found, *notes = write_sheet(table, sources, page)
+    else:
+        found, *notes = write_page(table, sources, page, sample)
     echo_err("\n".join([f"the page is {page}: {found}", *notes]))

@@ -3,7 +3,9 @@
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
+from itertools import count, takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +15,11 @@ from digitq.reports.wide import read_pages
 from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
-from protocol.chunk import CORRECTED, answers
+from protocol.chunk import CORRECTED, answers, unmarked
 from protocol.csv_rows import open_rows
 from protocol.errors import UsageError
 from protocol.form import Form
+from protocol.sample import Sample, bound_count
 from protocol.text import in_one_line, name_some, plural
 from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
 
@@ -36,8 +39,16 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
 
 
-def read_corrections(path: Path, results: ResultFile) -> Corrections:
-    """The answers in a table with the columns `id` and `label`, or `id` and `number`.
+class Given(NamedTuple):
+    """What a page has saved."""
+
+    answers: Corrections
+    drawn: Mapping[str, int]  # by id: the place of a row in the page's random sample, from 1
+
+
+def read_corrections(path: Path, results: ResultFile) -> Given:
+    """The answers in a table with the columns `id` and `label`, or `id` and `number`, and perhaps
+    `sample`.
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
@@ -52,6 +63,7 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
             f"the first line of {path} must be id,{column}, as {results.path} has a {column!r}"
         )
     found: dict[str, str | None] = {}
+    drawn: dict[str, int] = {}
     wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
     for number, row in rows:
         if row["id"] is None or row[column] is None:
@@ -66,9 +78,51 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
             raise UsageError(f"{path} has two answers for {in_one_line(id)}")
+        if place := (row.get("sample") or "").strip():
+            if not re.fullmatch("[1-9][0-9]{0,8}", place):
+                raise UsageError(
+                    f"line {number:,} of {path} has the sample {place!r}: it must be the row's "
+                    "place in the draw, such as 17, or empty"
+                )
+            drawn[id] = int(place)
     if not found:
         raise UsageError(f"{path} has no corrections")
-    return found
+    return Given(found, drawn)
+
+
+def measure_sample(results: ResultFile, given: Given) -> tuple[Sample | None, int]:
+    """What the rows of the random sample say about all unmarked rows, and how many of them do not
+    count.
+
+    Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
+    to read would find too few errors. An illegible row counts as wrong. There is no sample without
+    a row that counts. Raises `UsageError` if a row can't be read.
+    """
+    rows = answered = corrected = 0
+    is_wrong: dict[int, bool] = {}  # by the place in the draw
+    for batch in results.batches():
+        batch = batch.filter(unmarked(batch))
+        rows += batch.num_rows
+        old = answers(batch).cast(pa.string()).to_pylist()
+        for id, answer in zip(batch.column("id").to_pylist(), old, strict=True):
+            if id in given.answers:
+                wrong = answer != given.answers[id]
+                answered, corrected = answered + 1, corrected + wrong
+                if id in given.drawn:
+                    is_wrong[given.drawn[id]] = wrong
+    looked_at = [is_wrong[place] for place in takewhile(is_wrong.__contains__, count(1))]
+    if not looked_at:
+        return None, len(given.drawn)
+    most = bound_count(sum(looked_at), len(looked_at), rows)
+    sample = Sample(
+        unmarked=rows,
+        looked_at=len(looked_at),
+        wrong=sum(looked_at),
+        at_most=most / rows,
+        left=rows - answered,
+        left_at_most=min(rows - answered, max(0, most - corrected)),
+    )
+    return sample, len(given.drawn) - len(looked_at)
 
 
 def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) -> list[str]:

@@ -131,43 +131,53 @@ function nextAfter(card) {
 
 function goTo(next) {
   if (next) return select(next);
-  const failed = document.querySelector('[data-group="failed"][aria-pressed="false"]');
-  const rest = failed ? `; ${failed.querySelector("span").textContent} more under Failed` : "";
-  say(`That was the last one: save corrections.csv${rest}`);
+  const others = document.querySelectorAll(":is([data-group=sample], [data-group=failed])[aria-pressed=false]");
+  const rest = [...others].map((tab) => `; ${part("span", tab).textContent} more under ${tab.firstChild.textContent.trim()}`);
+  say(`That was the last one: save corrections.csv${rest.join("")}`);
 }
 
-/** Put the chosen cards into a grid by their answers, or all cards back to their places. */
-function arrange(isGrid) {
-  if (part(".answers")) for (const card of all) homes.get(card).append(card);
-  for (const section of document.querySelectorAll(".answers")) section.remove();
-  if (!isGrid) return;
+/** Put the chosen cards into a grid by their answers, or into the order of the draw, or all cards
+ * back to their places. */
+function arrange(group) {
+  if (part(".gathered")) for (const card of all) homes.get(card).append(card);
+  for (const section of document.querySelectorAll(".gathered")) section.remove();
+  if (group === "sample") {
+    cards.sort((a, b) => a.dataset.drawn - b.dataset.drawn);
+    gather("drawn").append(...cards);
+  }
+  if (group !== "answers") return;
   const answerOf = (card) => card.dataset.answer ?? "";
   cards.sort((a, b) => answerOf(a).localeCompare(answerOf(b), "en", { numeric: true }));
   let list, answer;
   for (const card of cards) {
     if (!list || (read === "digit" && answer !== answerOf(card))) {
       answer = answerOf(card);
-      const section = document.createElement("section");
-      section.className = "sheet answers";
-      section.innerHTML = '<h3></h3><ol class="cards"></ol>';
-      if (read === "digit") section.firstChild.textContent = answer || nothing;
-      list = section.lastChild;
-      part("#review").append(section);
+      list = gather("answers", read === "digit" ? answer || nothing : "");
     }
     list.append(card);
   }
 }
 
+/** A new list at the end of the page, for cards that are taken from their places. */
+function gather(kind, title = "") {
+  const section = document.createElement("section");
+  section.className = `sheet gathered ${kind}`;
+  section.innerHTML = '<h3></h3><ol class="cards"></ol>';
+  section.firstChild.textContent = title;
+  part("#review").append(section);
+  return section.lastChild;
+}
+
 function choose(pressed, match, title, note, focus = true) {
-  const isGrid = note === "answers";
-  arrange(false);
+  arrange();
   for (const button of document.querySelectorAll("[data-group], .matrix button"))
     button.setAttribute("aria-pressed", button === pressed);
-  const lines = new Set(all.filter(match).map((card) => card.closest(".line") ?? card));
-  cards = all.filter((card) => lines.has(card.closest(".line") ?? card));
+  const place = (card) => (note !== "sample" && card.closest(".line")) || card;
+  const places = new Set(all.filter(match).map(place));
+  cards = all.filter((card) => places.has(place(card)));
   for (const card of all) card.hidden = true;
   for (const card of cards) (card.hidden = false), card.classList.toggle("beside", !match(card));
-  arrange(isGrid);
+  arrange(note);
   part("#shown").textContent = title;
   for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
   const first = cards.find((card) => isWanted(card) && !given.has(ids.get(card))) ?? cards[0];
@@ -224,9 +234,12 @@ function cell(text) {
 
 function save() {
   if (!given.size) return say("There is nothing to save yet");
-  const rows = [...given].map(([id, answer]) => `${cell(id)},${/,/.test(answer) ? `"${answer}"` : answer}\r\n`);
+  const drawn = new Map(all.map((card) => [ids.get(card), card.dataset.drawn]));
+  const hasSample = all.some((card) => card.dataset.drawn);
+  const place = (id) => (hasSample ? `,${drawn.get(id) ?? ""}` : "");
+  const rows = [...given].map(([id, answer]) => `${cell(id)},${/,/.test(answer) ? `"${answer}"` : answer}${place(id)}\r\n`);
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([`id,${column}\r\n`, ...rows], { type: "text/csv" }));
+  link.href = URL.createObjectURL(new Blob([`id,${column}${hasSample ? ",sample" : ""}\r\n`, ...rows], { type: "text/csv" }));
   link.download = "corrections.csv";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

@@ -64,6 +64,7 @@ class PageImage:
     problem: str | None = None  # why there is no picture, or how it may be wrong
     rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
+    drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
 
     def __post_init__(self) -> None:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
@@ -83,6 +84,11 @@ class PageImage:
     def is_sure(self) -> bool:
         """Whether it is only shown among all answers."""
         return self.groups == {"answers"}
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing but itself is to be looked at, also in the row of a table."""
+        return self.groups <= {"answers", "sample"}
 
     @property
     def boxes(self) -> list[Sequence[float]]:
@@ -121,12 +127,14 @@ class Bar(NamedTuple):
     review_length: float = 0
 
 
-def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[str]:
-    """Write the page; gives lines about what a person finds there.
+def write_page(
+    results: ResultFile, sources: Sequence[str], out: Path, sample: int = 0
+) -> list[str]:
+    """Write the page, with so many unmarked rows at random; gives lines about what is there.
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
-    survey = Survey(results.read, results.batches())
+    survey = Survey(results.read, results.batches(), sample)
     images = list_images(survey)
     form, notes = None, list[str]()
     if results.has_form:
@@ -156,9 +164,11 @@ def list_images(survey: Survey) -> list[PageImage]:
     page are together, in the order of the file."""
     images: dict[int, PageImage] = {}
     for group, rows in survey.groups().items():
-        for number, row in rows:
+        for place, (number, row) in enumerate(rows, 1):
             image = images.setdefault(number, PageImage(row, number))
             image.groups |= {group} if group == "failed" else {group, "answers"}
+            if group == "sample":
+                image.drawn = place
             if None not in (image.truth, image.answer) and image.truth != image.answer:
                 image.groups.add("wrong")
     return sort_pages(images.values())
@@ -179,7 +189,7 @@ def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[li
     how many rows there is no room."""
     whole = {image.number: image for image in images}
     lines: dict[str, list[PageImage]] = {
-        f"{image.page}/{image.line}": [] for image in images if image.line and not image.is_sure
+        f"{image.page}/{image.line}": [] for image in images if image.line and not image.is_alone
     }
     for number, row in read_lines(results.batches(), lines):
         if number not in whole:
@@ -287,6 +297,11 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
         ("answers", "By answer", answered, least_sure, "A wrong one stands out. Tap on it."),
     ]
     shown = Counter(group for image in images for group in image.groups)
+    drawn = (
+        f"Drawn at random among the {survey.unmarked:,} that are not marked. Give each its answer, "
+        "in this order: `digitq correct` then says how many of all of them may be wrong."
+    )
+    groups.insert(1, ("sample", "Sample", shown["sample"], "", drawn))
     for group, title, count, which, note in groups:
         if shown[group] < count:
             note = f"This page has {shown[group]:,} of {count:,}: {which}. {note}"

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sinks.sink import Sink
-from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
+from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures, unmarked
+from protocol.sample import Sample, bound_share
 from protocol.settings import What
 
 NORMAL_95 = 1.959964  # 95 % of a normal distribution is within this many standard deviations
@@ -35,6 +36,7 @@ class ScoreSink(Sink):
         self.answers, self.wrong = Counter({"": 0}), Counter[str]()
         self.bins = np.zeros((CALIBRATION_BINS, 3))  # answers, sum of confidences, right answers
         self.confusion = np.zeros((CLASSES, CLASSES), np.int64)  # (truth, answer), of digits
+        self.unmarked = np.zeros(3, np.int64)  # all, those with a truth, and the wrong ones of them
         self.digits = self.right_digits = 0  # they are counted in numbers of the right length
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -43,8 +45,12 @@ class ScoreSink(Sink):
         errors = batch.column("error").filter(failures(batch))
         if self.error is None and len(errors):
             self.error = errors[0].as_py()
+        is_unmarked = unmarked(batch)
+        self.unmarked[0] += pc.sum(is_unmarked).as_py() or 0
         if "truth" not in batch.schema.names:
             return
+        right = pc.equal(answers(batch), batch.column("truth")).filter(is_unmarked).drop_null()
+        self.unmarked[1:] += len(right), len(right) - (pc.sum(right).as_py() or 0)
         batch = batch.filter(pc.equal(answers(batch), batch.column("truth")).is_valid())
         answer, truth = answers(batch), batch.column("truth")
         right = pc.equal(answer, truth)
@@ -67,6 +73,12 @@ class ScoreSink(Sink):
                 self.digits += len(wanted)
                 self.right_digits += sum(map(eq, number, wanted))
 
+    def sample(self) -> Sample:
+        """What the unmarked rows with a truth say about all that are like them."""
+        rows, looked_at, wrong = self.unmarked.tolist()
+        bound = bound_share(wrong, looked_at)
+        return Sample(unmarked=rows, looked_at=looked_at, wrong=wrong, at_most=bound)
+
     def figures(self) -> Figures:
         """All figures, as JSON can hold them. A share of nothing is None."""
         counts, sure = self.counts, self.answers[""]
@@ -85,6 +97,7 @@ class ScoreSink(Sink):
                 for reason, answers in self.answers.most_common()
                 if reason
             },
+            "unmarked": self.sample().figures(),
             "calibration_error": self.calibration_error(),
             "calibration": [
                 {"confidence": confidence / answers, "accuracy": share(int(right), int(answers))}

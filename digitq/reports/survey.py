@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from digitq.reports.scores import ScoreSink
 from producer.counts import Counts
-from protocol.chunk import CLASSES, answers, corrected, failures
+from protocol.chunk import CLASSES, answers, corrected, failures, unmarked
 from protocol.settings import What
 from protocol.values import MAX_CHARACTERS
 
@@ -33,7 +33,8 @@ Histogram = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 NumberedRows = list[tuple[int, Row]]  # each with its number in the file, from 0
-Group = str  # "review", "failed", "wrong", or "answers" for those that need no review
+# "review", "failed", "wrong", "answers" for those that need no review, "sample" of the unmarked
+Group = str
 
 
 class Smallest:
@@ -68,7 +69,8 @@ class Smallest:
 class Survey:
     """The figures of a page about all rows, in memory that does not grow with them."""
 
-    def __init__(self, read: What, batches: Iterable[pa.RecordBatch] = ()) -> None:
+    def __init__(self, read: What, batches: Iterable[pa.RecordBatch] = (), sample: int = 0) -> None:
+        """Count the rows of the batches, and draw so many of the unmarked ones at random."""
         self.scores = ScoreSink(read)
         self.reasons: Counter[str] = Counter()  # why answers are to review
         self.errors: Counter[str] = Counter()
@@ -78,6 +80,8 @@ class Survey:
         self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
+        self._draws = np.random.default_rng([SAMPLE_SEED, 1])  # a row's draw depends on its number
+        self.unmarked = 0  # rows of which the sample is drawn
         is_number = read == "number"
         self._kept: dict[Group, Smallest] = {
             "review": Smallest(MAX_REVIEW),
@@ -85,6 +89,8 @@ class Survey:
             "wrong": Smallest(MAX_WRONG_NUMBERS if is_number else MAX_IN_CELL),
             "answers": Smallest(MAX_SURE_NUMBERS if is_number else MAX_OF_DIGIT),
         }
+        if sample:
+            self._kept["sample"] = Smallest(sample)
         for batch in batches:
             self.add(batch)
 
@@ -117,6 +123,11 @@ class Survey:
         self._kept["review"].offer(batch, first, review, unsure_first)
         self._kept["failed"].offer(batch, first, failed, np.arange(batch.num_rows) + float(first))
         self._kept["answers"].offer(batch, first, ~(failed | review), unsure_first, digit)
+        if "sample" in self._kept:
+            is_unmarked = to_numpy(unmarked(batch))
+            self.unmarked += int(is_unmarked.sum())
+            draws = self._draws.random(batch.num_rows)
+            self._kept["sample"].offer(batch, first, is_unmarked, draws)
         if "truth" in batch.schema.names:
             truth, draws = batch.column("truth"), self._random.random(batch.num_rows)
             wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))

@@ -538,3 +538,33 @@ def test_classify_and_collect_write_the_page(
     assert text.count("data:image/png") > 100 and "network saw:" not in text  # pixels, as they are
     run("collect", "0123456789ab", *to_page, status=2)
     assert f"{page} exists: --overwrite replaces it" in capsys.readouterr().err
+
+
+def test_a_sample_is_confirmed_by_one_key_each(
+    page: Page, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = write_marks(tmp_path)
+    run("report", marks, "-o", tmp_path / "drawn.html", "--sample", 20)
+    page.goto((tmp_path / "drawn.html").as_uri())
+    page.locator("[data-group='sample']").click()
+    cards, said = page.locator(".card:visible"), page.locator("#said")
+    expect(cards).to_have_count(20)  # without the other cells of their rows
+    places = cards.evaluate_all("cards => cards.map((card) => +card.dataset.drawn)")
+    assert places == [*range(1, 21)]  # in the order of the draw, not of the pages
+    expect(cards.first.locator(".place")).to_have_text(re.compile(r"^[abc]\.png"))
+    page.keyboard.press("Enter")
+    page.keyboard.type("999")
+    for _ in range(19):
+        page.keyboard.press("Enter")
+    expect(said).to_contain_text("last one")
+    expect(page.locator("#count")).to_have_text("20 of 20")
+    page.locator("[data-group='review']").click()
+    expect(page.locator(".card:visible .line, .line .card:visible").first).to_be_visible()
+    page.keyboard.press("Enter")
+    corrections = save(page, tmp_path)
+    with open(corrections, newline="") as file:
+        places = [row["sample"] for row in csv.DictReader(file)]
+    assert places[:20] == [str(place) for place in range(1, 21)] and {*places[20:]} == {""}
+    capsys.readouterr()
+    run("correct", marks, corrections, "-o", tmp_path / "final.csv")
+    assert "1 of 20 looked at was)" in capsys.readouterr().err
