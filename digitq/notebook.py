@@ -22,8 +22,8 @@ from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.errors import UsageError
-from protocol.known import WhatIsKnown
-from protocol.reading import FormLike, Reading, choose_reading
+from protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from protocol.risk import Asked
 from protocol.settings import FolderLike, What, choose_weights, settings
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
@@ -108,6 +108,7 @@ def classify(
     read: Literal["digit"] = "digit",
     client: Client | None = None,
     weights: FolderLike | None = None,
+    **asked: Unpack[Asked],
 ) -> Results[Prediction]: ...
 
 
@@ -118,7 +119,7 @@ def classify(
     read: Literal["number"],
     client: Client | None = None,
     weights: FolderLike | None = None,
-    **known: Unpack[WhatIsKnown],
+    **asked: Unpack[AskedOfNumbers],
 ) -> Results[NumberPrediction]: ...
 
 
@@ -130,6 +131,7 @@ def classify(
     form: FormLike,
     client: Client | None = None,
     weights: FolderLike | None = None,
+    **asked: Unpack[Asked],
 ) -> Results[NumberPrediction]: ...
 
 
@@ -141,7 +143,7 @@ def classify(
     form: FormLike | None = None,
     client: Client | None = None,
     weights: FolderLike | None = None,
-    **known: Unpack[WhatIsKnown],
+    **asked: Unpack[AskedOfNumbers],
 ) -> Results[Any]:
     """Classify all images, and wait for the results. A bar shows how far it is.
 
@@ -155,7 +157,7 @@ def classify(
 
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
-    reading = choose_reading(model, read, form, **known)
+    reading = choose_reading(model, read, form, **asked)
     if client and weights is not None:
         raise UsageError("a client's workers have networks of their own: give `weights` to `local`")
     if not (client or settings().broker_url):

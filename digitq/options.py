@@ -174,8 +174,8 @@ def truth_file(truth: str | None) -> str | None:
 
 
 def reading(command: Callable[..., None]) -> Callable[..., None]:
-    """`--read`, `--model`, `--form` and what is known of whole numbers, as one argument, a
-    `Reading`."""
+    """`--read`, `--model`, `--form`, `--risk` and what is known of whole numbers, as one argument,
+    a `Reading`."""
 
     @click.option(
         "--read",
@@ -207,6 +207,18 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         metavar="FORM.toml",
         help="each image is a page with this form: the numbers in its fields are read",
     )
+    @click.option(
+        "--risk",
+        metavar="SHARE",
+        help="so much may be wrong among the answers that are not marked, such as 0.5%: the more "
+        "are marked, the less is",
+    )
+    @click.option(
+        "--like",
+        metavar="FINAL",
+        help="results of images like these, which `digitq correct` wrote: the risk is measured by "
+        "their sample, and not by digitq's own images",
+    )
     @wraps(command)
     def run(
         read: str | None,
@@ -216,6 +228,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         allowed: str | None,
         fill: str | None,
         form: str | None,
+        risk: str | None,
+        like: str | None,
         **others: Any,
     ) -> None:
         from digitq.form_rows import read_form_file
@@ -226,7 +240,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
             raise UsageError("a form's fields are whole numbers: leave out --read digit")
         lines = None if allowed is None else read_allowed(allowed)
         known = WhatIsKnown(length=length, pattern=pattern, allowed=lines, fill=fill)
-        reading = choose_reading(model, read or "digit", form and read_form_file(form), **known)
+        of = form and read_form_file(form)
+        reading = choose_reading(model, read or "digit", of, risk, like, **known)
         if form:
             reading = reading._replace(form_name=os.path.abspath(form))
         if reading.form and others.get("truth") == "parent":

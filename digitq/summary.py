@@ -91,6 +91,20 @@ def report_rows(
         echo_err(mixture)
 
 
+def report_risk(sink: "Sink", risk: float | None) -> None:
+    """Tell what is promised of the answers that are not marked, if anything is."""
+    from producer.record import all_thresholds
+    from protocol.sample import show_bound
+
+    if risk is None:
+        return
+    for below in all_thresholds(sink.parts):
+        echo_err(
+            f"answers below a confidence of {below:.2%} are marked: at most {show_bound(risk)} of "
+            "the others are wrong"
+        )
+
+
 def report_zeros(count: int) -> None:
     """Tell if whole numbers differ from the right ones in leading zeros only."""
     if count:

@@ -14,8 +14,8 @@ from producer.prediction import NumberPrediction, Prediction, to_fields, to_pred
 from producer.sources.in_memory import DataFrame, Image, Images, is_one_image
 from producer.sources.opening import open_images
 from protocol.chunk import Chunk
-from protocol.known import WhatIsKnown
-from protocol.reading import FormLike, Reading, choose_reading
+from protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from protocol.risk import Asked
 from protocol.settings import FolderLike, What, choose_weights
 
 OneT = TypeVar("OneT", Prediction, NumberPrediction, dict[str, NumberPrediction])
@@ -63,18 +63,26 @@ def reader(
     *,
     read: Literal["digit"] = "digit",
     weights: FolderLike | None = None,
+    **asked: Unpack[Asked],
 ) -> Reader[Prediction, Prediction]: ...
 
 
 @overload
 def reader(
-    *, read: Literal["number"], weights: FolderLike | None = None, **known: Unpack[WhatIsKnown]
+    *,
+    read: Literal["number"],
+    weights: FolderLike | None = None,
+    **asked: Unpack[AskedOfNumbers],
 ) -> Reader[NumberPrediction, NumberPrediction]: ...
 
 
 @overload
 def reader(
-    *, read: Literal["number"] = "number", form: FormLike, weights: FolderLike | None = None
+    *,
+    read: Literal["number"] = "number",
+    form: FormLike,
+    weights: FolderLike | None = None,
+    **asked: Unpack[Asked],
 ) -> Reader[dict[str, NumberPrediction], NumberPrediction]: ...
 
 
@@ -84,10 +92,10 @@ def reader(
     read: What = "digit",
     form: FormLike | None = None,
     weights: FolderLike | None = None,
-    **known: Unpack[WhatIsKnown],
+    **asked: Unpack[AskedOfNumbers],
 ) -> Reader[Any, Any]:
     """What reads images in this process, with the answers that workers give. See `Client.submit`
     for the arguments; `weights` is a folder of `digitq train` with its network. Raises
     `UsageError`."""
-    reading = choose_reading(model, read, form, **known)
+    reading = choose_reading(model, read, form, **asked)
     return Reader(reading, choose_weights(weights, reading.model, model is not None))

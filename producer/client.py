@@ -18,10 +18,11 @@ from producer.sources.opening import open_images
 from producer.sources.source import Source
 from protocol.broker.connection import connect, wait_for_server
 from protocol.errors import BrokerError, UnknownJobError
-from protocol.known import WhatIsKnown, describe_known
+from protocol.known import describe_known
 from protocol.ledger import Ledger
-from protocol.reading import FormLike, Reading, choose_reading
+from protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
 from protocol.records import JobRecord, JobSpec
+from protocol.risk import Asked
 from protocol.settings import DEFAULT_BROKER, What, settings
 from protocol.text import printable
 
@@ -76,7 +77,7 @@ class Client:
         *,
         read: What = "digit",
         form: FormLike | None = None,
-        **known: Unpack[WhatIsKnown],
+        **asked: Unpack[AskedOfNumbers],
     ) -> Job:
         """Start a job over an image, an iterable of images, a table, or what a path names: a
         folder, an archive or another SOURCE of the command line.
@@ -102,10 +103,14 @@ class Client:
         With a `form`, the path of a form's file, each image is a page, and the numbers in its
         fields are read. There is a row for each field, with the id `PAGE/FIELD`.
 
+        With a `risk`, such as `0.005` or `"0.5%"`, so many answers are marked that at most this
+        share of the others is wrong, on images like those that the model was measured with; or
+        `like` those of a file that `digitq correct` wrote after a look at a random sample.
+
         Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
         an image. Errors in an iterable of images are raised by `Job.results`.
         """
-        reading = choose_reading(model, read, form, **known)
+        reading = choose_reading(model, read, form, **asked)
         return self.start(open_images(images)[0], reading, detached=detached)
 
     def submit_source(
@@ -116,10 +121,10 @@ class Client:
         read: What = "digit",
         form: FormLike | None = None,
         detached: bool = False,
-        **known: Unpack[WhatIsKnown],
+        **asked: Unpack[AskedOfNumbers],
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
-        reading = choose_reading(model, read, form, **known)
+        reading = choose_reading(model, read, form, **asked)
         return self.start(source, reading, detached=detached)
 
     def start(
@@ -136,7 +141,14 @@ class Client:
         id = secrets.token_hex(6)
         form = reading.form
         pattern, allowed = (None, None) if form else describe_known(known)
-        origin = replace(source.origin, pattern=pattern, allowed=allowed, form=reading.form_name)
+        origin = replace(
+            source.origin,
+            pattern=pattern,
+            allowed=allowed,
+            form=reading.form_name,
+            risk=reading.risk,
+            like=reading.like,
+        )
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
         chunks = cut_source(source, reading, resume, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
@@ -174,6 +186,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: Literal["digit"] = "digit",
+        **asked: Unpack[Asked],
     ) -> Prediction: ...
 
     @overload
@@ -184,7 +197,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: Literal["number"],
-        **known: Unpack[WhatIsKnown],
+        **asked: Unpack[AskedOfNumbers],
     ) -> NumberPrediction: ...
 
     @overload
@@ -196,6 +209,7 @@ class Client:
         *,
         read: Literal["number"] = "number",
         form: FormLike,
+        **asked: Unpack[Asked],
     ) -> dict[str, NumberPrediction]: ...
 
     def classify(
@@ -206,7 +220,7 @@ class Client:
         *,
         read: What = "digit",
         form: FormLike | None = None,
-        **known: Unpack[WhatIsKnown],
+        **asked: Unpack[AskedOfNumbers],
     ) -> Answer:
         """Classify one image and wait for the answer. Threads may call it at the same time.
 
@@ -216,7 +230,7 @@ class Client:
         one for each field, such as `student`, or `marks/4/c1` in a table. See `submit`. Raises
         `UsageError` for anything but one image, `TimeoutError`, and what `Job.results` raises.
         """
-        reading = choose_reading(model, read, form, **known)
+        reading = choose_reading(model, read, form, **asked)
         return self._calls.ask(read_call(image, reading), reading, timeout_seconds)
 
     @overload
@@ -227,6 +241,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: Literal["digit"] = "digit",
+        **asked: Unpack[Asked],
     ) -> Prediction: ...
 
     @overload
@@ -237,7 +252,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: Literal["number"],
-        **known: Unpack[WhatIsKnown],
+        **asked: Unpack[AskedOfNumbers],
     ) -> NumberPrediction: ...
 
     @overload
@@ -249,6 +264,7 @@ class Client:
         *,
         read: Literal["number"] = "number",
         form: FormLike,
+        **asked: Unpack[Asked],
     ) -> dict[str, NumberPrediction]: ...
 
     async def classify_async(
@@ -259,10 +275,10 @@ class Client:
         *,
         read: What = "digit",
         form: FormLike | None = None,
-        **known: Unpack[WhatIsKnown],
+        **asked: Unpack[AskedOfNumbers],
     ) -> Answer:
         """`classify` for coroutines. Raises as `classify`."""
-        reading = choose_reading(model, read, form, **known)
+        reading = choose_reading(model, read, form, **asked)
         if is_pixels(image) and not reading.form:
             call = read_call(image, reading)
         else:

@@ -6,21 +6,23 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 
 from producer.counts import Counts
-from protocol.chunk import FINGERPRINT_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
+from protocol.chunk import FINGERPRINT_KEY, REVIEW_BELOW_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
 from protocol.errors import UsageError
 from protocol.origin import Origin
+from protocol.risk import Curve
 from protocol.sample import Sample
 from protocol.settings import What, read_by, settings
 
 MAX_RECORD_BYTES = 1 << 20
 MIN_SECONDS = 0.001  # the speed of a shorter part is that of this time
 Names = tuple[str, ...]
+Name = TypeVar("Name", str, float)
 
 
 def now() -> str:
@@ -38,6 +40,7 @@ class Part:
     images: int = 0
     weights: Names = ()  # the networks that answered: the first digits of their cards' SHA-256
     fingerprints: Names = ()  # the workers that answered
+    review_below: tuple[float, ...] = ()  # answers of a lower confidence are to be reviewed
 
     @property
     def images_per_second(self) -> float:
@@ -51,6 +54,9 @@ class Part:
             images=self.images + batch.num_rows,
             weights=each_once(*self.weights, *named_in(batch, WEIGHTS_KEY)),
             fingerprints=each_once(*self.fingerprints, *named_in(batch, FINGERPRINT_KEY)),
+            review_below=each_once(
+                *self.review_below, *map(float, named_in(batch, REVIEW_BELOW_KEY))
+            ),
         )
 
 
@@ -63,7 +69,7 @@ def named_in(batch: pa.RecordBatch, key: bytes) -> Names:
     return (name.decode(errors="replace"),) if name else ()
 
 
-def each_once(*names: str) -> Names:
+def each_once(*names: Name) -> tuple[Name, ...]:
     return tuple(dict.fromkeys(names))
 
 
@@ -75,6 +81,11 @@ def all_weights(parts: Parts) -> Names:
 def all_fingerprints(parts: Parts) -> Names:
     """The workers that answered in any part."""
     return each_once(*(name for part in parts for name in part.fingerprints))
+
+
+def all_thresholds(parts: Parts) -> tuple[float, ...]:
+    """The confidences below which answers of any part were to be reviewed."""
+    return each_once(*(below for part in parts for below in part.review_below))
 
 
 def own_weights_name(model: str) -> str | None:
@@ -94,6 +105,7 @@ class Record(Origin):
     parts: Parts
     finished: str  # the time, see `now`
     sample: Sample | None = None  # what a person who looked at some unmarked rows found
+    curve: Curve = ()  # by this sample: what may be wrong above which confidence
 
     @classmethod
     def build(cls, model: str, origin: Origin, counts: Counts, parts: Parts) -> Self:

@@ -108,6 +108,7 @@ FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])
 
 # In the metadata of a result batch
 WEIGHTS_KEY = b"weights"  # the first digits of the SHA-256 of the network's card
+REVIEW_BELOW_KEY = b"review below"  # answers of a lower confidence are to be reviewed
 FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `worker.service.identity`
 WEIGHTS_DIGITS = 16
 

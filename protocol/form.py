@@ -11,6 +11,7 @@ from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 from protocol.errors import UsageError
 from protocol.form_file import Align, Box, check_layout, measure_blank, parse_form_file, telling
 from protocol.known import Known
+from protocol.risk import Risk
 from protocol.rules import bind_rule, parse_rule
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
@@ -84,6 +85,7 @@ class Form:
     fields: tuple[Field, ...]
     tables: tuple[Table, ...]
     checks: tuple[Check, ...]
+    risk: Risk | None = None  # what is asked of the answers that are not marked
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:

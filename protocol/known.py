@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from protocol.csv_rows import find, find_column, is_workbook, open_rows
 from protocol.errors import UsageError
+from protocol.risk import Risk
 from protocol.text import name_some
 from protocol.values import (
     MAX_DIGITS,
@@ -50,6 +51,7 @@ class Known:
     pattern: str | None = None  # a regular expression, or the name of one
     allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in ASCII
     fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
+    risk: Risk | None = None  # what is asked of the answers that are not marked
 
     @property
     def is_nothing(self) -> bool:
@@ -109,9 +111,10 @@ class Known:
         return cls(pattern, np.unique(np.array(numbers, np.bytes_)), fill)
 
     def encode(self) -> bytes:
-        """The pattern and the marks as JSON in the first line, then an allowed number in each line;
-        empty for nothing."""
-        first = json.dumps([self.pattern, self.fill]).encode() if self.pattern or self.fill else b""
+        """The pattern, the marks and the risk as JSON in the first line, then an allowed number in
+        each line; empty for nothing."""
+        asked = [self.pattern, self.fill, *([self.risk.encode()] if self.risk else ())]
+        first = json.dumps(asked).encode() if self.pattern or self.fill or self.risk else b""
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])
 
@@ -119,8 +122,9 @@ class Known:
     def decode(cls, payload: bytes) -> Self:
         """What `encode` encoded."""
         first, *numbers = payload.split(b"\n")
-        pattern, fill = json.loads(first or b'[null, ""]')
-        return cls(pattern, np.array(numbers, np.bytes_) if numbers else None, fill)
+        pattern, fill, *risks = json.loads(first or b'[null, ""]')
+        allowed = np.array(numbers, np.bytes_) if numbers else None
+        return cls(pattern, allowed, fill, *(Risk.decode(*risk) for risk in risks))
 
 
 @lru_cache(maxsize=4)

@@ -14,4 +14,6 @@ class Origin:
     pattern: str | None = None  # that of whole numbers: a regular expression, or its name
     allowed: int | None = None  # how many whole numbers were allowed
     form: str | None = None  # the file of the form that its pages have
+    risk: float | None = None  # so much may be wrong among the answers that are not marked
+    like: str | None = None  # the corrected results of which this risk was measured
     more_sources: int = 0  # how many more SOURCEs there were

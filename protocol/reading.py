@@ -1,6 +1,7 @@
 """What a job reads in its images: single digits with a network, whole numbers, or pages' fields."""
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, Unpack
@@ -8,18 +9,25 @@ from typing import NamedTuple, TypeAlias, Unpack
 from protocol.errors import DigitqError, UsageError
 from protocol.form import FORM_MAGIC, Form, read_form
 from protocol.known import Known, WhatIsKnown
+from protocol.risk import Asked, choose_risk
 from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
 from protocol.text import in_one_line
 
 FormLike: TypeAlias = str | os.PathLike[str] | Form  # a form, or its file
 
 
+class AskedOfNumbers(WhatIsKnown, Asked, total=False):
+    """What a person says of whole numbers."""
+
+
 class Reading(NamedTuple):
     """How a job's images are read."""
 
     model: str
-    known: bytes = b""  # what is known of its numbers or the form, encoded; empty for nothing
+    known: bytes = b""  # what is known and asked, or the form, encoded; empty for nothing
     form_name: str | None = None  # the form's file
+    risk: float | None = None  # so much may be wrong among the answers that are not marked
+    like: str | None = None  # the corrected results of which the risk was measured
 
     @property
     def what(self) -> What:
@@ -64,14 +72,29 @@ def choose_reading(
     model: str | None = None,
     read: str = "digit",
     form: FormLike | None = None,
+    risk: float | str | None = None,
+    like: str | os.PathLike[str] | None = None,
     **known: Unpack[WhatIsKnown],
 ) -> Reading:
     """The reading that a person asks for; the default model for None. A form, or its file, implies
     that numbers are read.
 
     Raises `UsageError` for an unknown name, for arguments that do not go together, and as
-    `Known.check` and `read_form`.
+    `Known.check`, `read_form` and `choose_risk`.
     """
+    reading = choose_known(model, read, form, **known)
+    if risk is None and like is None:
+        return reading
+    chosen = choose_risk(risk, like, reading.model)
+    asked = replace(decode_known(reading.known), risk=chosen)
+    where = None if like is None else os.path.abspath(like)
+    return reading._replace(known=asked.encode(), risk=chosen.share, like=where)
+
+
+def choose_known(
+    model: str | None, read: str, form: FormLike | None, **known: Unpack[WhatIsKnown]
+) -> Reading:
+    """The reading without what is asked of its answers. Raises as `choose_reading`."""
     if read not in WHATS:
         raise UsageError(f"`read` is {read!r}: it must be {' or '.join(WHATS)}")
     for name in known.keys() - WhatIsKnown.__annotations__.keys():

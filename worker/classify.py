@@ -19,6 +19,7 @@ from protocol.chunk import (
     PROBABILITIES,
     REASONS,
     RESULT_SCHEMA,
+    REVIEW_BELOW_KEY,
     WEIGHTS_DIGITS,
     WEIGHTS_KEY,
     Chunk,
@@ -29,8 +30,9 @@ from protocol.chunk import (
 from protocol.errors import BrokerError, DigitqError
 from protocol.form import Form
 from protocol.known import Known
+from protocol.risk import Risk, RiskError
 from protocol.settings import read_by
-from worker.models.card import CachedByWeights, hash_card
+from worker.models.card import CachedByWeights, Card, hash_card
 from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
 from worker.service.limits import Watch
@@ -83,26 +85,40 @@ def classify_chunk(
 
     The row of an image that can't be read has an error. `truth` is copied if the chunk has it. The
     model `number` reads whole numbers, with what is `known` of them, or the fields of pages that
-    have a form.
+    have a form. Raises `RiskError` if the risk that is asked for can't be promised.
     """
     read_what = read_by(model)
     try:
         if read_what == "number":
-            load_networks()  # `trace_number` takes both
+            _, card = load_networks()  # `trace_number` takes both
         else:
             loaded = load_on_device(model)
+            card = loaded.card
     except DigitqError as error:  # the producer has another version, or the weights are damaged
         failed = [build_row(id, None, str(error)) for id in chunk.batch.column("id").to_pylist()]
         if isinstance(known, Form):
             return build_page_rows(failed, chunk.batch, known)
         return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(read_what)), chunk.batch)
+    weights = describe_weights(model)
+    below = check_risk(card, known.risk, weights)
     if isinstance(known, Form):
         result = read_pages(chunk.batch, read, known)
     elif read_what == "number":
         result = read_numbers(chunk.batch, read, known)
     else:
-        result = classify_digits(chunk, loaded, read)
-    return result.replace_schema_metadata({WEIGHTS_KEY: describe_weights(model)})
+        result = classify_digits(chunk, loaded, read, below)
+    return result.replace_schema_metadata({WEIGHTS_KEY: weights, REVIEW_BELOW_KEY: str(below)})
+
+
+def check_risk(card: Card, risk: Risk | None, weights: str) -> float:
+    """The confidence below which answers are to be reviewed. Raises `RiskError`, also if the risk
+    was measured with other weights."""
+    if risk and risk.weights and weights not in risk.weights:
+        raise RiskError(
+            f"the results that --like names were read with other weights of {card.name}: "
+            f"{', '.join(risk.weights)}, and not {weights}"
+        )
+    return card.find_threshold(risk)
 
 
 @CachedByWeights
@@ -111,15 +127,15 @@ def describe_weights(model: str) -> str:
     return hash_card(model)[:WEIGHTS_DIGITS]
 
 
-def classify_digits(chunk: Chunk, model: Model, read: Read) -> pa.RecordBatch:
-    """Classify the digit in each image of a chunk; gives the result batch.
+def classify_digits(chunk: Chunk, model: Model, read: Read, below: float) -> pa.RecordBatch:
+    """Classify the digit in each image of a chunk; gives the result batch, in which answers of a
+    lower confidence are marked.
 
     If the network is unsure of an image, it also sees other views of it.
     """
     watch.forget()
     pixels, errors, reasons = read_pixels(chunk.batch, read)
     probabilities = model.classify(pixels, chunk.first_row)
-    below = model.card.review_below
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
         # Other views do not make up for an unsure first answer

@@ -22,9 +22,11 @@ from redis import RedisError
 from protocol.celery import CLASSIFY_IMAGE, app
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
 from protocol.errors import BrokerError, UsageError
+from protocol.form import Form
 from protocol.keys import IMAGES_QUEUE
-from protocol.known import WhatIsKnown
+from protocol.known import Known, WhatIsKnown
 from protocol.reading import Reading, choose_reading, decode_known
+from protocol.risk import RiskError
 from protocol.settings import NUMBER, settings
 from protocol.text import printable, too_large
 from worker.classify import classify_chunk
@@ -34,10 +36,11 @@ from worker.service.worker_log import log_chunk, log_trouble
 from worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
-ARGUMENTS = ("image", "model", "read", *WhatIsKnown.__annotations__)  # in this order
+ARGUMENTS = ("image", "model", "read", *WhatIsKnown.__annotations__, "risk")  # in this order
 MAX_OTHERS = 7  # at most this many images are classified together with another one
 MAX_OTHERS_BYTES = 1 << 19  # their messages together, which Redis reads in some 5 ms
 MAX_MESSAGE_NUMBERS = 10_000  # a message may have this many allowed numbers
+NOTHING = Known()
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0  # the pause between two attempts, which doubles
 
 
@@ -140,10 +143,12 @@ def classify_together(images: Sequence[Sent], attempt: int, worker: str) -> dict
     groups, answered = defaultdict[Reading, list[Sent]](list), dict[str, Any]()
     for sent in images:
         groups[sent.reading].append(sent)
-    for (model, known, _), group in groups.items():
-        begun, rows = time.monotonic(), [sent.row for sent in group]
-        batch = pa.RecordBatch.from_pylist(rows, pa.schema([ID, IMAGE_FIELD, ERROR]))
-        result = classify_chunk(Chunk(0, batch), model, known=load_known(known))
+    for (model, known, *_), group in groups.items():
+        begun = time.monotonic()
+        try:
+            result = classify_rows([sent.row for sent in group], model, load_known(known))
+        except RiskError as error:
+            result = classify_rows([{"id": "", "error": str(error)}] * len(group), model)
         seconds, failed = time.monotonic() - begun, answers(result).null_count
         for row, sent in enumerate(group):
             log_chunk(sent.id, 0, model, result.slice(row, 1), seconds / len(group), attempt)
@@ -154,6 +159,14 @@ def classify_together(images: Sequence[Sent], attempt: int, worker: str) -> dict
         found = result.drop_columns(["id"]).to_pylist()
         answered |= {sent.id: answer for sent, answer in zip(group, found, strict=True)}
     return answered
+
+
+def classify_rows(
+    rows: list[dict[str, Any]], model: str, known: Known | Form = NOTHING
+) -> pa.RecordBatch:
+    """The results of a chunk with these rows. Raises as `classify_chunk`."""
+    batch = pa.RecordBatch.from_pylist(rows, pa.schema([ID, IMAGE_FIELD, ERROR]))
+    return classify_chunk(Chunk(0, batch), model, known=known)
 
 
 load_known = lru_cache(MAX_LISTS)(decode_known)

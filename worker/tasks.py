@@ -26,6 +26,7 @@ from protocol.known import Known
 from protocol.ledger import Ledger
 from protocol.reading import decode_known
 from protocol.records import Begun, BegunCall, ChunkResult
+from protocol.risk import RiskError
 from protocol.settings import settings
 from protocol.text import plural
 from worker.classify import Read, Reader, T, classify_chunk, watch
@@ -94,6 +95,10 @@ def classify_queued(job_id: str, number: int, worker: str) -> str:
         result = classify_chunk(chunk, begun.model, read, known)
     except BrokerError:
         raise
+    except RiskError as error:
+        log_trouble(job_id, number, f"not classified: {error}")
+        ledger().give_up(job_id, str(error))
+        return DISCARDED
     except Exception as error:
         if ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe(error)}"

@@ -13,7 +13,13 @@ import click
 
 from digitq import options
 from digitq.commands.reports import check_page, check_wide, show_page, show_wide
-from digitq.summary import open_sink, report_interruption, report_rows, report_truth
+from digitq.summary import (
+    open_sink,
+    report_interruption,
+    report_risk,
+    report_rows,
+    report_truth,
+)
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -105,6 +111,7 @@ def classify(
                 take_results(client, job, sink, lambda: reading.count_rows(source.count()))
             skipped, gaps = source.skipped.describe(), source.gaps
     report_rows(sink, skipped, what=reading.row)
+    report_risk(sink, reading.risk)
     report_truth(sink.counts, reading.what, truth, gaps)
     if wide:
         show_wide(str(out))

@@ -14,6 +14,7 @@ from digitq import options
 from digitq.summary import report_truth, report_zeros
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
+from protocol.sample import show_bound
 from protocol.settings import settings
 from protocol.text import plural
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from protocol.reading import Reading
 
 RUN_OPTIONS = (
-    *("read", "model", "length", "pattern", "allowed", "fill", "form"),
+    *("read", "model", "length", "pattern", "allowed", "fill", "form", "risk", "like"),
     *("own_weights", "workers", "broker"),
 )
 
@@ -70,7 +71,8 @@ def evaluate(
         options.check_weights(reading, bool(broker or settings().broker_url))
         names = sources or ("mnist:test",)
         source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
-        name, model, gaps, sink = source.name, reading.model, source.gaps, ScoreSink(reading.what)
+        name, model, gaps = source.name, reading.model, source.gaps
+        sink = ScoreSink(reading.what, reading.risk)
         if not source.has_truth:
             raise UsageError(f"{name} has no right answers: name them with --truth")
         with open_client(broker, workers, reading.count_rows(count_files(names))) as client:
@@ -85,6 +87,9 @@ def evaluate(
     if (sample := sink.sample()).looked_at and not as_json:
         is_part = sample.looked_at < sample.unmarked
         click.echo(f"\n{sample.describe()}{', if these are a random part of them' * is_part}")
+        if sink.risk:
+            share = 100 * sample.wrong / sample.looked_at
+            click.echo(f"{show_bound(sink.risk)} may be wrong, as promised; {share:.2f} % are")
     if counts.corrected:
         verb = "is" if counts.corrected == 1 else "are"
         echo_err(f"{plural(counts.corrected, 'answer')} {verb} a person's")
@@ -116,13 +121,14 @@ def read_results(
         rows = set_truths(rows, lambda id: take_truth(truths, id))
     elif "truth" not in results.schema.names:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
-    sink, field = ScoreSink(results.read), truth_field(results.read)
+    record = results.record
+    sink = ScoreSink(results.read, record.risk if record else None)
+    field = truth_field(results.read)
     for batch in rows if limit is None else take_first(rows, limit):
         sink.write(adapt_truth(batch, field, gaps))
     if limit is not None:
         gaps.unused = {}  # rows after the limit may have these ids
-    model = results.record.model if results.record else results.read
-    return model, gaps, sink
+    return record.model if record else results.read, gaps, sink
 
 
 def is_result_file(name: str) -> bool:

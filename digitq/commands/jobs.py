@@ -13,7 +13,13 @@ import click
 import digitq
 from digitq import options
 from digitq.commands.reports import check_page, check_wide, show_page, show_wide
-from digitq.summary import open_sink, report_interruption, report_rows, report_truth
+from digitq.summary import (
+    open_sink,
+    report_interruption,
+    report_risk,
+    report_rows,
+    report_truth,
+)
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UnknownJobError, UsageError
@@ -180,6 +186,7 @@ def collect(
         if not sink.upload():
             take_results(client, job, sink, count_stored, sync)
     report_rows(sink, has_speed=False, what="field" if job.origin.form else "image")
+    report_risk(sink, job.origin.risk)
     report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
         if freed := job.progress().freed_images:

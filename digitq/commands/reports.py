@@ -65,6 +65,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     `number`. OUT has all rows in order, and a column `corrected`.
     """
     from digitq.reports.corrections import (
+        Looked,
         check_again,
         checksum,
         correct_rows,
@@ -83,12 +84,14 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
         echo_err("the form can't be read: its rules are not checked again")
-    sample, unused = measure_sample(table, given) if given.drawn else (None, 0)
+    looked = measure_sample(table, given) if given.drawn else Looked()
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
             sink.write(batch)
-        record = table.record and replace(table.record, counts=sink.counts, sample=sample)
+        record = table.record and replace(
+            table.record, counts=sink.counts, sample=looked.sample, curve=looked.curve
+        )
         sink.finish(table.read, record)
     echo_err(f"{plural(len(answers), 'answer')} corrected or confirmed")
     if zeros:
@@ -96,17 +99,17 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "
             "a spreadsheet may have removed some"
         )
-    if sample:
+    if sample := looked.sample:
         echo_err(sample.describe())
-        echo_err(
-            f"so at most {sample.left_at_most:,} of the {sample.left:,} that nobody looked at are"
-        )
+        if sample.left:
+            most = f"{sample.left_at_most:,} of the {sample.left:,}"
+            echo_err(f"so at most {most} that nobody looked at are")
     if sample and table.has_form:
         echo_err("this holds for these pages: numbers of a page are alike, so others may differ")
-    if unused:
+    if looked.unused:
         echo_err(
-            f"{plural(unused, 'answer')} of the sample came after a row without an answer: they do "
-            "not count, as rows that are hard to read are skipped more often"
+            f"{plural(looked.unused, 'answer')} of the sample came after a row without an answer: "
+            "they do not count, as rows that are hard to read are skipped more often"
         )
     report_rows(sink, has_speed=False, what=table.row)
 

@@ -7,18 +7,21 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.reports.fields import find_broken_rules
 from digitq.reports.wide import read_pages
 from producer.counts import differ_in_zeros
+from producer.record import all_thresholds
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
 from protocol.chunk import CORRECTED, answers, unmarked
 from protocol.csv_rows import open_rows
 from protocol.errors import UsageError
 from protocol.form import Form
+from protocol.risk import Curve, measure_curve
 from protocol.sample import Sample, bound_count
 from protocol.text import in_one_line, name_some, plural
 from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
@@ -90,39 +93,51 @@ def read_corrections(path: Path, results: ResultFile) -> Given:
     return Given(found, drawn)
 
 
-def measure_sample(results: ResultFile, given: Given) -> tuple[Sample | None, int]:
-    """What the rows of the random sample say about all unmarked rows, and how many of them do not
-    count.
+class Looked(NamedTuple):
+    """What a person who looked at a random sample found."""
+
+    sample: Sample | None = None
+    curve: Curve = ()  # what may be wrong above which confidence
+    unused: int = 0  # answers of the sample that do not count
+
+
+def measure_sample(results: ResultFile, given: Given) -> Looked:
+    """What the rows of the random sample say about all unmarked rows.
 
     Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
     to read would find too few errors. An illegible row counts as wrong. There is no sample without
     a row that counts. Raises `UsageError` if a row can't be read.
     """
     rows = answered = corrected = 0
-    is_wrong: dict[int, bool] = {}  # by the place in the draw
+    found: dict[int, tuple[float, bool]] = {}  # confidence, is wrong; by the place in the draw
     for batch in results.batches():
         batch = batch.filter(unmarked(batch))
         rows += batch.num_rows
         old = answers(batch).cast(pa.string()).to_pylist()
-        for id, answer in zip(batch.column("id").to_pylist(), old, strict=True):
+        columns = *(batch.column(name).to_pylist() for name in ("id", "confidence")), old
+        for id, confidence, answer in zip(*columns, strict=True):
             if id in given.answers:
                 wrong = answer != given.answers[id]
                 answered, corrected = answered + 1, corrected + wrong
                 if id in given.drawn:
-                    is_wrong[given.drawn[id]] = wrong
-    looked_at = [is_wrong[place] for place in takewhile(is_wrong.__contains__, count(1))]
+                    found[given.drawn[id]] = confidence or 0.0, wrong
+    looked_at = [found[place] for place in takewhile(found.__contains__, count(1))]
     if not looked_at:
-        return None, len(given.drawn)
-    most = bound_count(sum(looked_at), len(looked_at), rows)
+        return Looked(unused=len(given.drawn))
+    confidences, is_wrong = map(np.array, zip(*looked_at, strict=True))
+    wrong = int(is_wrong.sum())
+    most = bound_count(wrong, len(looked_at), rows)
     sample = Sample(
         unmarked=rows,
         looked_at=len(looked_at),
-        wrong=sum(looked_at),
+        wrong=wrong,
         at_most=most / rows,
         left=rows - answered,
         left_at_most=min(rows - answered, max(0, most - corrected)),
     )
-    return sample, len(given.drawn) - len(looked_at)
+    lowest = max(all_thresholds(results.record.parts), default=0.0) if results.record else 0.0
+    curve = measure_curve(confidences, is_wrong, lowest)
+    return Looked(sample, curve, len(given.drawn) - len(looked_at))
 
 
 def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) -> list[str]:

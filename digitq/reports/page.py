@@ -31,6 +31,7 @@ from producer.sinks.sink import replacing
 from protocol.chunk import CLASSES, CORRECTED
 from protocol.form import Form
 from protocol.known import Known
+from protocol.sample import show_bound
 from protocol.text import in_one_line, plural
 from protocol.values import ILLEGIBLE, MAX_CHARACTERS
 
@@ -321,6 +322,8 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
         ("images from", ", ".join(map(in_one_line, record.sources))),
         ("truth", in_one_line(record.truth or "")),
         ("pattern", record.pattern or ""),
+        ("risk", show_bound(record.risk) if record.risk else ""),
+        ("like", in_one_line(record.like or "")),
         ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
         ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),
         ("job", ", ".join(dict.fromkeys(part.job for part in record.parts))),

@@ -29,8 +29,9 @@ SHARE_NAMES = {  # the figures that are shares, and what they are called
 class ScoreSink(Sink):
     """Compares answers with their truths, and keeps no rows."""
 
-    def __init__(self, read: What) -> None:
+    def __init__(self, read: What, risk: float | None = None) -> None:
         self.read = read
+        self.risk = risk  # so much was promised to be wrong, at most, where nothing is marked
         self.error: str | None = None  # the first error in any row
         # Answers with a truth, and the wrong ones of them, by reason to review: "" is none
         self.answers, self.wrong = Counter({"": 0}), Counter[str]()
@@ -97,7 +98,7 @@ class ScoreSink(Sink):
                 for reason, answers in self.answers.most_common()
                 if reason
             },
-            "unmarked": self.sample().figures(),
+            "unmarked": self.sample().figures() | {"promised": self.risk},
             "calibration_error": self.calibration_error(),
             "calibration": [
                 {"confidence": confidence / answers, "accuracy": share(int(right), int(answers))}

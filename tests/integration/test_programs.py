@@ -136,6 +136,7 @@ def test_answers_are_those_of_a_client(deployment: Local, app: Celery) -> None:
         ({"allowed": ["1"] * 10_001}, "10,001 numbers are allowed: a message may have 10,000"),
         ({"length": 2, "allowed": ["165"]}, "no allowed number has the length 2"),
         ({"others": 1}, "digitq.classify_image takes image, model, read, length, allowed, pattern"),
+        ({"risk": 1e-6}, "number can promise"),
     ],
 )
 def test_what_is_wrong_with_what_is_known(
@@ -188,9 +189,9 @@ def test_many_at_once_and_what_redis_keeps(deployment: Local, app: Celery) -> No
         ((TEXT, "cnn9"), "there is no model 'cnn9'; there are: mlp, cnn, random"),
         ((TEXT, None, "text"), "`read` is 'text': it must be digit or number"),
         (
-            (TEXT, None, "digit", None, None, None, None, 1),
-            "digitq.classify_image takes image, model, read, length, allowed, pattern and fill, "
-            "and no more",
+            (TEXT, None, "digit", None, None, None, None, None, 1),
+            "digitq.classify_image takes image, model, read, length, allowed, pattern, fill and "
+            "risk, and no more",
         ),
         ((TEXT, None, "digit", 9), NEEDS_NUMBERS),
     ],

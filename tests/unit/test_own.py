@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -180,6 +181,14 @@ def test_a_network_that_is_no_better_is_not_kept(
     assert not write_if_better(Trained(card, card, {}, ("others", 0.9, 0.9)), tmp_path)
     assert not [*tmp_path.iterdir()]
     assert "nothing is written" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_network_that_has_learned_promises_no_risk(tmp_path: Path) -> None:
+    """The curve in the card was measured with the weights before."""
+    card = Card("mlp", "", 0, 1, own_held_back=10, own_accuracy_before=0.6, own_accuracy=0.7)
+    card = replace(card, risks=((0.5, 0.01),))
+    assert write_if_better(Trained(card, card, {}, ("others", 0.9, 0.9)), tmp_path)
+    assert not read_card(tmp_path / "mlp.json").risks
 
 
 def test_the_sample_can_be_rehearsed() -> None:

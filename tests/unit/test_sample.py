@@ -236,4 +236,5 @@ def test_evaluate_says_it_too(
         "wrong": wrong,
         "at_most": pytest.approx(bound),
         "confidence": 0.95,
+        "promised": None,
     }

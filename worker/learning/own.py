@@ -123,7 +123,7 @@ def write_if_better(trained: Trained, out: Path, **more: Any) -> bool:
 
     `more` is what else the card says. Gives whether it was written.
     """
-    before, card = trained.before, replace(trained.card, **more)
+    before, card = trained.before, replace(trained.card, risks=(), **more)  # it reads anew
     old, new = card.own_accuracy_before or 0.0, card.own_accuracy or 0.0
     print(f"{'':34}  before    after", file=sys.stderr)
     for what, was, is_now in (

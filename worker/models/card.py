@@ -12,6 +12,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 from protocol.chunk import CLASSES
 from protocol.errors import DigitqError
+from protocol.risk import Curve, Risk, find_threshold
 from protocol.settings import settings
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -41,12 +42,21 @@ class Card:
     known_temperature: float = 1.0  # as `temperature`, for a number whose length was known
     known_offset: float = 0.0  # as `offset`, for such a number
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
+    # What may be wrong above which confidence, on real hands that nobody trained with
+    risks: Curve = ()
     sha256: str | None = None  # the SHA-256 of the weights file
     own_images: int = 0  # how many images of a user's own were learned
     own_held_back: int = 0  # how many were not, to measure the accuracy
     own_left_out: dict[str, int] = field(default_factory=dict)  # how many others, by the reason
     own_accuracy_before: float | None = None  # on those held back, before the others were learned
     own_accuracy: float | None = None  # the same after that
+
+    def find_threshold(self, risk: Risk | None) -> float:
+        """The confidence below which answers are to be reviewed, so that no more than the risk is
+        wrong among the others. Raises `RiskError`."""
+        if risk is None:
+            return self.review_below
+        return find_threshold(risk.curve or self.risks, risk.share, self.name)
 
     def calibrate(self, probability: float, digits: int, is_length_known: bool = False) -> float:
         """The probability that a number is right, from that of its reading (J. Platt, 1999).

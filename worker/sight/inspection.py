@@ -16,6 +16,7 @@ from PIL.ImageDraw import Draw, ImageDraw
 from protocol.chunk import Chunk, FoundDigit, Reason
 from protocol.form import Form
 from protocol.known import Known
+from protocol.risk import Risk
 from protocol.settings import NUMBER
 from worker.classify import (
     MIN_DIGIT_CONFIDENCE,
@@ -203,7 +204,7 @@ def inspect(path: Path, out: Path | None, name: str, known: Known | Form) -> int
 
     Raises `UsageError`, `OutputError`.
     """
-    look: Callable[[bytes, str], Inspected] = partial(inspect_digit, name=name)
+    look: Callable[[bytes, str], Inspected] = partial(inspect_digit, name=name, risk=known.risk)
     if isinstance(known, Form):
         look = partial(inspect_page, form=known)
     elif name == NUMBER:
@@ -253,7 +254,7 @@ def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
     return [headline, *lines], draw_boxes(picture, size, found, headline), int(errors != {None})
 
 
-def inspect_digit(content: bytes, title: str, name: str) -> Inspected:
+def inspect_digit(content: bytes, title: str, name: str, risk: Risk | None) -> Inspected:
     """The digit with its probabilities, and the picture of the steps as far as they went."""
     panels: Panels = []
     try:
@@ -262,10 +263,11 @@ def inspect_digit(content: bytes, title: str, name: str) -> Inspected:
         headline = f"{title}: {error_of_row(error)}"
         return [headline], draw_steps(panels, None, headline) if panels else None, 1
     model = load_model(name)
+    below = model.card.find_threshold(risk)
     first, probabilities = answer(content, digit, model, panels)
     confidence = float(probabilities.max())
     headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}"
-    if doubt := find_doubt(first, confidence, model.card.review_below, digit.review_reason):
+    if doubt := find_doubt(first, confidence, below, digit.review_reason):
         headline += f", to review: {doubt}"
     is_utf = sys.stdout.encoding.lower().startswith("utf")
     lines = [headline, *list_probabilities(probabilities, "█" if is_utf else "#")]

@@ -64,7 +64,7 @@ def decide_page(
             decided.append((None, error))
             continue
         reading = readings.choose(
-            decision.number, decision.confidence, decision.alternatives, cut.to_page
+            decision.number, decision.confidence, decision.alternatives, cut.to_page, form.risk
         )
         if decision.failed:
             reading = replace(reading, reason="check failed")

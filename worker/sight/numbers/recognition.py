@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from protocol.chunk import Alternative, FoundDigit, Reason
 from protocol.known import Known
+from protocol.risk import Risk
 from protocol.values import (
     AS_WRITTEN,
     DIGITS_ONLY,
@@ -150,14 +151,15 @@ class Readings:
         confidence: float,
         alternatives: list[Alternative],
         to_page: NDArray[np.float64],
+        risk: Risk | None = None,
     ) -> NumberReading:
-        """This number as the answer. The boxes of its digits are in px of the page, to which the
-        (3, 3) matrix leads."""
+        """This number as the answer, which a person should look at if more than the risk may be
+        wrong. The boxes of its digits are in px of the page, to which the (3, 3) matrix leads."""
         if not number:
             return NumberReading("", confidence, [], [], "empty")
         _, card = load_networks()
         digits = list_digits(self.seen, number, self.shape, to_page)
-        reason = self.reason or ("unsure" if confidence < card.review_below else "")
+        reason = self.reason or ("unsure" if confidence < card.find_threshold(risk) else "")
         return NumberReading(number, confidence, digits, alternatives, reason)
 
 
@@ -178,7 +180,8 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
         readings = replace(readings, reason="pages")
     best, confidence = readings.numbers[0].number, readings.confidence
     alternatives = list_alternatives(readings.numbers, confidence)
-    yield readings.choose(best, confidence, alternatives, scale_to_file(content, grey.shape))
+    to_file = scale_to_file(content, grey.shape)
+    yield readings.choose(best, confidence, alternatives, to_file, known.risk)
 
 
 def trace_readings(grey: Grey, known: Known) -> Generator[None, None, Readings]:
