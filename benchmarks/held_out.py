@@ -1,0 +1,158 @@
+"""How often numbers of held-out sources are read rightly, marked, and wrong without a mark.
+
+`python -m benchmarks.held_out HANDS... [--limit N] [--only SOURCE]` reads the whole numbers in
+folders of real handwriting, whose form `training/hands.py` describes, and those in
+`cells/SOURCE/labels.csv` with the columns `path` and `value`: cells with a decimal number, whose
+point may be missing. It prints for each source, and each way to read it:
+- right, marked `review`, wrong and not marked, in % of the pictures; an error is marked
+- sure: rows with a confidence of 99.9 % or more, and how many of them are right
+- the mean confidence, and the expected calibration error, of the rows with an answer
+"""
+
+import argparse
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from protocol.chunk import CALIBRATION_BINS
+from protocol.known import Known
+from protocol.values import ALPHABET, NO_PUNCTUATION, NUMERALS
+from training.hands import list_sources
+from worker.classify import read_image, read_numbers
+
+SURE = 0.999  # a row with at least this confidence is sure
+HEAD = "", "way to read", "images", "right", "marked", "silent", "sure", "right", "conf.", "ECE"
+
+
+class Item(NamedTuple):
+    """A picture, and what is written in it."""
+
+    path: Path
+    truth: str
+
+
+class Way(NamedTuple):
+    """A way to read some of a source's pictures."""
+
+    name: str
+    known: Callable[[Item], Known]  # what is known of the number in a picture
+    is_right: Callable[[str, str], bool]  # whether an answer is right, for the truth
+    items: list[Item]
+
+
+def list_items(path: Path, column: str) -> list[Item]:
+    """The pictures of a file of labels, with what its column says."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    items = [Item(path.parent / row["path"], row[column]) for row in rows]
+    return [item for item in items if any(sign in NUMERALS for sign in item.truth)]
+
+
+def only_digits(text: str) -> str:
+    return text.translate(NO_PUNCTUATION)
+
+
+def has_digits(answer: str, truth: str) -> bool:
+    return only_digits(answer) == only_digits(truth)
+
+
+def has_value(answer: str, truth: str) -> bool:
+    """Whether a number with at most one decimal has this value."""
+    whole, _, decimal = answer.replace(",", ".").partition(".")
+    return whole.isdecimal() and float(f"{whole}.{decimal or 0}") == float(truth)
+
+
+def has_value_or_digits(answer: str, truth: str) -> bool:
+    """The same, or it has its digits, with or without a 0 after the point."""
+    whole = truth.removesuffix(".0")
+    return only_digits(answer) in (only_digits(whole), only_digits(f"{float(truth):.1f}"))
+
+
+def always(known: Known) -> Callable[[Item], Known]:
+    return lambda _: known
+
+
+def write_form(text: str) -> str:
+    """The pattern of texts with digits and signs in the same places."""
+    return "".join(r"\d" if sign in NUMERALS else rf"\{sign}" for sign in text)
+
+
+def list_ways(path: Path) -> Iterator[Way]:
+    """How the pictures of a source are read, from its file of labels."""
+    if path.parent.parent.name == "cells":
+        items = list_items(path, "value")
+        decimals = [item for item in items if not float(item.truth).is_integer()]
+        for pattern in (None, "integer", r"\d+([.,]\d)?"):
+            known = Known.check(pattern=pattern)
+            yield Way(pattern or "free", always(known), has_value_or_digits, items)
+        yield Way(r"\d+\.\d", always(Known.check(pattern=r"\d+\.\d")), has_value, decimals)
+        return
+    items = [
+        item._replace(truth="".join(sign for sign in item.truth if sign in ALPHABET))
+        for item in list_items(path, "text")
+    ]
+    knows_signs = not all(item.truth.isdecimal() for item in items)
+    is_same = str.__eq__ if knows_signs else has_digits
+    listed = Known.check(allowed=sorted({item.truth for item in items}))
+    yield Way("free", always(Known()), is_same, items)
+    yield Way("integer", always(Known.check(pattern="integer")), has_digits, items)
+    yield Way("its form", lambda item: Known.check(pattern=write_form(item.truth)), is_same, items)
+    yield Way("listed", always(listed), is_same, items)
+
+
+def read(item: Item, known: Known) -> dict[str, Any]:
+    batch = pa.record_batch({"id": [item.path.name], "image": [item.path.read_bytes()]})
+    return read_numbers(batch, read_image, known).to_pylist()[0]
+
+
+def measure(way: Way, limit: int | None) -> list[str]:
+    """The figures of a way to read, as texts."""
+    step = max(1, len(way.items) // limit) if limit else 1
+    items = way.items[::step]
+    rows = [read(item, way.known(item)) for item in items]
+    is_right = np.array(
+        [
+            row["number"] is not None and way.is_right(row["number"], item.truth)
+            for row, item in zip(rows, items, strict=True)
+        ]
+    )
+    is_marked = np.array([row["review"] for row in rows])
+    has_answer = np.array([row["confidence"] is not None for row in rows])
+    confidence = np.array([row["confidence"] or 0.0 for row in rows])
+    is_sure = confidence >= SURE
+    shares = is_right.mean(), is_marked.mean(), (~is_right & ~is_marked).mean()
+    sure = f"{is_right[is_sure].mean():.1%}" if is_sure.any() else "-"
+    gaps = (confidence - is_right)[has_answer]
+    bins = (confidence[has_answer] * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
+    error = np.abs(np.bincount(bins, gaps)).sum() / max(1, len(gaps))
+    mean = confidence[has_answer].mean()
+    return [
+        str(len(rows)),
+        *(f"{share:.1%}" for share in shares),
+        str(is_sure.sum()),
+        sure,
+        *(f"{share:.1%}" for share in (mean, error)),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit", type=int, metavar="N", help="about N pictures of each source")
+    parser.add_argument("--only", metavar="SOURCE", help="one source")
+    parser.add_argument("hands", type=Path, nargs="+", metavar="HANDS")
+    options = parser.parse_args()
+    show = "{:16} {:>16} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7} {:>7}".format
+    print(show(*HEAD))
+    for path in list_sources(options.hands, "*/*/labels.csv"):
+        source = path.parent.name
+        if options.only in (None, source):
+            for way in list_ways(path):
+                print(show(source, way.name, *measure(way, options.limit)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
