@@ -151,5 +151,5 @@ def find_threshold(curve: Curve, share: float, name: str) -> float:
         )
     best = min(most for _, most in curve)
     raise RiskError(
-        f"{name} can promise a risk of {show_bound(best)}, and not of {show_bound(share)}"
+        f"{name} can promise a risk of {show_bound(best)} at best, and not of {show_bound(share)}"
     )

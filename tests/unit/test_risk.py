@@ -87,7 +87,9 @@ def test_the_lowest_threshold_that_keeps_a_risk_is_taken() -> None:
     curve = ((0.5, 0.04), (0.9, 0.02), (0.99, 0.006), (0.999, 0.008))
     found = [find_threshold(curve, share, "mlp") for share in (0.05, 0.04, 0.03, 0.007)]
     assert found == [0.5, 0.5, 0.9, 0.99]
-    with pytest.raises(RiskError, match="mlp can promise a risk of 0.60 %, and not of 0.10 %"):
+    with pytest.raises(
+        RiskError, match="mlp can promise a risk of 0.60 % at best, and not of 0.10 %"
+    ):
         find_threshold(curve, 0.001, "mlp")
     with pytest.raises(RiskError, match="mlp can promise no risk, as nobody has measured it"):
         find_threshold((), 0.001, "mlp")
