@@ -89,9 +89,9 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
             sink.write(batch)
-        record = table.record and replace(
-            table.record, counts=sink.counts, sample=looked.sample, curve=looked.curve
-        )
+        record = table.record and replace(table.record, counts=sink.counts)
+        if record and looked.sample:  # what an earlier sample has said stays true
+            record = replace(record, sample=looked.sample, curve=looked.curve)
         sink.finish(table.read, record)
     echo_err(f"{plural(len(answers), 'answer')} corrected or confirmed")
     if zeros:

@@ -139,6 +139,10 @@ def test_a_looked_at_sample_says_how_many_others_are_wrong(
     assert (record["left"], record["left_at_most"]) == (139, most - 2)
     final = open_results(tmp_path / "final.csv").record
     assert final and final.sample and final.sample.left == 139
+    corrections.write_text("id,label\n2.png,7\n")
+    run("correct", tmp_path / "final.csv", corrections, "-o", tmp_path / "last.csv")
+    last = open_results(tmp_path / "last.csv").record
+    assert last and (last.sample, last.curve) == (final.sample, final.curve)
 
 
 def test_rows_after_one_that_was_skipped_do_not_count(
