@@ -135,7 +135,8 @@ def measure_sample(results: ResultFile, given: Given) -> Looked:
         left=rows - answered,
         left_at_most=min(rows - answered, max(0, most - corrected)),
     )
-    lowest = max(all_thresholds(results.record.parts), default=0.0) if results.record else 0.0
+    parts = results.record.parts if results.record else ()
+    lowest = max(all_thresholds(parts), default=float(confidences.min()))
     curve = measure_curve(confidences, is_wrong, lowest)
     return Looked(sample, curve, len(given.drawn) - len(looked_at))
 

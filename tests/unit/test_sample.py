@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from html import unescape
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,6 +91,11 @@ def read_sample(page: Path) -> list[str]:
     return [json.loads(unescape(id)) for id, _ in sorted(cards, key=lambda card: int(card[1]))]
 
 
+def record_of(results: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(record_path(results).read_text())
+    return found
+
+
 def save(path: Path, rows: Iterable[tuple[str, str, object]]) -> Path:
     """As the page saves them."""
     with path.open("w", newline="") as file:
@@ -133,10 +139,12 @@ def test_a_looked_at_sample_says_how_many_others_are_wrong(
     line = f"of 240 unmarked rows at most {show_bound(most / 240)} are wrong (95 % confidence; "
     assert line + "1 of 100 looked at was)" in said
     assert f"so at most {most - 2} of the 139 that nobody looked at are" in said
-    record = json.loads(record_path(tmp_path / "final.csv").read_text())["sample"]
+    record = record_of(tmp_path / "final.csv")["sample"]
     assert (record["unmarked"], record["looked_at"], record["wrong"]) == (240, 100, 1)
     assert record["at_most"] == pytest.approx(most / 240) and record["confidence"] == 0.95
     assert (record["left"], record["left_at_most"]) == (139, most - 2)
+    # No worker has said from which confidence on rows were not marked
+    assert record_of(tmp_path / "final.csv")["curve"][0][0] == pytest.approx(0.9)
     final = open_results(tmp_path / "final.csv").record
     assert final and final.sample and final.sample.left == 139
     corrections.write_text("id,label\n2.png,7\n")
@@ -163,7 +171,7 @@ def test_rows_after_one_that_was_skipped_do_not_count(
     save(corrections, given[20:])
     run("correct", results, corrections, "-o", tmp_path / "last.csv")
     assert "looked at" not in capsys.readouterr().err
-    assert json.loads(record_path(tmp_path / "last.csv").read_text())["sample"] is None
+    assert record_of(tmp_path / "last.csv")["sample"] is None
 
 
 def test_answers_outside_of_a_sample_say_nothing_about_others(
