@@ -27,7 +27,7 @@ from training.hands import list_sources
 from worker.classify import classify_chunk
 from worker.models.card import card_path, read_card
 
-MAX_IMAGES = 2000  # of each source at most this many count, or one source would decide
+MAX_GLYPHS = 2000  # at most this many digits of a source count, or one source would decide
 BATCH_IMAGES = 500  # images in a chunk
 SHOWN_RISKS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
 BY_CONFIDENCE: tuple[Reason, ...] = ("unsure", "unsure at first")  # the threshold decides
@@ -95,8 +95,9 @@ def read_strings(folders: Sequence[Path]) -> Iterator[Read]:
     """
     for path in list_sources(folders, "*/*/labels.csv"):
         ways = [way for way in list_ways(path) if way.name != "listed"]
+        turns = {item.path: turn for turn, item in enumerate(ways[0].items)}
         for place, way in enumerate(ways):
-            items = [way.items[row] for row in choose_rows(len(way.items))][place :: len(ways)]
+            items = [item for item in way.items if turns[item.path] % len(ways) == place]
             rows = [read(item, way.known(item)) for item in items]
             right = [
                 row["number"] is not None and way.is_right(row["number"], item.truth)
@@ -108,8 +109,8 @@ def read_strings(folders: Sequence[Path]) -> Iterator[Read]:
 
 
 def choose_rows(count: int) -> list[int]:
-    """At most `MAX_IMAGES` of so many images, drawn at random and always the same."""
-    rows = np.random.default_rng(SEED).permutation(count)[:MAX_IMAGES]
+    """At most `MAX_GLYPHS` of so many images, drawn at random and always the same."""
+    rows = np.random.default_rng(SEED).permutation(count)[:MAX_GLYPHS]
     return sorted(rows.tolist())
 
 
