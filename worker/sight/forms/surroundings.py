@@ -22,7 +22,7 @@ from worker.sight.types import Grey
 AROUND = 0.6  # a strip shows this much above and below the field, in heights of the field
 MIN_RATIO = 2.2  # a strip is at least this many times as wide as high
 SHOWN = pa.struct([("picture", pa.binary()), ("box", pa.list_(pa.float32()))])
-# `picture`, a PNG, and the field's `box` in px of it, if it is one of a field
+# `picture`, a PGM, and the field's `box` in px of it, if it is one of a field
 Strip = dict[str, bytes | Box | None]
 
 
@@ -44,7 +44,8 @@ def show_strip(page: Grey, cut: Cut) -> Strip:
 
 
 def make_strip(picture: Grey, box: Box | None = None) -> Strip:
-    return {"picture": cv2.imencode(".png", picture)[1].tobytes(), "box": box}
+    # It is not compressed: a PNG costs 0.2 ms more for each field
+    return {"picture": cv2.imencode(".pgm", picture)[1].tobytes(), "box": box}
 
 
 def show_cells(form: Form, content: bytes, ids: Sequence[str], watch: Watch) -> list[Strip | None]:
