@@ -118,13 +118,13 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
     if watches:
         watch(client, as_json)
         return
-    from digitq.watching.tables import render, tabulate_jobs
+    from digitq.watching.tables import list_jobs
 
     records = client.jobs(limit)
     if not (records or as_json):
         echo_err("no jobs")
         return
-    for line in map(_to_json, records) if as_json else [render(tabulate_jobs(records))]:
+    for line in map(_to_json, records) if as_json else list_jobs(records):
         click.echo(line)
     if (older := client.ledger.count_jobs() - max(limit, len(records))) > 0:
         echo_err(f"{plural(older, 'older job')} not shown: --limit shows more")

@@ -25,6 +25,7 @@ ROOMY_COLUMNS = 80  # a narrower terminal shows less of each worker
 PLAIN_COLUMNS = 10_000  # a file has room for everything
 BAR_COLUMNS = 10
 UNKNOWN = "? is unknown: not all images are stored yet, or none was done lately"
+COUNTED, FLAWS = ("DONE", "IMAGES", "%"), ("ERRORS", "REVIEW", "AGAIN")
 STYLES = {
     "done": "green",
     "collected": "green",
@@ -83,32 +84,48 @@ def describe_shortage(records: "Iterable[JobRecord]") -> list[str]:
     return lines
 
 
-def tabulate_jobs(records: "Iterable[JobRecord]", rates: Rates | None = None) -> Table:
-    """A table with one line per job; with `rates`, also how fast they are."""
+def list_jobs(records: "Iterable[JobRecord]") -> list[str]:
+    """The lines of a table with its header and one line per job. rich would take a millisecond for
+    each."""
+    header = ["JOB", "STATE", *COUNTED, *FLAWS, "CREATED (UTC)", "SOURCE"]
+    rows = [header]
+    for record in records:
+        created = f"{record.created:%Y-%m-%d %H:%M}"
+        rows.append([record.id, record.state, *count(record), created, in_one_line(record.source)])
+    places = list[str]()
+    for name, *cells in zip(*rows, strict=True):
+        side = ">" if name in (*COUNTED, *FLAWS) else "<"
+        places.append(f"{{:{side}{max(map(len, (name, *cells)))}}}")
+    line = " ".join([*places[:-1], "{}"])
+    return [line.format(*row) for row in rows]
+
+
+def tabulate_jobs(records: "Iterable[JobRecord]", rates: Rates) -> Table:
+    """A table with one line per job, for a terminal."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    live = [] if rates is None else ["IMAGES/S", "LEFT"]
-    for name in ("JOB", "STATE", *([] if rates is None else ["PROGRESS"])):
+    for name in ("JOB", "STATE", "PROGRESS"):
         table.add_column(name, no_wrap=True)
-    for name in ("DONE", "IMAGES", "%", *live, "ERRORS", "REVIEW", "AGAIN"):
+    for name in (*COUNTED, "IMAGES/S", "LEFT", *FLAWS):
         table.add_column(name, justify="right", no_wrap=True)
-    if rates is None:
-        table.add_column("CREATED (UTC)", no_wrap=True)
     table.add_column("SOURCE", overflow="ellipsis")
     for record in records:
-        cells: list[RenderableType] = [record.id, state(record)]
-        numbers = [f"{record.done_images:,}", f"{record.images:,}", share(record)]
-        if rates is not None:
-            rate, ends = rates.get(record.id, 0), ""
-            if record.is_active:
-                left = seconds_left(record, rate)
-                ends = "?" if left is None else clock(left)
-            cells.append(bar(record))
-            numbers += [per_second(rate) if record.is_active else "", ends]
-        cells += [*numbers, f"{record.failed:,}", f"{record.review:,}", f"{record.sent_again:,}"]
-        if rates is None:
-            cells.append(f"{record.created:%Y-%m-%d %H:%M}")
-        table.add_row(*cells, Text(in_one_line(record.source), no_wrap=True, overflow="ellipsis"))
+        rate, ends = rates.get(record.id, 0), ""
+        if record.is_active:
+            left = seconds_left(record, rate)
+            ends = "?" if left is None else clock(left)
+        counts, flaws = count(record)[: len(COUNTED)], count(record)[len(COUNTED) :]
+        speed = [per_second(rate) if record.is_active else "", ends]
+        source = Text(in_one_line(record.source), no_wrap=True, overflow="ellipsis")
+        cells = [record.id, state(record), bar(record), *counts, *speed, *flaws, source]
+        table.add_row(*cells)
     return table
+
+
+def count(record: "JobRecord") -> list[str]:
+    """The cells of the columns `COUNTED` and `FLAWS`."""
+    flaws = record.failed, record.review, record.sent_again
+    done = f"{record.done_images:,}", f"{record.images:,}", share(record)
+    return [*done, *(f"{number:,}" for number in flaws)]
 
 
 def stack_jobs(records: "Iterable[JobRecord]", rates: Rates) -> Group:

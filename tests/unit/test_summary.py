@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from digitq.summary import summarise
-from digitq.watching.tables import describe_job, render, tabulate_jobs
+from digitq.watching.tables import describe_job, list_jobs
 from producer.counts import Counts, add_ids
 from protocol.records import JobRecord
 
@@ -52,7 +52,7 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named, now=0)
     shown = r"a\nb\x1b[2J\u202eé ü"
     assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
-    _, line = render(tabulate_jobs([record])).splitlines()
+    _, line = list_jobs([record])
     assert line.endswith(f" {shown}")
 
 
