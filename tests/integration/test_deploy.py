@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,18 +14,19 @@ from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, b
 
 import pytest
 import redis
+import yaml
 from click.testing import CliRunner
 from kombu.exceptions import OperationalError
 
 from digitq.cli import digitq
-from digitq.private.processes import find_free_port, find_redis_server
+from digitq.private.processes import Local, find_free_port, find_redis_server
 from producer import Client
 from protocol.celery import CLASSIFY_IMAGE, make_app
 from protocol.keys import CALLS_QUEUE, TASK_EVENTS
 from protocol.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
-from tests.waiting import run_digitq, wait_for
+from tests.waiting import children_of, run_digitq, wait_for
 
 ROOT = Path(__file__).parents[2]
 CONF = (ROOT / "deploy/redis/redis.conf").read_text()
@@ -169,6 +171,7 @@ def test_nobody_may_do_harm(admin: Any, user: str) -> None:
     for command in (
         *("FLUSHALL", "FLUSHDB", "SHUTDOWN", "KEYS *", "CONFIG GET *", "CONFIG SET dir /tmp"),
         *("ACL LIST", "MONITOR", "DEBUG SLEEP 1", "REPLICAOF h 1", "MODULE LIST", "CLIENT LIST"),
+        *("SCAN 0", "RANDOMKEY", "DBSIZE"),  # other programs' keys have names, too
         *("FUNCTION FLUSH", "SCRIPT FLUSH", "SAVE", "BGREWRITEAOF", "GET other", "SET other 1"),
     ):
         assert not may(admin, user, *command.split()), command
@@ -200,6 +203,20 @@ def test_the_results_that_celery_keeps(admin: Any) -> None:
     assert may(admin, "worker", "SET", key, "{}") and may(admin, "worker", "PUBLISH", key, "{}")
     for user in ("producer", "flower"):
         assert may(admin, user, "GET", key) and may(admin, user, "SUBSCRIBE", key)
+
+
+def test_the_compose_file_limits_processes_and_a_worker_has_fewer(local: Local) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    limits = {service["deploy"]["resources"]["limits"]["pids"] for service in services.values()}
+    assert len(limits) == 1 and not any("pids_limit" in service for service in services.values())
+    client, image = Client(local.url), draw_one()
+    assert client.classify(encode_image(image, "PDF"), read="number").error is None
+    assert client.submit([encode_image(image, kind) for kind in ("PNG", "JPEG", "AVIF")]).table()
+    tree = [local._processes["worker1"].pid]
+    for pid in tree:
+        tree += children_of(pid)
+    threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in tree)
+    assert len(tree) > 3 and threads < min(limits) / 8
 
 
 def test_the_compose_file_sets_each_password(tmp_path: Path) -> None:
