@@ -257,7 +257,8 @@ class Batcher:
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     cells = queue.reading.cells
-                    rows = decode_result(result, result_schema(queue.reading.what, bool(cells)))
+                    schema = result_schema(queue.reading.what, bool(cells))
+                    rows = decode_result(result, schema, batch.num_rows)
                     return [to_fields(rows, cells)] if cells else [*to_predictions(rows)]
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1

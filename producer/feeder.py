@@ -158,6 +158,12 @@ class Feeder(threading.Thread):
         """Whether all chunks so far are collected and the source may yield more."""
         return self.total is None and not self._window
 
+    def rows_of(self, number: int) -> int | None:
+        """How many rows a chunk has; None if it is collected."""
+        with self._changed:
+            chunk = self._window.get(number)
+            return chunk.rows if chunk else None
+
     def collected(self, number: int) -> None:
         """Note that chunk `number` is collected: its place in the window is free."""
         with self._changed:

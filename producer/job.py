@@ -17,6 +17,7 @@ from producer.feeder import FEEDER_POLL_SECONDS, LACK_OF_ROOM, Feeder
 from protocol.broker.connection import connect
 from protocol.chunk import decode_result, result_schema
 from protocol.errors import (
+    BrokerError,
     DigitqError,
     JobAbandonedError,
     ResultsExpiredError,
@@ -194,6 +195,8 @@ class Job:
                 self.ledger.free(self.id, cursor.number, cursor.images)
                 cursor.freed = cursor.number
         if state == "collected":
+            if not self.attached:
+                self._check_total(cursor.images)
             end = self.ledger.finish if self.attached else self.ledger.release
             end(self.id)
             return None
@@ -206,11 +209,20 @@ class Job:
                 )
             cursor.last = self._wait(cursor.last)
         batches: list[pa.RecordBatch] = []
-        for payload in payloads:
+        for number, payload in enumerate(payloads, cursor.number):
             if payload is None:
                 break
-            batches.append(decode_result(payload, self._schema))
+            rows = self._attached_feeder.rows_of(number) if self._attached_feeder else None
+            batches.append(decode_result(payload, self._schema, rows))
         return batches
+
+    def _check_total(self, rows: int) -> None:
+        """Raises `BrokerError` if the results of a detached job have other than `rows` rows."""
+        if (images := self.progress().images) != rows:
+            raise BrokerError(
+                f"the results of job {self.id} have {plural(rows, 'row')}, and its chunks "
+                f"{images:,}: submit the job again"
+            )
 
     def _take(self, cursor: Cursor, batch: pa.RecordBatch) -> None:
         """Note that the next chunk's results are handed out."""

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from protocol.errors import BrokerError, DigitqError
 from protocol.settings import NUMBER, What, settings
-from protocol.text import name_some
+from protocol.text import name_some, plural
 from protocol.values import MAX_CHARACTERS, WRITTEN
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
@@ -190,12 +190,17 @@ def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     return batch
 
 
-def decode_result(payload: bytes | memoryview, schema: pa.Schema) -> pa.RecordBatch:
-    """The result rows of a chunk, with the columns of `schema`, and perhaps `truth`. Raises
-    `BrokerError` if they are damaged, or not what a worker hands in."""
+def decode_result(
+    payload: bytes | memoryview, schema: pa.Schema, rows: int | None = None
+) -> pa.RecordBatch:
+    """The result rows of a chunk, with the columns of `schema`, and perhaps `truth`. `rows` is how
+    many the chunk has, if that is known. Raises `BrokerError` if they are damaged, or not what a
+    worker hands in."""
     try:
         batch = decode(payload)
         check_result(batch, schema)
+        if rows not in (None, batch.num_rows):
+            raise pa.ArrowInvalid(f"it has {plural(batch.num_rows, 'row')}, and its chunk {rows:,}")
         return batch
     except (OSError, EOFError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]

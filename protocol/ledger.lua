@@ -443,7 +443,7 @@ function steps.sweep(deadline, seconds)
   redis.call('SET', sweeping, stamp(now) .. ' ' .. next_cursor, 'EX', 3600) -- seconds
   for _, id in ipairs(ids) do
     use(JOB .. id)
-    steps.sweep_job(deadline)
+    pcall(steps.sweep_job, deadline) -- whoever may submit can damage a job's keys, which stops no other
   end
   adopt_images()
   return true

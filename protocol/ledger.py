@@ -247,8 +247,8 @@ class Ledger:
         now, replies = self._read(*scores, *(("HGETALL", f"{key}:begun") for key in keys))
         found = []
         for job_id, scored, begun in zip(job_ids, replies, replies[len(keys) :], strict=False):
-            for number, heard in zip(scored[::2], scored[1::2], strict=True):
-                time, _, worker = begun.get(number, heard).decode().partition(" ")
+            for number, heard in zip((scored or [])[::2], (scored or [])[1::2], strict=True):
+                time, _, worker = (begun or {}).get(number, heard).decode().partition(" ")
                 seconds, silent_seconds = now - float(time), now - float(heard)
                 found.append(RunningChunk(job_id, int(number), worker, seconds, silent_seconds))
         return found
@@ -264,7 +264,7 @@ class Ledger:
         """The workers that live, sorted by name."""
         names = sorted(member.decode() for member in self.redis.zrange(LIVING, 0, -1))
         now, hashes = self._read(*(("HGETALL", WORKER + name) for name in names))
-        found = zip(names, map(_decode, hashes), strict=True)
+        found = [(name, _decode(fields or {})) for name, fields in zip(names, hashes, strict=True)]
         return [WorkerState.parse(name, fields, now) for name, fields in found if "heard" in fields]
 
     def counters(self) -> dict[str, int]:
@@ -275,7 +275,7 @@ class Ledger:
         """How many images of programs without digitq are not answered."""
         lengths = [("LLEN", name) for name in lists_of(IMAGES_QUEUE)]
         _, counts = self._read(("HLEN", UNACKED), *lengths)
-        return sum(counts)
+        return sum(filter(None, counts))
 
     def has_worker(self) -> bool:
         """Whether a worker lives, or did until some seconds ago."""
@@ -372,8 +372,9 @@ class Ledger:
         return records
 
     def _read(self, *commands: Command) -> tuple[float, list[Any]]:
-        """The time by the clock of Redis, and the replies to the commands."""
-        (seconds, microseconds), *replies = self.redis.read(("TIME",), *commands)
+        """The time by the clock of Redis, and the replies to the commands; None if a key is of
+        another type."""
+        (seconds, microseconds), *replies = self.redis.read(("TIME",), *commands, skips_types=True)
         return seconds + microseconds / 1e6, replies
 
     def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:

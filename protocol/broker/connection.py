@@ -131,15 +131,24 @@ class RetryingRedis(redis.Redis):
         """Run commands as one transaction; returns their replies."""
         return self.read(*commands, is_transaction=True)
 
-    def read(self, *commands: Command, is_transaction: bool = False) -> list[Any]:
+    def read(
+        self, *commands: Command, is_transaction: bool = False, skips_types: bool = False
+    ) -> list[Any]:
         """Run commands in one round trip; returns their replies. A Redis that is full lets those
-        pass that only read or delete, which Redis 6 refuses in a transaction."""
+        pass that only read or delete, which Redis 6 refuses in a transaction. With `skips_types`, a
+        command gives None if its key is of another type than it reads."""
 
         def send() -> list[Any]:
             with cast(Any, self.pipeline(is_transaction)) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
-                return cast(list[Any], pipeline.execute())
+                replies: list[Any] = pipeline.execute(raise_on_error=not skips_types)
+            for number, reply in enumerate(replies):
+                if isinstance(reply, redis.RedisError):
+                    if not str(reply).startswith("WRONGTYPE"):
+                        raise reply
+                    replies[number] = None
+            return replies
 
         return self._retry(send)
 

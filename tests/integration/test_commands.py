@@ -43,8 +43,9 @@ from producer.sources.opening import count_files, open_sources
 from protocol.broker.connection import connect
 from protocol.chunk import encode
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.keys import LIVING, record_key
+from protocol.keys import ACTIVE, JOBS, LIVING, WORKER, record_key
 from protocol.ledger import Ledger
+from protocol.overview import look_around
 from protocol.records import SUBMITTER_SECONDS, JobSpec
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -596,6 +597,31 @@ def test_a_damaged_record_hides_no_other_job(
         status, _, err = ask(command, damaged.id, "--broker", redis_only.url)
         told = f"digitq: job '{damaged.id}' can't be read: its record in Redis is damaged\n"
         assert (status, err) == (2, told)
+
+
+def test_a_record_of_another_type_hides_no_other_job(redis_only: Local, ask: Ask) -> None:
+    """`jobs` ended with Redis's error, for everybody."""
+    with Client(redis_only.url) as client:
+        job = client.submit([draw_one()], detached=True)
+        assert job.wait_until_stored(60)
+        redis = client.ledger.redis
+        for suffix in ("", ":running", ":begun"):
+            redis.set(f"{record_key('x')}{suffix}", "y")
+        redis.set(f"{WORKER}x", "y")
+        for key in (JOBS, LIVING):
+            redis.zadd(key, {"x": 1e12})
+        redis.sadd(ACTIVE, "x")
+        redis.set(f"{record_key(job.id)}:running", "y")
+        assert look_around(client.ledger).backlog_images == 1
+    status, out, _ = ask("jobs", "--json", "--broker", redis_only.url)
+    assert status == 0 and [json.loads(line)["id"] for line in out.splitlines()] == [job.id]
+    status, out, _ = ask("jobs", "--watch", "--broker", redis_only.url)
+    assert status == 0 and job.id in out
+    status, _, err = ask("status", "x", "--broker", redis_only.url)
+    assert (status, err) == (
+        2,
+        "digitq: job 'x' can't be read: its record in Redis is damaged\n",
+    )
 
 
 def test_a_job_that_nobody_works_on_is_told(

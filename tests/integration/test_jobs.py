@@ -24,6 +24,7 @@ from producer import Client, batching, chunking, feeder, open_sources
 from producer.feeder import Feeder
 from producer.job import MAX_RESULTS
 from protocol import records
+from protocol.chunk import RESULT_SCHEMA, encode
 from protocol.errors import (
     BrokerError,
     DigitqError,
@@ -33,7 +34,7 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
-from protocol.keys import QUEUE, record_key
+from protocol.keys import CALLS_QUEUE, QUEUE, record_key
 from protocol.records import ChunkResult
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -210,6 +211,37 @@ def test_the_truth_travels_with_a_detached_job(client: Client, tmp_path: Path) -
     job = client.submit_source(open_sources(tmp_path, truth_from_parent=True), detached=True)
     job.wait_until_stored()
     assert client.job(job.id).table().column("truth").to_pylist() == [1]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_result_with_other_rows_than_its_chunk_is_noticed(redis_only: Local, rows: int) -> None:
+    """A row would be missing, or be there twice, in silence."""
+    row = {"id": "0", "review": False}
+    payload = encode(pa.RecordBatch.from_pylist([row] * rows, RESULT_SCHEMA))
+    client = Client(redis_only.url)
+
+    def answer(job_id: str) -> None:
+        assert client.ledger.begin(job_id, 0)
+        assert client.ledger.complete(job_id, 0, ChunkResult(payload, 0, "pixels", 0, 0))
+
+    attached, detached = (client.submit(DIGITS[:2], detached=end) for end in (False, True))
+    wait_for(lambda: attached.progress().is_fed and detached.progress().is_fed)
+    answer(attached.id)
+    noun = f"row{'s' * (rows > 1)}"
+    with pytest.raises(BrokerError, match=f"damaged .it has {rows} {noun}, and its chunk 2.: subm"):
+        attached.table()
+    answer(detached.id)
+    for job in (detached, Client(redis_only.url).job(detached.id)):
+        with pytest.raises(BrokerError, match=f"have {rows} {noun}, and its chunks 2: submit the"):
+            job.table()
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(client.classify, DIGITS[0])
+        wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE))
+        (job_id,) = client.ledger.active()
+        answer(job_id)
+        if rows != 1:
+            with pytest.raises(BrokerError, match=f"it has {rows} rows, and its chunk 1"):
+                call.result()
 
 
 def test_an_attached_job_is_its_submitter_s(client: Client) -> None:

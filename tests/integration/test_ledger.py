@@ -14,7 +14,16 @@ from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
-from protocol.keys import CALLS_QUEUE, COUNTERS, JOBS, QUEUE, SWEEPING, WATERMARK, record_key
+from protocol.keys import (
+    ACTIVE,
+    CALLS_QUEUE,
+    COUNTERS,
+    JOBS,
+    QUEUE,
+    SWEEPING,
+    WATERMARK,
+    record_key,
+)
 from protocol.known import name_known
 from protocol.ledger import Ledger
 from protocol.records import ChunkResult, JobSpec
@@ -379,6 +388,19 @@ def test_workers_and_collectors_go_on_where_redis_is_out_of_memory(ledger: Ledge
     take_messages(ledger)
     store(ledger, 1)
     assert take_messages(ledger) == [1]
+
+
+def test_a_job_with_damaged_keys_stops_no_sweep_of_others(ledger: Ledger) -> None:
+    """Whoever may submit can write them. No chunk of any job was queued again."""
+    store(ledger, 0)
+    assert ledger.begin("j", 0)
+    for name in ("a", "z"):
+        ledger.redis.set(record_key(name), "text")
+        ledger.redis.sadd(ACTIVE, name)
+    store(ledger, 0, spec=SPEC._replace(id="k"))
+    ledger.redis.set(f"{record_key('k')}:running", "text")
+    assert ledger.sweep(0)
+    assert ledger.redis.zscore(f"{record_key('j')}:queued", 0)
 
 
 def test_of_all_who_sweep_one_does_so_in_an_interval(ledger: Ledger) -> None:
