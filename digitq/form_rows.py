@@ -17,7 +17,7 @@ def read_form_file(path: str) -> Form:
     return read_form(Path(path), _count_rows)
 
 
-def _count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:
+def _count_rows(name: str, blank: Path, box: Box, columns: int) -> int:
     """How many rows the lines of the blank show; 0 if no worker is installed, too."""
     if find_missing("worker"):
         return 0

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.chunk import NUMBER_TRUTH, answers, corrected, count_reviews, failures
+from protocol.chunk import NUMBER_TRUTH, absences, answers, corrected, count_reviews, failures
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
@@ -46,7 +46,7 @@ class Counts:
             truth = batch.column("truth")
             equal = pc.equal(answers(batch), truth)
             correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
-            unlabelled = truth.null_count
+            unlabelled = pc.sum(pc.and_not(truth.is_null(), absences(batch))).as_py() or 0
             if truth.type == NUMBER_TRUTH.type:
                 other_zeros = pc.sum(differ_in_zeros(answers(batch), truth)).as_py() or 0
         return type(self)(

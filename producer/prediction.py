@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from protocol.chunk import Alternative, FoundDigit
+from protocol.chunk import ABSENT, Alternative, FoundDigit
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Prediction:
 class NumberPrediction:
     """The number in one image, or an error. `number` is text as it is written: `007` stays `007`,
     and it is empty if nothing is written. `confidence` is the probability that all of it is right.
-    `review`, `reason` and `id` are as in a `Prediction`."""
+    `review`, `reason` and `id` are as in a `Prediction`; if `reason` is `absent`, the page has no
+    such row of a table, and `number` is None."""
 
     number: str | None
     confidence: float | None
@@ -54,7 +55,7 @@ def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPredictio
     kind = NumberPrediction if "number" in results.schema.names else Prediction
     rows = results.select([*kind.__dataclass_fields__]).to_pylist()
     for row in rows:
-        if row["error"] is not None:
+        if row["error"] is not None or row["reason"] == ABSENT:
             continue
         if kind is Prediction:
             row["probabilities"] = tuple(row["probabilities"] or ())

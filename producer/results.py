@@ -19,6 +19,7 @@ from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from producer.sources.stores import is_stored
 from protocol.chunk import (
+    ABSENT,
     CELL_FIELDS,
     CLASSES,
     CORRECTED,
@@ -116,6 +117,8 @@ class ResultFile:
                 found = dict(zip(batch.schema.names, batch.columns, strict=True))
                 if is_excel and self.reads_numbers:  # it has no empty text
                     is_empty = pc.and_(found["number"].is_null(), found["error"].is_null())
+                    is_absent = pc.equal(found["reason"], ABSENT).fill_null(False)
+                    is_empty = pc.and_not(is_empty, is_absent)
                     found["number"] = pc.if_else(is_empty, "", found["number"])
                 for name in set() if is_excel else {"id", "page"} & found.keys():
                     found[name] = plain_ids(found[name])

@@ -54,12 +54,13 @@ Reason = Literal[
     "error",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+ABSENT = "absent"  # stands as the reason if the page has no such row of a table: nothing to check
 
 PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
 CHECK_FIELDS = (
     ERROR,
     pa.field("review", pa.bool_(), nullable=False),  # whether a person should check the answer
-    pa.field("reason", pa.string()),  # why, one of `REASONS`; null if `review` is false
+    pa.field("reason", pa.string()),  # one of `REASONS`; if `review` is false, null or `ABSENT`
 )
 CONFIDENCE = pa.field("confidence", pa.float32())
 RESULT_SCHEMA = pa.schema(
@@ -149,9 +150,20 @@ def corrected(results: pa.RecordBatch) -> pa.Array:
     return pa.repeat(False, results.num_rows)
 
 
+def absences(results: pa.RecordBatch) -> pa.Array:
+    """Whether each row is in a row of a table that its page does not have, as far as is known."""
+    is_absent = pc.equal(results.column("reason"), ABSENT).fill_null(False)
+    if "truth" in results.schema.names:  # a row of the page was not found
+        truth = results.column("truth").cast(pa.string()).fill_null("")
+        is_absent = pc.and_(is_absent, pc.equal(truth, ""))
+    return is_absent
+
+
 def failures(results: pa.RecordBatch) -> pa.Array:
-    """Whether each row has no answer; not if a person says that there is no digit."""
-    return pc.and_not(answers(results).is_null(), corrected(results))
+    """Whether each row has no answer, though one is wanted; not if a person says that there is no
+    digit."""
+    missing = pc.and_not(answers(results).is_null(), corrected(results))
+    return pc.and_not(missing, absences(results))
 
 
 def unmarked(results: pa.RecordBatch) -> pa.Array:

@@ -9,14 +9,22 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 
 from protocol.errors import UsageError
-from protocol.form_file import Align, Box, check_layout, measure_blank, parse_form_file, telling
+from protocol.form_file import (
+    PAGE_ROWS,
+    Align,
+    Box,
+    check_layout,
+    measure_blank,
+    parse_form_file,
+    telling,
+)
 from protocol.known import Known
 from protocol.risk import Risk
 from protocol.rules import bind_rule, parse_rule
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
-CountRows = Callable[[str, Path, Box | None, int], int]
+CountRows = Callable[[str, Path, Box, int], int]
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
 # What is known of a field, which travels as it does for numbers alone
 Encoded = Annotated[
@@ -41,9 +49,16 @@ class Table:
 
     name: str
     box: Box | None  # None: the largest ruled table of the page
-    rows: int
+    rows: int  # a page may have fewer of them, see `fewest`
     columns: tuple[str, ...]  # from left to right; "" is not read
     known: Encoded
+    fewest: int | None = None  # a page has at least so many rows; None: all
+    head: int | None = None  # so many rows of head are above; None: a page shows whether one is
+
+    @property
+    def row_counts(self) -> range:
+        """How many rows a page may have."""
+        return range(self.fewest or self.rows, self.rows + 1)
 
 
 @dataclass(frozen=True)
@@ -114,16 +129,19 @@ ENCODER = TypeAdapter(Form)
 def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
     """Read the file of a form. Raises `UsageError` with the line or the key of a mistake.
 
-    If it does not say how many rows a table has, `count_rows` is asked.
+    If it does not say how many rows a table with a box has, `count_rows` is asked.
     """
     file, folder, blank, size = parse_form_file(path), path.parent, None, None
     if file.blank is not None:
         with telling(f"{path}: blank"):
             blank, size = measure_blank(folder / file.blank)
         for name, table in file.tables.items():
-            if not table.rows:
-                count = len(table.columns)
-                table.rows = count_rows(name, folder / file.blank, table.box, count)
+            if not table.rows and table.box:
+                count = count_rows(name, folder / file.blank, table.box, len(table.columns))
+                table.rows = (count, count) if count else None
+    for table in file.tables.values():
+        if not table.rows and not table.box:
+            table.rows = PAGE_ROWS
     with telling(str(path)):
         check_layout(file, size)
     fields, tables = [], []
@@ -133,7 +151,8 @@ def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
     for name, table in file.tables.items():
         with telling(f"{path}: tables.{name}"):
             known, columns = table.check(folder), tuple(table.columns)
-            tables.append(Table(name, table.box, table.rows or 0, columns, known))
+            fewest, most = table.rows or (0, 0)
+            tables.append(Table(name, table.box, most, columns, known, fewest, table.head))
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
     form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
     check_rules(form, path)

@@ -1,6 +1,7 @@
 """The file that describes a form: what it may say, and the mistakes in it that are told."""
 
 import io
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,14 @@ from warnings import catch_warnings
 
 import PIL.Image
 import PIL.ImageOps
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from protocol.errors import UsageError
 from protocol.known import Known, read_allowed, read_text
@@ -20,6 +28,8 @@ from protocol.settings import settings
 from protocol.text import too_large
 
 MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
+MAX_HEAD = 5  # a table has at most this many rows of head
+PAGE_ROWS = 1, 100  # a table that is found by its lines has so many rows if the form does not say
 # Columns of the wide table that are no fields, and those that are written in another way
 RESERVED_NAMES = ("page", "table", "row", "review", "id", "digits", "alternatives", "probabilities")
 Align = Literal["page", "lines"]
@@ -44,6 +54,16 @@ def check_area(box: SidesOfBox) -> SidesOfBox:
     if box[0] >= box[2] or box[1] >= box[3]:
         raise ValueError("a box is left, top, right, bottom, and has an area")
     return box
+
+
+def read_rows(rows: Any) -> tuple[int, int]:
+    """The fewest and the most rows that `14` or `"1-40"` says."""
+    text = str(rows) if type(rows) in (int, str) else ""
+    match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text, re.ASCII)
+    fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= fewest <= most <= MAX_CELLS:
+        raise ValueError(f'rows are like 14 or "1-40", from 1 to {MAX_CELLS:,}')
+    return fewest, most
 
 
 Box = Annotated[SidesOfBox, AfterValidator(check_area)]
@@ -82,7 +102,8 @@ class FieldPart(KnownPart):
 
 class TablePart(KnownPart):
     box: Box | None = None
-    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)] | None = None
+    rows: Annotated[tuple[int, int], BeforeValidator(read_rows)] | None = None
+    head: Annotated[int, Field(strict=True, ge=0, le=MAX_HEAD)] | None = None
     columns: Annotated[list[Column], AfterValidator(check_columns)]
 
 
@@ -181,13 +202,31 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
             raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
     count = len(file.fields)
     for name, table in file.tables.items():
-        if not table.rows:
-            raise UsageError(
-                f"tables.{name}.rows: it is missing, and no lines of a blank show it: give it, or "
-                "have `digitq form new` propose the table"
-            )
+        check_rows(name, table, size is not None)
         if both := [column for column in table.columns if column in file.fields]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
-        count += sum(map(bool, table.columns)) * table.rows
+        count += sum(map(bool, table.columns)) * (table.rows or (0, 0))[1]
     if not 0 < count <= MAX_CELLS:
         raise UsageError(f"fields and tables have 1 to {MAX_CELLS:,} values, not {count:,}")
+
+
+def check_rows(name: str, table: TablePart, has_blank: bool) -> None:
+    """Raises `UsageError` if it is not clear which rows a table has."""
+    if not table.rows:
+        raise UsageError(
+            f"tables.{name}.rows: it is missing, and no lines of a blank show it: give it, or "
+            "have `digitq form new` propose the table"
+        )
+    is_open = table.rows[0] < table.rows[1]
+    if table.box and is_open:
+        raise UsageError(
+            f"tables.{name}.rows: a table with a box has as many rows as on the blank: give their "
+            'number, or leave out the box with align = "lines"'
+        )
+    if table.box and table.head is not None:
+        raise UsageError(f"tables.{name}.head: a box is without the head: leave this out")
+    if is_open and table.head is None and not has_blank:
+        raise UsageError(
+            f"tables.{name}.head: it is missing: where the number of rows is open, and no blank "
+            "shows the head, give how many rows of head are above, such as 0 or 1"
+        )

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from protocol.chunk import (
+    ABSENT,
     ARRAY,
     CLASSES,
     FORM_SCHEMA,
@@ -195,7 +196,8 @@ def read_pages(batch: pa.RecordBatch, read: Read, form: Form) -> pa.RecordBatch:
 def read_page(
     batch: pa.RecordBatch, first: int, read: Read, form: Form
 ) -> Sequence[Outcome[NumberReading]]:
-    """The reading of each field of the page in row `first`, or the field's error.
+    """The reading of each field of the page in row `first`, or the field's error; neither if the
+    page has no such row.
 
     The page is decoded and cut once. Each field has a time limit of its own.
     """
@@ -205,7 +207,7 @@ def read_page(
     if error is None:
         images = pc.cast(batch.column(kind), pa.binary())
 
-        def reader(content: bytes) -> Iterator[list[Cut | ImageError] | None]:
+        def reader(content: bytes) -> Iterator[list[Cut | ImageError | None] | None]:
             return trace_page(as_file(content, kind), form)
 
         ((cuts, error),) = run_turns({first: _trace_row(images, first, reader, read)})
@@ -237,8 +239,11 @@ def as_file(content: bytes, kind: Kind) -> bytes:
 
 
 def build_row(id: str, reading: NumberReading | None, error: str | None) -> dict[str, Any]:
-    """The result row of a whole number, or of anything that was not read."""
+    """The result row of a whole number, or of anything that was not read; without an error, it is
+    in a row of a table that the page does not have."""
     row = {"id": id, "error": error}
+    if reading is None and error is None:
+        return row | {"review": False, "reason": ABSENT}
     if reading is None:
         return row | {"review": True, "reason": "error"}
     return row | {

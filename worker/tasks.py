@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
@@ -14,9 +15,9 @@ from protocol.chunk import (
     FINGERPRINT_KEY,
     Chunk,
     Kind,
-    answers,
     count_reviews,
     encode,
+    failures,
     kind_of,
     untimed_rows,
 )
@@ -118,7 +119,7 @@ def measure(
     result: pa.RecordBatch, kind: Kind, seconds: float, silent_seconds: float, worker: str
 ) -> ChunkResult:
     """The result of a chunk with what the ledger notes of it."""
-    failed = answers(result).null_count
+    failed = pc.sum(failures(result)).as_py() or 0
     made_by = {**(result.schema.metadata or {}), FINGERPRINT_KEY: own_fingerprint()}
     return ChunkResult(
         encode(result.replace_schema_metadata(made_by)),

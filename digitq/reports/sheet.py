@@ -10,6 +10,7 @@ from digitq.reports.page import PageImage, add_pictures
 from producer.results import ResultFile
 from producer.sinks.sink import replacing
 from producer.sinks.workbook import write_workbook
+from protocol.chunk import ABSENT
 from protocol.text import plural
 
 MAX_PICTURES = 10_000  # Excel is slow with more pictures, and they are in memory until the end
@@ -22,7 +23,9 @@ def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[
     """
     rows = chain.from_iterable(batch.to_pylist() for batch in results.batches())
     numbered = enumerate(islice(rows, MAX_PICTURES))
-    images = [PageImage(row, number, {"answers"}) for number, row in numbered]
+    images = [
+        PageImage(row, number, {"answers"}) for number, row in numbered if row["reason"] != ABSENT
+    ]
     form, notes = find_form(results.record) if results.has_form else (None, [])
     notes += add_pictures(images, results, sources, form)
     shown = {

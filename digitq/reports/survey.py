@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from digitq.reports.scores import ScoreSink
 from producer.counts import Counts
-from protocol.chunk import CLASSES, answers, corrected, failures, unmarked
+from protocol.chunk import CLASSES, absences, answers, corrected, failures, unmarked
 from protocol.settings import What
 from protocol.values import MAX_CHARACTERS
 
@@ -122,7 +122,8 @@ class Survey:
         digit = 0 if is_number else to_numpy(answer.fill_null(-1))
         self._kept["review"].offer(batch, first, review, unsure_first)
         self._kept["failed"].offer(batch, first, failed, np.arange(batch.num_rows) + float(first))
-        self._kept["answers"].offer(batch, first, ~(failed | review), unsure_first, digit)
+        is_fine = ~(failed | review | to_numpy(absences(batch)))
+        self._kept["answers"].offer(batch, first, is_fine, unsure_first, digit)
         if "sample" in self._kept:
             is_unmarked = to_numpy(unmarked(batch))
             self.unmarked += int(is_unmarked.sum())

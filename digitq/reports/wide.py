@@ -18,7 +18,7 @@ from producer.results import ResultFile
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.sink import output_errors, replacing
 from producer.sinks.workbook import write_workbook
-from protocol.chunk import CELL_FIELDS
+from protocol.chunk import ABSENT, CELL_FIELDS
 from protocol.errors import UsageError
 from protocol.xlsx_rows import XLSX, import_openpyxl
 
@@ -93,8 +93,9 @@ def find_table(place: Place) -> str:
 
 
 def spread_page(page: Iterable[Place]) -> Iterator[dict[str, Any]]:
-    """The wide rows of a page: one, or one for each row of its tables, which repeats the fields."""
-    places = [*page]
+    """The wide rows of a page: one, or one for each row that its tables have, which repeats the
+    fields."""
+    places = [place for place in page if place["reason"] != ABSENT]
     shared = [place for place in places if place["row"] is None]
     rows = [place for place in places if place["row"] is not None]
     if not rows and shared:

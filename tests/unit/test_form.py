@@ -87,6 +87,29 @@ def test_a_file_gives_a_form(folder: Path) -> None:
     assert form.checks == (Check("sum(c1) == total", 0), Check("c1 == c2 / 2", 0.5))
 
 
+def test_the_rows_of_a_table_by_its_lines_may_be_open(folder: Path) -> None:
+    """A page shows them; the cells of those that it does not have are there, too."""
+    path, table = folder / "form.toml", '[tables.marks]\ncolumns = ["", "c1"]\n'
+    path.write_text(f'align = "lines"\n{table}rows = "3-40"\nhead = 1\n')
+    form = read_form(path)
+    assert form.tables[0].row_counts == range(3, 41) and len(form.cells) == 40
+    (table_that_came,) = Form.decode(form.encode()).tables
+    assert table_that_came.row_counts == range(3, 41) and table_that_came.head == 1
+    path.write_text(f'align = "lines"\n{table}head = 0\n')
+    assert read_form(path).tables[0].row_counts == range(1, 101)
+    path.write_text(f'align = "lines"\nblank = "blank.png"\n{table}')  # it may show the head
+    assert read_form(path).tables[0].row_counts == range(1, 101)
+    for more, message in (
+        ("", "tables.marks.head: it is missing: where the number of rows is open, and no blank"),
+        ('rows = "40-3"\n', "tables.marks.rows: '40-3': rows are like 14 or \"1-40\", from 1 to"),
+        ('rows = "all"\n', "tables.marks.rows: 'all': rows are like 14"),
+        ("head = 9\n", "tables.marks.head: 9: "),
+    ):
+        path.write_text(f'align = "lines"\n{table}{more}')
+        with pytest.raises(UsageError, match=message):
+            read_form(path)
+
+
 def test_a_table_by_its_lines_needs_no_blank(tmp_path: Path) -> None:
     path = tmp_path / "form.toml"
     path.write_text('align = "lines"\n[tables.marks]\nrows = 3\ncolumns = ["c1"]\n')
@@ -125,6 +148,12 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("rows = 2", "", "tables.marks.rows: it is missing, .* give it, or have `digitq form new`"),
         ("rows = 2", "rows = 0", "tables.marks.rows: 0: "),
         ("rows = 2", "rows = 5000", "tables.marks.rows: 5000: "),
+        (
+            "rows = 2",
+            'rows = "2-5"',
+            "tables.marks.rows: a table with a box has as many rows",
+        ),
+        ("rows = 2", "rows = 2\nhead = 1", "tables.marks.head: a box is without the head"),
         ("rows = 2", "rows = 1500", "fields and tables have 1 to 2,000 values, not 3,002"),
         ("box = [10, 60, 90, 80]", "", "fields.total.box: it is missing"),
         ("90, 80]", "90]", "fields.total.box.4: it is missing"),

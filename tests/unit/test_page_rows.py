@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.commands.evaluate import read_results
+from digitq.reports.survey import Survey
 from digitq.reports.wide import name_wide, write_wide
 from producer.chunking import cut_chunks
+from producer.counts import Counts
+from producer.prediction import to_predictions
 from producer.results import open_results
-from producer.sinks.encoders import ENCODERS
+from producer.sinks.encoders import ENCODERS, describe_rows
 from producer.sinks.resumable import FileSink
 from producer.sources.source import Entry, unreadable
 from protocol.chunk import FORM_SCHEMA
@@ -90,6 +93,49 @@ def test_what_the_producer_could_not_read_is_told_for_each_field() -> None:
     (chunk,) = cut_chunks([Entry("a.png", unreadable("gone"))], model="number", cells=CELLS)
     rows = classify_chunk(chunk, "number", known=FORM).to_pylist()
     assert [row["error"] for row in rows] == ["gone"] * len(CELLS)
+
+
+def test_a_row_that_a_page_does_not_have_is_absent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is in the results, since rows are counted before pages are seen, and is none of them."""
+
+    def cut(content: bytes, form: Form) -> Iterator[list[bytes | None]]:
+        cuts = content.split(b",")
+        yield [*cuts, *[None] * (len(form.cells) - len(cuts))]
+
+    def read(cut: bytes | None, cell: object, content: bytes) -> Iterator[NumberReading | None]:
+        yield None if cut is None else read_text(cut, ANY)
+
+    monkeypatch.setattr(classify, "trace_page", cut)
+    monkeypatch.setattr(classify, "trace_cell", read)
+    rows = read_pages(b"1234,40,1,2", PAGE).to_pylist()
+    absent = rows[4:6]
+    assert [(one["field"], one["row"]) for one in absent] == [("c1", 2), ("c2", 2)]
+    assert [(one["number"], one["error"], one["review"]) for one in absent] == [
+        (None, None, False)
+    ] * 2
+    assert {one["reason"] for one in absent} == {"absent"} != {rows[10]["reason"]}
+    batch = read_pages(b"1234,40,1,2")
+    assert [one.reason for one in to_predictions(batch)][4:] == ["absent"] * 2
+    assert Counts().add(batch).failed == 0 and len([*describe_rows(batch)]) == 4
+    for suffix in ENCODERS:
+        path = tmp_path / f"marks{suffix}"
+        sink = FileSink(path, {})
+        sink.write(batch)
+        sink.finish("number")
+        results = open_results(path)
+        (found,) = results.batches()
+        assert found["number"].to_pylist() == ["1234", "40", "1", "2", None, None]
+        survey = Survey("number", [found])
+        assert len(survey.groups()["answers"]) == 4 and not survey.groups()["failed"]
+        assert write_wide(results, tmp_path / f"wide-{suffix[1:]}.csv", False) == 1
+    truth = tmp_path / "truth.csv"
+    truth.write_text("page,field,row,number\n0.png,c1,1,1\n0.png,c1,2,5\n0.png,c2,2,\n")
+    _, _, compared = read_results([str(tmp_path / "marks.csv")], str(truth), None)
+    # A row of the page was not found: its number is known, and was not read
+    assert (compared.counts.labelled, compared.counts.failed) == (1, 1)
+    assert compared.counts.unlabelled == 3
 
 
 def test_each_field_has_a_time_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

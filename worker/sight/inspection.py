@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.ImageDraw import Draw, ImageDraw
 
-from protocol.chunk import Chunk, FoundDigit, Reason
+from protocol.chunk import ABSENT, Chunk, FoundDigit, Reason
 from protocol.form import Form
 from protocol.known import Known
 from protocol.risk import Risk
@@ -241,6 +241,8 @@ def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
     rows = classify_chunk(chunk, NUMBER, known=form).to_pylist()
     lines, found = list[str](), list[FoundDigit]()
     for cell, row in zip(form.cells, rows, strict=True):
+        if row["reason"] == ABSENT:
+            continue
         answer = row["error"] or f"{row['number'] or 'nothing'}, {row['confidence']:.2%} sure"
         reason = f", to review: {row['reason']}" if row["reason"] and not row["error"] else ""
         lines.append(f"{cell.id}: {answer}{reason}")
@@ -248,7 +250,7 @@ def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
     errors = {row["error"] for row in rows}
     if None not in errors:
         return [f"{title}: {' / '.join(map(str, errors))}"], None, 1
-    headline = f"{title}: {len(rows)} fields, {sum(row['review'] for row in rows)} to review"
+    headline = f"{title}: {len(lines)} fields, {sum(row['review'] for row in rows)} to review"
     picture = read_picture(content, PAGE_SIDE)
     size = size_of(content, picture.shape)
     return [headline, *lines], draw_boxes(picture, size, found, headline), int(errors != {None})

@@ -1,8 +1,10 @@
 """Cuts the fields and the cells of tables out of a page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, pairwise, repeat
+from typing import Self
 
 import cv2
 import numpy as np
@@ -21,9 +23,10 @@ from worker.sight.forms.alignment import (
     make_template,
     settle_place,
 )
+from worker.sight.forms.judging import count_sure, has_head, is_printed
 from worker.sight.forms.perspective import Points, to_corners
 from worker.sight.forms.perspective import warp as show
-from worker.sight.forms.ruling import Grid, find_grid
+from worker.sight.forms.ruling import Grid, differ, find_grid
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.types import Grey, ImageError
 
@@ -37,8 +40,10 @@ CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
 BOX_RIM = 8  # px of the blank: the outer lines of a table are at most so far outside of its box
 MAX_BOX_ERROR = 0.5  # lines of the blank count if they are nearer to the box, in heights of a row
-JUDGED_CELLS = 24  # so many cells of a table tell whether it is upside down
-WORD_SIGNS = 5  # so many signs in a cell are words
+UPRIGHT_FACTOR = 1.1  # most pages are upright: the numbers that are read so count for more
+MAX_SECOND_WAY = 0.95  # if another way up has more of the best one's sure numbers, it may be right
+MIN_CLEAR = 1.5  # with fewer sure numbers, such a table is taken for upright
+MIN_ROWS_BELOW = 3  # with more rows, the first and the last may be a head, which tells nothing
 NOT_ON_PAGE = "not on the page"
 
 
@@ -56,6 +61,65 @@ class Cut:
         margin = height * CUT_MARGIN / (1 + 2 * CUT_MARGIN)
         return margin, margin, width - margin, height - margin
 
+    def move(self, matrix: NDArray[np.float64]) -> Self:
+        """The cut for px of a page that this (3, 3) leads to."""
+        return replace(self, to_page=matrix @ self.to_page)
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """A ruled table on a page, whose first row may be its head."""
+
+    table: Table
+    grid: Grid
+    rows: list[list[Cut | ImageError]]  # the cells of all columns in each row of the grid
+    shape: tuple[int, ...]  # of the page
+
+    def see(self, first: int = 0, end: int | None = None) -> list[list[Grey]]:
+        """What is seen of the cells that are read, in some of the rows."""
+        return [
+            [one.picture for one in self.choose(row) if isinstance(one, Cut)]
+            for row in self.rows[first:end]
+        ]
+
+    def choose(self, row: Sequence[Cut | ImageError]) -> list[Cut | ImageError]:
+        """The cells of the columns that are read."""
+        return [one for one, name in zip(row, self.table.columns, strict=True) if name]
+
+    def turn(self) -> "Ruled":
+        """The same turned by 180°, without the lines."""
+        turned = [
+            [
+                replace(one, picture=np.ascontiguousarray(one.picture[::-1, ::-1]))
+                if isinstance(one, Cut)
+                else one
+                for one in row[::-1]
+            ]
+            for row in self.rows[::-1]
+        ]
+        return replace(self, rows=turned)
+
+    def take_rows(self) -> list[list[Cut | ImageError]]:
+        """The rows below the head. Raises `ImageError` if it is not sure which these are."""
+        counts, head, hint = self.table.row_counts, self.table.head, ""
+        if head is None:
+            hint = f"; tables.{self.table.name}.head in the form says how many rows of it are head"
+            if len(counts) > 1:
+                raise ImageError(
+                    f"{NOT_ALIGNED}: the blank does not show the head of its table{hint}"
+                )
+            head = int(has_head(self.grid.heights, self.see(), self.table.known))
+        if len(self.rows) - head not in counts:
+            raise ImageError(f"{differ(len(self.rows) - head, counts, 'rows')}{hint}")
+        grid = self.grid.without_head(head)
+        if grid.may_lack_rows():
+            raise ImageError("page not aligned: a line between rows of its table may be missing")
+        if len(counts) > 1:
+            self.grid.check_ends(self.shape)
+            if not grid.has_even_rows():
+                raise ImageError("page not aligned: rows of its table differ in height")
+        return [*map(self.choose, self.rows[head:])]
+
 
 @dataclass(frozen=True)
 class Blank:
@@ -65,14 +129,15 @@ class Blank:
     places: tuple[Place, ...]  # of each cell; those of a table without a box are missing
 
 
-def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
-    """One cut for each of the form's cells, or why there is none.
+def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
+    """One cut for each of the form's cells, or why there is none; `None` if the page has no such
+    row.
 
     Raises `ImageError` if it is not sure where the form is on the page, or if the page is too dark.
     """
     if np.percentile(page[::4, ::4], 99) < MIN_PAGE_LIGHT:
         raise ImageError(f"{NOT_ALIGNED}: it is too dark")
-    cuts: list[Cut | ImageError] = []
+    cuts: list[Cut | ImageError | None] = []
     if form.blank and (form.fields or any(table.box for table in form.tables)):
         blank = read_blank(form)
         alignment = align(blank.template, page)
@@ -85,7 +150,11 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError]:
     whole = [next(placed) for _ in form.fields]
     for table in form.tables:
         cells = sum(map(bool, table.columns)) * table.rows
-        whole += [next(placed) for _ in range(cells)] if table.box else cut_ruled(table, page)
+        if table.box:
+            whole += [next(placed) for _ in range(cells)]
+        else:
+            found = cut_ruled(know_head(form, table), page)
+            whole += [*found, *repeat(None, cells - len(found))]
     return whole
 
 
@@ -118,7 +187,7 @@ def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
     x, y = max(0, round(left) - BOX_RIM), max(0, round(top) - BOX_RIM)
     area = blank[y : round(bottom) + BOX_RIM, x : round(right) + BOX_RIM]
     try:
-        grid = find_grid(area, table.rows, len(table.columns))
+        grid = find_grid(area, table.row_counts, len(table.columns))
         across = grid.place(
             np.column_stack([grid.columns, np.full_like(grid.columns, grid.rows.mean())])
         )
@@ -127,7 +196,7 @@ def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
         )
         found = across[:, 0] + x, down[:, 1] + y
         near = MAX_BOX_ERROR * (bottom - top) / table.rows
-        if (
+        if len(down) == len(rows) and (
             np.abs(found[0][[0, -1]] - (left, right)).max() < near
             and np.abs(found[1][[0, -1]] - (top, bottom)).max() < near
         ):
@@ -145,65 +214,97 @@ def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
                 )
 
 
+@lru_cache(maxsize=4)
+def know_head(form: Form, table: Table) -> Table:
+    """The table with its number of rows of head, if the blank shows it: there, they are printed."""
+    if table.head is not None or not form.blank:
+        return table
+    try:
+        blank = to_grey(read_picture(form.blank, MIN_BLANK_SIDE))
+        rows = cut_turned(table, blank, 0).see()
+    except ImageError:
+        return table
+    printed = [*map(is_printed, rows)]
+    head = printed.index(False) if False in printed else len(rows)
+    return replace(table, head=head) if len(rows) - head in table.row_counts else table
+
+
 def cut_ruled(table: Table, page: Grey) -> list[Cut | ImageError]:
-    """The cells of the largest ruled table of a page, which may be turned. Raises `ImageError`."""
-    problem = ImageError(NOT_ALIGNED)
+    """The cells of the rows that the largest ruled table of a page has; the page may be turned.
+
+    Raises `ImageError`.
+    """
+    seen, problem = dict[int, Ruled](), ImageError(NOT_ALIGNED)
     for turns in (0, 1):
         try:
-            cuts = cut_turned(table, page, turns)
+            seen[turns] = cut_turned(table, page, turns)
         except ImageError as error:
             problem = problem if turns else error
             continue
-        return cut_turned(table, page, turns + 2) if is_upside_down(cuts) else cuts
-    raise problem
+        if len(seen[turns].rows) != len(table.columns):  # else it may be seen from its side
+            break
+    if not seen:
+        raise problem
+    turns = choose_way(seen, table)
+    ruled = seen[turns] if turns in seen else cut_turned(table, page, turns)
+    return [*chain.from_iterable(ruled.take_rows())]
 
 
-def cut_turned(table: Table, page: Grey, turns: int) -> list[Cut | ImageError]:
-    """The cells of a ruled table of a page that is turned counterclockwise by quarters."""
+def choose_way(seen: dict[int, Ruled], table: Table) -> int:
+    """By how many quarters a page is turned, counterclockwise, so that its table is upright.
+
+    `seen` has the table as it is after some of these. Raises `ImageError` if it is not clear.
+    """
+    clear = dict[int, float]()
+    for turns, ruled in seen.items():
+        ends = (1, -1) if table.head != 0 and len(ruled.rows) > MIN_ROWS_BELOW else (0, None)
+        upright, other = (
+            count_sure(chain.from_iterable(each.see(*ends)), table.known)
+            for each in (ruled, ruled.turn())
+        )
+        clear[turns], clear[turns + 2] = UPRIGHT_FACTOR * upright, other
+    best, second = sorted(clear, key=lambda turns: -clear[turns])[:2]
+    if clear[second] > MAX_SECOND_WAY * clear[best]:
+        if clear[second] > MIN_CLEAR:
+            raise ImageError(f"{NOT_ALIGNED}: it is not clear which way up its table is")
+        return min(clear)
+    return best
+
+
+def cut_turned(table: Table, page: Grey, turns: int) -> "Ruled":
+    """A ruled table of a page that is turned counterclockwise by quarters, with its head.
+
+    Raises `ImageError`.
+    """
     turned = np.ascontiguousarray(np.rot90(page, turns))
     to_page = np.eye(3)
     width = page.shape[1]
     for _ in range(turns):
         to_page = to_page @ np.array([[0, -1, width], [1, 0, 0], [0, 0, 1]])
         width = page.shape[0] + page.shape[1] - width
-    grid = find_grid(turned, table.rows, len(table.columns))
-    if grid.may_lack_rows():
-        raise ImageError("page not aligned: a line between rows of its table may be missing")
-    cuts = cut_grid(grid, table, turned)
-    return [
-        replace(one, to_page=to_page @ one.to_page) if isinstance(one, Cut) else one for one in cuts
+    counts, columns = table.row_counts, len(table.columns)
+    fewest, most = (0, 1) if table.head is None else (table.head, table.head)  # rows of head
+    rows = range(counts.start + fewest, counts.stop + most)
+    grid = find_grid(turned, rows, columns, is_open=len(counts) > 1)
+    if len(grid.heights) not in rows:
+        raise differ(len(grid.heights) - (table.head or 0), counts, "rows")
+    cells = [
+        [one if isinstance(one, ImageError) else one.move(to_page) for one in row]
+        for row in cut_grid(grid, turned)
     ]
+    return Ruled(table, grid, cells, turned.shape)
 
 
-def cut_grid(grid: Grid, table: Table, page: Grey) -> list[Cut | ImageError]:
-    """The cells of a table whose lines are known."""
-    cuts = []
-    for top, bottom in zip(grid.rows, grid.rows[1:], strict=False):
+def cut_grid(grid: Grid, page: Grey) -> Iterator[list[Cut | ImageError]]:
+    """The cells of each row of a table whose lines are known."""
+    for top, bottom in pairwise(grid.rows):
         margin = CUT_MARGIN * (bottom - top)
-        for name, left, right in zip(table.columns, grid.columns, grid.columns[1:], strict=False):
-            if name:
-                corners = to_corners((left, top, right, bottom))
-                around = to_corners((-margin, -margin, margin, margin)) + corners
-                cuts.append(cut(page, grid.place(corners), grid.place(around)))
-    return cuts
-
-
-def is_upside_down(cuts: list[Cut | ImageError]) -> bool:
-    """Whether digits are clearer when turned by 180°, in the cells with most ink but no words."""
-    # These import torch, which takes 2 s: `digitq report` needs them for some forms only
-    from worker.models.number import load_networks
-    from worker.sight.numbers.search import find_line
-
-    pictures = [one.picture for one in cuts if isinstance(one, Cut)]
-    inked = sorted(pictures, key=lambda picture: -float(picture.std()))[:JUDGED_CELLS]
-    reader, _ = load_networks()
-    votes = 0.0
-    for picture in inked:
-        turned = np.ascontiguousarray(picture[::-1, ::-1])
-        upright, other = (find_line(reader, each).line.chances for each in (picture, turned))
-        if max(len(upright), len(other)) < WORD_SIGNS:
-            votes += float(other.sum() - upright.sum())
-    return votes > 0
+        cells = list[Cut | ImageError]()
+        for left, right in pairwise(grid.columns):
+            corners = to_corners((left, top, right, bottom))
+            around = to_corners((-margin, -margin, margin, margin)) + corners
+            cells.append(cut(page, grid.place(corners), grid.place(around)))
+        yield cells
 
 
 def cut(page: Grey, box: Points, around: Points) -> Cut | ImageError:

@@ -45,6 +45,8 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
     picture, missing, table = PIL.Image.fromarray(grey).convert("RGB"), list[str](), ""
     draw, height = Draw(picture), max(MIN_NAME_HEIGHT, max(picture.size) // NAME_SHARE)
     for cell, cut in zip(form.cells, cuts, strict=True):
+        if cut is None:  # the page has no such row
+            continue
         if not isinstance(cut, Cut):
             missing.append(cell.id)
             continue

@@ -19,47 +19,59 @@ from worker.sight.types import ImageError
 SEVERAL_PAGES = "the file has several pages: give it as a SOURCE, which reads each"
 
 
-def trace_page(content: bytes, form: Form) -> Iterator[list[Cut | ImageError] | None]:
-    """The pictures of a page's places, or why there is none, after the last step; `None` after each
-    one before. Their matrices lead to px of the picture in the file. Raises `ImageError`."""
+def trace_page(content: bytes, form: Form) -> Iterator[list[Cut | ImageError | None] | None]:
+    """What `cut_cells` gives, after the last step; `None` after each one before. The matrices lead
+    to px of the picture in the file. Raises `ImageError`."""
     if has_more_pages(content):  # a SOURCE gives each page of a document alone
         raise ImageError(SEVERAL_PAGES)
     grey = to_grey(read_picture(content, PAGE_SIDE))
     yield None
     to_file = scale_to_file(content, grey.shape)
-    yield [
-        cut if isinstance(cut, ImageError) else replace(cut, to_page=to_file @ cut.to_page)
-        for cut in cut_cells(form, grey)
-    ]
+    yield [cut.move(to_file) if isinstance(cut, Cut) else cut for cut in cut_cells(form, grey)]
 
 
 def trace_cell(
-    cut: Cut | ImageError, cell: Cell, content: bytes = b""
+    cut: Cut | ImageError | None, cell: Cell, content: bytes = b""
 ) -> Iterator[Readings | None]:
-    """What a place may show, after the last step. Raises `ImageError`, also if there is no cut."""
+    """What a place may show, after the last step; `None` of a row that the page does not have.
+    Raises `ImageError`, also if the cut is one."""
     if isinstance(cut, ImageError):
         raise cut
+    if cut is None:
+        yield None
+        return
     readings = yield from trace_readings(cut.picture, cell.known)
     yield readings
 
 
 def decide_page(
     form: Form,
-    cuts: Sequence[Cut | ImageError],
+    cuts: Sequence[Cut | ImageError | None],
     outcomes: Sequence[tuple[Readings | None, str | None]],
 ) -> list[tuple[NumberReading | None, str | None]]:
-    """The number at each place that the form's rules make the most probable, or the error there.
+    """The number at each place that the form's rules make the most probable, or the error there;
+    neither if the page has no such row.
 
     If the rules can't be computed with these numbers, all of the page are marked.
     """
-    numbers = [readings.calibrated if readings else [] for readings, _ in outcomes]
+    cells = [cell for cell, cut in zip(form.cells, cuts, strict=True) if cut]
+    numbers = [
+        readings.calibrated if readings else []
+        for cut, (readings, _) in zip(cuts, outcomes, strict=True)
+        if cut
+    ]
     try:
-        decisions = decide(form.cells, numbers, form.checks)
+        decisions = decide(cells, numbers, form.checks)
     except ArithmeticError:
-        unchecked = decide(form.cells, numbers, ())
+        unchecked = decide(cells, numbers, ())
         decisions = [one._replace(failed=True) for one in unchecked]
     decided: list[tuple[NumberReading | None, str | None]] = []
-    for cut, (readings, error), decision in zip(cuts, outcomes, decisions, strict=True):
+    left = iter(decisions)
+    for cut, (readings, error) in zip(cuts, outcomes, strict=True):
+        if cut is None:
+            decided.append((None, None))
+            continue
+        decision = next(left)
         if readings is None or isinstance(cut, ImageError):
             decided.append((None, error))
             continue

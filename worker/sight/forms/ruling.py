@@ -1,6 +1,6 @@
 """Finds a table by its ruled lines, which may be bent, have gaps, and be seen at an angle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -35,7 +35,10 @@ MIN_COVER = 0.12  # a line that is needed is drawn for at least this share of wh
 MIN_SURE_COVER = 0.4  # any other line is drawn for at least this share of where it is sought
 MIN_LINE_STRENGTH = 0.65  # and for at least this share of what is usual
 MAX_GUESSED = 1 / 3  # at most this share of the lines is missing or hardly drawn
-MAX_ROW_DIFFERENCE = 0.3  # a lower gap that differs by more from the usual one is not a row's
+MAX_ROW_DIFFERENCE = 0.3  # a gap that differs by more from the usual one is not a row's
+MAX_TIP = 0.5  # the lines between columns go no farther beyond the outer rows, in heights of a row
+MAX_REACH = 1.5  # they are followed so far beyond these, in heights of a row
+PAGE_EDGE = 0.01  # what is nearer to the edge of the page, as a share of its side, may be cut off
 MAX_SPREAD = 1.5  # what is seen from so low that it is drawn out by more is left out
 TABLE_RIM = 20  # px: what is around a straightened table
 MIN_CROSSINGS = 4  # a table has at least two lines each way
@@ -73,28 +76,100 @@ class Grid:
     to_page: NDArray[np.float64]  # (3, 3): from px of the squared picture to px of the page
     shift: Shift  # is added to px of the squared picture to make lines straight
     size: tuple[int, int]  # of the squared picture, px
+    # From where to where the lines between columns go, px of the straight table; where the number
+    # of rows is open
+    tips: tuple[float, float] | None = None
 
     def place(self, points: Points) -> Points:
         """Points (N, 2) of the straight table on the page."""
         return project(self.to_page, undo_shift(points, self.shift, self.size))
 
+    def without_head(self, rows: int) -> "Grid":
+        """The grid without so many rows at its top."""
+        return replace(self, rows=self.rows[rows:])
+
     def may_lack_rows(self) -> bool:
         """Whether a row is as high as several others, so that a line between may be missing."""
-        heights = np.diff(self.rows) / np.median(np.diff(self.rows))
+        heights = self.heights
         times = np.rint(heights)
         return bool(np.any((times > 1) & (np.abs(heights - times) < GAP_ERROR)))
 
+    @property
+    def heights(self) -> NDArray[np.float64]:
+        """The height of each row, (R,); the usual one is 1."""
+        heights = np.diff(self.rows)
+        return np.asarray(heights / np.median(heights))
 
-def find_grid(page: Grey, rows: int, columns: int) -> Grid:
-    """The largest ruled table, if it has so many columns, and its last rows.
+    def check_ends(self, shape: tuple[int, ...]) -> None:
+        """Raises `ImageError` if the table may have rows beyond its outer lines.
 
+        `shape` is that of the page, at whose edge the table may be cut off.
+        """
+        usual = np.median(np.diff(self.rows))
+        middle, size = self.columns[[0, -1]].mean(), np.array(shape[1::-1])
+        assert self.tips
+        for outer, end in zip(self.rows[[0, -1]], self.tips, strict=True):
+            beyond = abs(end - outer) / usual
+            place = self.place(np.array([(middle, end)]))[0] / size
+            is_cut = np.any((place < PAGE_EDGE) | (place > 1 - PAGE_EDGE))
+            if beyond > (GAP_ERROR if is_cut else MAX_TIP):
+                raise ImageError("page not aligned: its table goes on beyond its outer lines")
+
+    def has_even_rows(self) -> bool:
+        """Whether all rows are about as high as the usual one."""
+        return bool(np.abs(self.heights - 1).max() < MAX_ROW_DIFFERENCE)
+
+
+def find_grid(page: Grey, rows: range, columns: int, is_open: bool = False) -> Grid:
+    """The largest ruled table, if it has so many columns; it should have one of these numbers of
+    rows.
+
+    If any of these is as likely, no line is guessed, and no other table of the page may be like it.
     Raises `ImageError`.
     """
     small = resize_to_work(page)
     to_small, size = square(small)
     ink = find_ink(warp(small, to_small, size))
     masks = find_line_ink(ink, 0), find_line_ink(ink, 1)
-    table = choose_table(find_pieces(masks[0], 0), find_pieces(masks[1], 1))
+    enlarge = np.diag([*np.array(page.shape[::-1]) / small.shape[::-1], 1.0])
+    to_page = enlarge @ to_small
+    largest, *others = find_tables(find_pieces(masks[0], 0), find_pieces(masks[1], 1))
+    grid = measure_grid(largest, masks, to_page, rows, columns, is_open)
+    if not is_open:
+        return grid
+    if any(is_like(grid, other, masks, to_page) for other in others):
+        raise ImageError(f"page not aligned: it has several tables of {columns} columns")
+    return replace(grid, tips=find_tips(masks[1], grid))
+
+
+def is_like(
+    grid: Grid,
+    other: tuple[Pieces, Pieces],
+    masks: tuple[Mask, Mask],
+    to_page: NDArray[np.float64],
+) -> bool:
+    """Whether another table has as many columns, and about the same width."""
+    columns = len(grid.columns) - 1
+    if len(other[0].points) < 2 or len(other[1].points) <= columns:
+        return False
+    try:
+        rows = range(1, len(other[0].points) + 1)
+        found = measure_grid(other, masks, to_page, rows, columns, True)
+    except ImageError:
+        return False
+    return bool(abs(np.ptp(found.columns) / np.ptp(grid.columns) - 1) < MAX_ROW_DIFFERENCE)
+
+
+def measure_grid(
+    table: tuple[Pieces, Pieces],
+    masks: tuple[Mask, Mask],
+    to_page: NDArray[np.float64],
+    rows: range,
+    columns: int,
+    is_open: bool,
+) -> Grid:
+    """The lines of a table that has these pieces of them. Raises `ImageError`."""
+    size = masks[0].shape[1], masks[0].shape[0]
     shift = straighten(*table, size)
     ends = np.concatenate([each.points.reshape(-1, 2) for each in table])
     ends += monomials(ends, size) @ shift
@@ -108,12 +183,38 @@ def find_grid(page: Grey, rows: int, columns: int) -> Grid:
     )
     upright = np.ascontiguousarray(upright.T)
     inside = upright[:, TABLE_RIM:-TABLE_RIM]
-    across = choose_lines(inside, find_ends(level), columns + 1, is_last=False)
+    spaces = range(columns, columns + 1)
+    across = choose_lines(inside, find_ends(level), spaces)
+    if len(across) - 1 not in spaces:
+        raise differ(len(across) - 1, spaces, "columns")
     places = np.arange(round(across[0]), round(across[-1]))
     near = places[np.abs(places[:, None] - across).min(1) < NEAR_COLUMN]
-    down = choose_lines(level[:, near], find_ends(upright), rows + 1, is_last=True)
-    enlarge = np.diag([*np.array(page.shape[::-1]) / small.shape[::-1], 1.0])
-    return Grid(across + origin[0], down + origin[1], enlarge @ to_small, shift, size)
+    tips = find_ends(upright)
+    down = choose_lines(level[:, near], tips, rows, has_foot=True, is_open=is_open)
+    return Grid(across + origin[0], down + origin[1], to_page, shift, size)
+
+
+def find_tips(upright: Mask, grid: Grid) -> tuple[float, float]:
+    """From where to where at least two of the lines between columns go, px of the straight table.
+
+    They are followed for `MAX_REACH` rows beyond the outer ones, over gaps.
+    """
+    reach = round(MAX_REACH * float(np.median(np.diff(grid.rows))))
+    origin = grid.columns[0] - TABLE_RIM, grid.rows[0] - reach
+    across = np.rint(grid.columns - origin[0]).astype(int)
+    bottom = round(grid.rows[-1] - origin[1])
+    seen = warp_smoothly(
+        255 * upright,
+        lambda points: undo_shift(points + origin, grid.shift, grid.size),
+        (int(across[-1]) + TABLE_RIM, bottom + reach),
+    )
+    near = np.ones((1, 2 * NEAR_COLUMN + 1), np.uint8)
+    lines = (cv2.dilate(seen, near)[:, across] > HALF_DRAWN).sum(1)
+    drawn = (np.minimum(lines, 2)[:, None] > 1).astype(np.uint8)
+    drawn = cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, np.ones((MIN_PIECE, 1), np.uint8))[:, 0]
+    above, below = drawn[:reach][::-1], drawn[bottom:]
+    tips = (int(np.append(each, 0).argmin()) for each in (above, below))
+    return float(grid.rows[0] - next(tips)), float(grid.rows[-1] + next(tips))
 
 
 def resize_to_work(page: Grey) -> Grey:
@@ -134,30 +235,41 @@ def find_ends(lines: Grey) -> tuple[int, int]:
 
 
 def choose_lines(
-    ink: Grey, ends: tuple[int, int], count: int, *, is_last: bool
+    ink: Grey,
+    ends: tuple[int, int],
+    spaces: range,
+    *,
+    has_foot: bool = False,
+    is_open: bool = False,
 ) -> NDArray[np.float64]:
-    """The places of the level lines of a straight table, (count,).
+    """The places of the level lines of a straight table, between which so many spaces should be.
 
-    If there are too many rows, the last ones count. If one is missing, it may be
-    at one of the ends of the lines that cross these. Raises `ImageError`.
+    If a line is missing, and their number is not open, it may be at one of the `ends` of the lines
+    that cross these. If there are too many, one of another height may be a foot. Raises
+    `ImageError` if there are hardly any lines.
     """
     drawn = cv2.dilate((ink > HALF_DRAWN).astype(np.float32), np.ones((3, 3), np.uint8))
     cover = drawn.mean(1).astype(np.float64)
     cover = np.convolve(cover, [0.25, 0.5, 0.25], "same")
     peaks = np.flatnonzero((cover >= MIN_COVER) & (cover == find_highest(cover)))
     peaks = peaks[np.diff(peaks, prepend=-9) > 1]  # one of a plateau
+    clear = int((cover[peaks] >= MIN_SURE_COVER).sum())
+    count = min(max(clear, spaces[0] + 1), spaces[-1] + 1)
     usual = np.median(np.sort(cover[peaks])[-count:]) if len(peaks) else 0
     sure = peaks[cover[peaks] > max(MIN_LINE_STRENGTH * usual, MIN_SURE_COVER)]
     if len(sure) < 2:
         raise ImageError(NO_TABLE)
-    lines = fill_gaps(sure, peaks, cover, ends, count)
-    while is_last and len(lines) > count and is_odd(np.diff(lines)):
+    lines = fill_gaps(sure, peaks, cover, ends, range(0) if is_open else spaces)
+    while has_foot and len(lines) - 1 > spaces[-1] and is_odd(np.diff(lines)):
         lines = lines[:-1]
-    if len(lines) < count or (len(lines) > count and not is_last):
-        kind = "rows" if is_last else "columns"
-        found = f"its table has {len(lines) - 1} {kind}, not {count - 1}"
-        raise ImageError(f"page not aligned: {found}")
-    return np.asarray(lines[-count:] + 0.5, np.float64)
+    return np.asarray(lines + 0.5, np.float64)
+
+
+def differ(found: int, wanted: range, kind: str) -> ImageError:
+    """The error of a page whose table has another number of rows or columns than the form."""
+    few, many = wanted[0], wanted[-1]
+    form = f"{few}" if few == many else f"{few} to {many}"
+    return ImageError(f"page not aligned: its table has {found} {kind}, the form {form}")
 
 
 def is_odd(gaps: NDArray[np.intp]) -> bool:
@@ -176,9 +288,10 @@ def fill_gaps(
     peaks: NDArray[np.intp],
     cover: NDArray[np.float64],
     ends: tuple[int, int],
-    count: int,
+    spaces: range,
 ) -> NDArray[np.intp]:
-    """Strong lines, weaker ones where a gap shows that they are missing, and at last guesses."""
+    """Strong lines, weaker ones where a gap shows that they are missing, and at last guesses, if
+    these give one of the numbers of `spaces`."""
     usual = float(np.median(np.diff(strong))) if len(strong) > 1 else float(len(cover))
     lines: list[int] = []
     for line in strong.tolist():  # double lines
@@ -187,6 +300,8 @@ def fill_gaps(
                 lines[-1] = line
         else:
             lines.append(line)
+    if len(spaces) == 1 and len(lines) - 1 in spaces:  # a wide column lacks no line
+        return np.array(lines)
     usual = float(np.median(np.diff(lines))) if len(lines) > 2 else usual
     guesses: list[int] = []
     for before, after in pairwise(lines):
@@ -196,7 +311,7 @@ def fill_gaps(
                 guess = round(before + (after - before) * part / times)
                 near = peaks[np.abs(peaks - guess) < GAP_ERROR / 2 * usual]
                 guesses.append(int(near[cover[near].argmax()]) if len(near) else -guess)
-    if len(guesses) > MAX_GUESSED * count:
+    if len(guesses) > MAX_GUESSED * (len(lines) + len(guesses)):
         return np.array(lines)
     found = sorted({*lines, *(guess for guess in guesses if guess > 0)})
     unseen = [-guess for guess in guesses if guess < 0]
@@ -206,7 +321,7 @@ def fill_gaps(
         if min(abs(end - found[0]), abs(end - found[-1])) > usual / 2
         and not found[0] < end < found[-1]
     ]
-    if len(found) + len(unseen) == count:
+    if len(found) - 1 not in spaces and len(found) + len(unseen) - 1 in spaces:
         found = sorted([*found, *unseen])
     return np.array(found)
 
@@ -325,8 +440,11 @@ def find_pieces(opened: Mask, way: int) -> Pieces:
     return Pieces(np.array(pieces).reshape(-1, SAMPLES, 2), way)
 
 
-def choose_table(across: Pieces, down: Pieces) -> tuple[Pieces, Pieces]:
-    """The pieces of the largest table: those that touch each other. Raises `ImageError`."""
+def find_tables(across: Pieces, down: Pieces) -> list[tuple[Pieces, Pieces]]:
+    """The pieces of each table, which touch each other, the largest table first.
+
+    Raises `ImageError` if there is none.
+    """
     y, x = across.places()[:, None], down.places()[None]
     (left, right), (top, bottom) = across.spans().T[..., None], down.spans().T[:, None]
     touch = (
@@ -335,7 +453,7 @@ def choose_table(across: Pieces, down: Pieces) -> tuple[Pieces, Pieces]:
         & (y > top - TOUCHING)
         & (y < bottom + TOUCHING)
     )
-    best, most = np.zeros(touch.shape[0], bool), 0
+    tables = list[tuple[int, NDArray[np.bool_]]]()
     rest = touch.any(1)
     while rest.any():
         rows = np.arange(len(rest)) == rest.argmax()
@@ -345,11 +463,12 @@ def choose_table(across: Pieces, down: Pieces) -> tuple[Pieces, Pieces]:
                 break
             rows = more
         rest &= ~rows
-        if (crossings := int(touch[rows].sum())) > most:
-            best, most = rows, crossings
-    if most < MIN_CROSSINGS:
+        if (crossings := int(touch[rows].sum())) >= MIN_CROSSINGS:
+            tables.append((crossings, rows))
+    if not tables:
         raise ImageError(NO_TABLE)
-    return across.take(best), down.take(touch[best].any(0))
+    tables.sort(key=lambda one: -one[0])
+    return [(across.take(rows), down.take(touch[rows].any(0))) for _, rows in tables]
 
 
 def straighten(across: Pieces, down: Pieces, size: tuple[int, int]) -> Shift:
