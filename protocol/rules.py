@@ -16,8 +16,11 @@ from protocol.text import name_some
 
 MAX_RULE = 500  # a rule has at most this many characters
 MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
-HOW = "it is like a + b == c: names, numbers, + - * /, sum(c), ( ) and == != < <= > >="
+HOW = "it is like a + b == c: names, numbers, + - * /, sum(c, d), ( ) and == != < <= > >="
 MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
+SUM = "sum("  # the key of a sum begins so
+QUOTE = "a name in a rule begins with a letter, or is in quotes"
+BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
 VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
 SEPARATOR = re.compile("[.,]")
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -41,7 +44,7 @@ Place = tuple[str, str, int]  # the name of a field or column, the table ("" for
 
 @dataclass(frozen=True)
 class Rule:
-    """Two sides that are compared. A value in them has a key: its name, or `sum(name)`."""
+    """Two sides that are compared. A value in them has a key: its name, or `sum(name, name)`."""
 
     left: ast.expr
     right: ast.expr
@@ -50,11 +53,11 @@ class Rule:
     @property
     def names(self) -> list[str]:
         """The names of the single values, sorted."""
-        return [key for key in self.keys if key == name_of(key)]
+        return [key for key in self.keys if not is_sum(key)]
 
     @property
     def sums(self) -> list[str]:
-        return [key for key in self.keys if key != name_of(key)]
+        return [key for key in self.keys if is_sum(key)]
 
     @cached_property
     def keys(self) -> list[str]:
@@ -93,7 +96,8 @@ def parse_rule(text: str) -> list[Rule]:
     if len(text) > MAX_RULE:
         raise UsageError(f"a rule has at most {MAX_RULE} characters, not {len(text)}")
     try:
-        compared = ast.parse(text.strip(), mode="eval").body
+        parsed = ast.parse(text.strip(), mode="eval")
+        compared = Unquote().visit(parsed).body
         if not isinstance(compared, ast.Compare):
             raise UsageError(f"{text!r} compares nothing: {HOW}")
         sides = pairwise([compared.left, *compared.comparators])
@@ -103,6 +107,8 @@ def parse_rule(text: str) -> list[Rule]:
         raise UsageError(f"{text!r} has a comparison that is not supported: {HOW}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error
+        if name := BEGINS_WITH_DIGIT.search(text):
+            raise UsageError(f"`{name[0]}`: {QUOTE}") from None
         raise UsageError(f"{text!r} can't be read ({reason}): {HOW}") from None
     for rule in rules:
         if not rule.keys:
@@ -114,8 +120,23 @@ def parse_rule(text: str) -> list[Rule]:
     return rules
 
 
-def name_of(key: str) -> str:
-    return key.removeprefix("sum(").removesuffix(")")
+class Unquote(ast.NodeTransformer):
+    """Makes names of those that are in quotes, which may have other signs than letters."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        match node.value:
+            case str() as name if name and not is_sum(name):
+                return ast.Name(name)
+        return node
+
+
+def is_sum(key: str) -> bool:
+    return key.startswith(SUM)
+
+
+def names_of(key: str) -> list[str]:
+    """The names in a key."""
+    return key.removeprefix(SUM).removesuffix(")").split(", ") if is_sum(key) else [key]
 
 
 def find_keys(side: ast.expr) -> set[str]:
@@ -123,8 +144,10 @@ def find_keys(side: ast.expr) -> set[str]:
     match side:
         case ast.Name(id=name):
             return {name}
-        case ast.Call(ast.Name("sum"), [ast.Name(id=name)], []):
-            return {f"sum({name})"}
+        case ast.Call(ast.Name("sum"), [_, *_] as summed, []) if all(
+            isinstance(one, ast.Name) and "," not in one.id for one in summed
+        ):
+            return {ast.unparse(side)}
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             if abs(value) <= MAX_NUMBER:
                 return set()
@@ -156,19 +179,23 @@ def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]
     """Where a rule is held: for each time, the indexes of the places by the keys of their values.
 
     A rule about columns is held for each row of each table that has all of them. A sum is that of
-    the whole column, in this table if it has the column, else in the only one that has it. Raises
-    `UsageError` if there is no such place.
+    fields, and of whole columns: in this table if it has the column, else in the only one that has
+    it. Raises `UsageError` if there is no such place.
     """
     columns: dict[str, Columns] = {}
     for index, (name, table, row) in enumerate(places):
         columns.setdefault(name, {}).setdefault(table, {})[row] = index
-    for key, name in ((key, name_of(key)) for key in rule.keys):
+    for name in (name for key in rule.keys for name in names_of(key)):
         if name not in columns:
             raise UsageError(
                 f"there is no field or column {name!r}; there are {name_some(columns)}"
             )
-        if name != key and "" in columns[name]:
-            raise UsageError(f"`{key}`: {name!r} is one field, and has no sum")
+    for side in (rule.left, rule.right):
+        for node in ast.walk(side):
+            if isinstance(node, ast.Constant) and repr(node.value) in columns:
+                raise UsageError(
+                    f"`{node.value!r}`: {QUOTE}; the number is {float(node.value)!r}"  # type: ignore[arg-type]
+                )
     single = [name for name in rule.names if "" not in columns[name]]
     tables = [
         table
@@ -179,7 +206,14 @@ def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]
         raise UsageError(f"no table has all of the columns {name_some(single)}")
     bound = []
     for table in tables if single else [""]:
-        sums = {key: [*find_column(key, table, columns).values()] for key in rule.sums}
+        sums = {
+            key: [
+                index
+                for name in names_of(key)
+                for index in find_column(key, name, table, columns).values()
+            ]
+            for key in rule.sums
+        }
         for row in columns[single[0]][table] if single else [0]:
             values = {
                 name: [columns[name][table][row] if name in single else columns[name][""][0]]
@@ -189,9 +223,10 @@ def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]
     return bound
 
 
-def find_column(key: str, table: str, columns: Mapping[str, Columns]) -> dict[int, int]:
-    """The indexes by row of the column that is summed. Raises `UsageError` if it is not clear."""
-    found = columns[name_of(key)]
+def find_column(key: str, name: str, table: str, columns: Mapping[str, Columns]) -> dict[int, int]:
+    """The indexes by row of the column, or the field, that is summed. Raises `UsageError` if it is
+    not clear."""
+    found = columns[name]
     if table not in found and len(found) > 1:
         raise UsageError(f"`{key}`: several tables have such a column: {name_some(found)}")
     return found.get(table) or next(iter(found.values()))

@@ -214,6 +214,20 @@ def translate(match: re.Match[str]) -> str:
     return f"\\x{ord(sign):02x}" if sign else "0"
 
 
+def list_values(automaton: Automaton, limit: int) -> list[str] | None:
+    """All values of an automaton; None if there are more than `limit` beginnings of values."""
+    found, beginnings = [], [("", automaton.start)]
+    for text, state in beginnings:
+        if text and automaton.is_final(state):
+            found.append(text)
+        for sign in NUMERALS + automaton.signs if len(text) < MAX_CHARACTERS else "":
+            if (after := automaton.step(state, sign)) is not None:
+                beginnings.append((text + sign, after))
+        if len(beginnings) > limit:
+            return None
+    return found
+
+
 class ListAutomaton:
     """The automaton of the values in a list, which is sorted: it goes through its beginnings."""
 

@@ -168,17 +168,15 @@ def check_again(results: ResultFile, corrections: Corrections, form: Form) -> Ch
     for page in read_pages(results):
         right = {row["id"]: corrections[row["id"]] for row in page if row["id"] in corrections}
         if right:
-            prefix = f"{page[0]['page']}/"
-            old = {row["id"].removeprefix(prefix): row["number"] or "" for row in page}
-            new = {
-                id.removeprefix(prefix): one or "" for id, one in right.items() if one != ILLEGIBLE
+            new = {id: one or "" for id, one in right.items() if one != ILLEGIBLE}
+            # An empty place that a rule wanted to be filled stays marked until a person has seen it
+            settled |= {
+                row["id"] for row in page if row["reason"] == CHECK_FAILED and row["number"]
             }
-            settled |= {row["id"] for row in page if row["reason"] == CHECK_FAILED}
-            before = [*find_broken_rules(form, old)]
-            for failed in find_broken_rules(form, old | new):
-                ids = {prefix + cell for cell in failed[1]}
-                settled -= ids
-                broken |= ids if failed not in before else set()
+            before = [*find_broken_rules(form, page)]
+            for failed in find_broken_rules(form, page, new):
+                settled -= failed[1]
+                broken |= failed[1] if failed not in before else set()
     return settled, broken
 
 
@@ -225,7 +223,7 @@ def correct_batch(
         ),
         "error": pc.if_else(is_corrected, error, batch.column("error")),
         "review": pc.or_(pc.and_not(batch.column("review"), is_settled), fails),
-        "reason": pc.coalesce(reason, pc.if_else(fails, CHECK_FAILED, None)),
+        "reason": pc.if_else(fails, CHECK_FAILED, reason),
         CORRECTED.name: corrected,
     }
     columns = [changed.get(field.name, batch.column(field.name)) for field in batch.schema]

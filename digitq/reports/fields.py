@@ -1,16 +1,17 @@
 """The fields of pages in the page of a result file: where they are, and which rules fail."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from fractions import Fraction
-from itertools import chain
+from types import MappingProxyType
+from typing import Any
 
 from digitq.form_rows import read_form_file
 from producer.found_images import changed_since
 from producer.record import Record
+from protocol.checking import Written, find_breaches, hold_checks
+from protocol.chunk import ABSENT, CORRECTED
 from protocol.errors import UsageError
 from protocol.form import Form
-from protocol.rules import Rule, bind_rule, parse_rule, read_values
 from protocol.text import in_one_line
 
 
@@ -27,30 +28,23 @@ def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
     return form, []
 
 
-def find_broken_rules(form: Form, numbers: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:
-    """The rules that the numbers of these cells of a page break, each with the cells that it binds.
-
-    A worker has marked these cells: it marks all of a rule that is broken.
-    """
-    values = {cell: read_values(number) or [Fraction(0)] for cell, number in numbers.items()}
-    for check in form.checks:
-        within = Fraction(repr(check.within))
-        for rule in parse_rule(check.rule):
-            for places in bind_rule(rule, [cell.place for cell in form.cells]):
-                ids = {key: [form.cells[one].id for one in each] for key, each in places.items()}
-                cells = {*chain(*ids.values())}
-                if cells <= values.keys() and not any(
-                    # Each number as the first and as the last value that it may have
-                    holds(rule, within, {key: [values[id][pick] for id in ids[key]] for key in ids})
-                    for pick in (0, -1)
-                ):
-                    yield check.rule, cells
-
-
-def holds(rule: Rule, within: Fraction, values: Mapping[str, Sequence[Fraction]]) -> bool:
-    """Whether a rule is satisfied; `values` are by key, those of a sum are added up."""
-    try:
-        difference = rule.subtract({key: sum(each, Fraction(0)) for key, each in values.items()})
-    except ZeroDivisionError:
-        return False
-    return bool(rule.compare(difference, within))
+def find_broken_rules(
+    form: Form, page: Iterable[Mapping[str, Any]], answers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, set[str]]]:
+    """The rules that the result rows of a page break, if a person gives these answers by id; each
+    with the ids of the rows to look at. A worker has marked these, too."""
+    rows = [row for row in page if row["reason"] != ABSENT or row["id"] in answers]
+    written = [
+        Written(answers[row["id"]], True)
+        if row["id"] in answers
+        else Written(row["number"], bool(row.get(CORRECTED.name)))
+        for row in rows
+    ]
+    known = {cell.id: cell for cell in form.cells}
+    names = [row["id"].removeprefix(f"{row['page']}/") for row in rows]
+    if not known.keys() >= {*names}:
+        return  # the form has changed
+    cells = [known[name] for name in names]
+    for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
+        wanted = f" wants {breach.wanted} here" if breach.wanted else ""
+        yield f"{breach.rule}{wanted}", {rows[at]["id"] for at in breach.cells}

@@ -24,6 +24,7 @@ from digitq.reports.fields import find_broken_rules, find_form
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
+from digitq.reports.wide import read_pages
 from producer.found_images import FoundImage, find_images
 from producer.record import Record, all_fingerprints, all_weights
 from producer.results import SHEETS, ResultFile
@@ -146,7 +147,7 @@ def write_page(
                 f"{plural(left_out, 'row')} of tables without the cells that need no review"
             )
     if form:
-        name_broken_rules(images, form)
+        name_broken_rules(images, results, form)
     choose_keys(images, results.record, form)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() in SHEETS:
@@ -204,14 +205,15 @@ def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[li
     return sort_pages(whole.values()), left_out
 
 
-def name_broken_rules(images: Sequence[PageImage], form: Form) -> None:
+def name_broken_rules(images: Sequence[PageImage], results: ResultFile, form: Form) -> None:
     """Name the rules of the form beside the fields where they fail."""
-    for _, page in groupby(images, attrgetter("page")):
-        failed = {image.cell: image for image in page if image.reason == "check failed"}
-        numbers = {cell: image.answer or "" for cell, image in failed.items()}
-        for rule, cells in find_broken_rules(form, numbers):
-            for cell in cells:
-                failed[cell].rules[rule] = None
+    failed = {image.id: image for image in images if image.reason == "check failed"}
+    pages = {image.page for image in failed.values()}
+    for page in read_pages(results) if pages else ():
+        if page[0]["page"] in pages:
+            for rule, ids in find_broken_rules(form, page):
+                for id in ids & failed.keys():
+                    failed[id].rules[rule] = None
 
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:

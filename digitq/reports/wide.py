@@ -18,12 +18,12 @@ from producer.results import ResultFile
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.sink import output_errors, replacing
 from producer.sinks.workbook import write_workbook
-from protocol.chunk import ABSENT, CELL_FIELDS
+from protocol.chunk import ABSENT, CELL_FIELDS, CORRECTED
 from protocol.errors import UsageError
 from protocol.xlsx_rows import XLSX, import_openpyxl
 
 CELL_NAMES = [field.name for field in CELL_FIELDS]
-RESULT_COLUMNS = ["id", *CELL_NAMES, "number", "confidence", "review", "reason"]
+RESULT_COLUMNS = ["id", *CELL_NAMES, "number", "confidence", "review", "reason", CORRECTED.name]
 SURE_EMPTY = 0.85  # a place in which nothing is written is not named from this confidence on
 BATCH_PAGES = 256  # this many pages are written at a time
 Place = dict[str, Any]  # a result row
@@ -67,9 +67,8 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
 
 def read_pages(results: ResultFile) -> Iterator[list[Place]]:
     """The rows of each page."""
-    places = (
-        row for batch in results.batches() for row in batch.select(RESULT_COLUMNS).to_pylist()
-    )
+    columns = [name for name in RESULT_COLUMNS if name in results.schema.names]
+    places = (row for batch in results.batches() for row in batch.select(columns).to_pylist())
     return (list(page) for _, page in groupby(places, key=itemgetter("page")))
 
 

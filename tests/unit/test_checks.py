@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 
+from protocol.checking import Written, find_breaches, hold_checks
 from protocol.form import Cell, Check
 from protocol.known import Known
 from protocol.rules import read_values
@@ -112,12 +113,80 @@ def test_rules_of_any_kind(rule: str, answer: list[str]) -> None:
     assert numbers(decided) == answer and not failed(decided)
 
 
-def test_where_nothing_is_written_a_rule_is_not_held() -> None:
+def test_an_empty_place_is_marked_where_a_rule_wants_a_number() -> None:
     decided = solve({"a": {"": 0.99, "5": 0.01}, "b": {"4": 1.0}, "c": {"9": 1.0}}, "a + b == c")
-    assert numbers(decided) == ["", "4", "9"] and not failed(decided)
+    assert numbers(decided) == ["", "4", "9"] and failed(decided) == ["a"]
+    assert not failed(solve({"a": {"": 1.0}, "b": {"9": 1.0}, "c": {"9": 1.0}}, "a + b == c"))
+    assert not failed(solve({"a": {"": 1.0}, "b": {"": 1.0}}, "1 <= a <= b"))  # an empty line
     clear = solve({"a": {"6": 0.97, "": 0.03}, "b": {"4": 1.0}, "c": {"9": 1.0}}, "a + b == c")
     assert numbers(clear) == ["6", "4", "9"] and failed(clear) == ["a", "b", "c"]
     assert not failed(solve({"a": {}, "b": {"4": 1.0}, "c": {"9": 1.0}}, "a + b == c"))
+
+
+def judge(rule: str, pattern: str | None, **numbers: str | None) -> dict[str, str] | None:
+    """The places to look at, and what a rule wants there; None if it is not broken."""
+    known = Known.check(pattern=pattern)
+    cells = [Cell(name, "", 0, known) for name in numbers]
+    written = [Written(one) for one in numbers.values()]
+    found = [*find_breaches(cells, written, hold_checks(cells, [Check(rule, 0)]))]
+    return {cells[at].field: found[0].wanted for at in sorted(found[0].cells)} if found else None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "looked_at"),
+    [
+        (("3", "4", "", "7"), None),
+        (("3", "4", "", "9"), {"c": "2"}),
+        (("3", "4", "", "17"), {"c": "10"}),
+        (("3", "4", "", "18"), dict.fromkeys("abcd", "")),  # a pattern without 11
+        (("3", "4", "", "6"), dict.fromkeys("abcd", "")),
+        (("3", "", "", "9"), {"b": "", "c": ""}),
+        (("3", "", "", "28"), dict.fromkeys("abcd", "")),
+        (("3", "4", "5", ""), {"d": "12"}),
+        (("3", "4", None, "9"), None),  # the place has an error anyway
+        (("3", "4", None, "18"), dict.fromkeys("abcd", "")),
+        (("", "", "", ""), None),
+        (("3", "4", "", "1/2/24"), None),
+    ],
+)
+def test_what_the_pattern_of_an_empty_place_allows(
+    numbers: tuple[str, ...], looked_at: dict[str, str] | None
+) -> None:
+    found = judge("a + b + c == d", r"\d|10|12", **dict(zip("abcd", numbers, strict=True)))
+    assert found == looked_at
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "looked_at"),
+    [
+        ("a < b", {"a": "", "b": "0"}, {"a": "", "b": ""}),
+        ("a > b", {"a": "", "b": "3"}, {"a": ""}),
+        ("a > b", {"a": "", "b": "999"}, {"a": "", "b": ""}),
+        ("a * b == 12", {"a": "", "b": "4"}, {"a": ""}),
+        ("a * b == 12", {"a": "", "b": "5"}, {"a": "", "b": ""}),
+        ("a / 2 == b", {"a": "", "b": "4"}, {"a": "8"}),
+        ("sum(a, b) == c", {"a": "", "b": "4", "c": "4"}, None),
+        ("sum(a, b) == c", {"a": "", "b": "4", "c": "9"}, {"a": "", "b": "", "c": ""}),
+    ],
+)
+def test_rules_with_an_empty_place(
+    rule: str, numbers: dict[str, str], looked_at: dict[str, str] | None
+) -> None:
+    assert judge(rule, r"\d{1,3}", **numbers) == looked_at
+
+
+def test_an_empty_place_that_may_be_anything_is_marked() -> None:
+    assert judge("a + b == c", None, a="", b="4", c="9000") == {"a": "8996"}
+    assert judge("a + b == c", r"\d+", a="", b="", c="9000") is not None
+    assert judge("a + b == c", r"\d{5}", a="", b="7", c="5") == dict.fromkeys("abc", "")
+    assert judge("a + b == c", r"-?\d{5}", a="", b="70000", c="50000") == {"a": "-20000"}
+
+
+def test_a_person_s_empty_place_is_0() -> None:
+    cells = [Cell(name, "", 0, Known()) for name in "abc"]
+    held = hold_checks(cells, [Check("a + b == c", 0)])
+    written = [Written("4"), Written("", is_sure=True), Written("9")]
+    assert [one.cells for one in find_breaches(cells, written, held)] == [{0, 1, 2}]
 
 
 def test_an_empty_place_of_a_column_adds_nothing_to_its_sum() -> None:

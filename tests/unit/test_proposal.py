@@ -40,6 +40,13 @@ def test_equal_rows_are_a_table_without_its_printed_head_and_columns() -> None:
     assert table["box"] == [97, 137, 259, 259]
 
 
+def test_one_row_with_a_head_is_a_table() -> None:
+    """As the points of each question are on a paper; without a head, they are fields."""
+    (table,) = propose(row(100, "xxxx", 60) + row(140, "____", 60))
+    assert (table["rows"], table["columns"]) == (1, ["c1", "c2", "c3", "c4"])
+    assert len([*propose(row(140, "____", 60))]) == 4
+
+
 @pytest.mark.parametrize("boxes", ["___", "xxx", "x_x"])
 def test_rows_of_digit_boxes_below_each_other_are_fields(boxes: str) -> None:
     fields = [*propose(row(100, boxes) + row(140, boxes) + row(180, boxes))]

@@ -659,6 +659,36 @@ def test_a_form_that_is_gone_or_changed_is_told(tmp_path: Path) -> None:
     assert not find_form(None)[0] and "not on record" in find_form(None)[1][0]
 
 
+def test_an_answer_that_breaks_a_rule_with_an_empty_place_is_seen(tmp_path: Path) -> None:
+    """A person says that nothing is written where the rule wants a 5: then the rule is broken."""
+    form, out = tmp_path / "form.toml", tmp_path / "out.jsonl"
+    form.write_text(
+        'align = "lines"\n[tables.marks]\nrows = 1\ncolumns = ["a", "b", "c"]\n'
+        'length = 1\n[[checks]]\nrule = "a + b == c"\n'
+    )
+    rows = [
+        {
+            **{"id": f"1.png/marks/1/{field}", "page": "1.png", "field": field, "row": 1},
+            **{"number": number, "confidence": 0.9, "review": not number},
+            "reason": None if number else "empty",
+        }
+        for field, number in (("a", "4"), ("b", ""), ("c", "4"))
+    ]
+    write(out, pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), Origin(form=str(form)))
+    for answers, marked in (
+        ([("a", "5")], dict.fromkeys("bc", "check failed")),  # no number of b makes 4
+        ([("c", "9")], {"b": "check failed"}),
+        ([("c", "9"), ("b", "")], {"a": "check failed"}),
+        ([("c", "9"), ("b", "5")], {}),
+    ):
+        given = [(f"1.png/marks/1/{field}", number) for field, number in answers]
+        corrections = write_corrections(tmp_path / "corrections.csv", given, "number")
+        final = tmp_path / "final.jsonl"
+        assert run("correct", out, corrections, "-o", final, "--overwrite") == 0
+        found = {row["field"]: row["reason"] for row in rows_of(final) if row["review"]}
+        assert found == marked, answers
+
+
 def test_fields_of_a_rule_that_holds_with_the_corrections_need_no_review(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,9 @@ def test_a_linear_rule_has_coefficients() -> None:
         ("sum(c2) == total", [{"sum(c2)": [3, 5], "total": [1]}]),
         ("sum(c2) == c3", [{"sum(c2)": [3, 5], "c3": [7]}]),
         ("sum(c1) == c3", [{"sum(c1)": [6], "c3": [7]}]),
+        ("sum(student, total) == 9", [{"sum(student, total)": [0, 1]}]),
+        ("sum(c2, c3) == total", [{"sum(c2, c3)": [3, 5, 7], "total": [1]}]),
+        ("'student' == \"total\"", [{"student": [0], "total": [1]}]),
     ],
 )
 def test_where_a_rule_is_held(text: str, bound: list[dict[str, list[int]]]) -> None:
@@ -85,7 +88,7 @@ def test_where_a_rule_is_held(text: str, bound: list[dict[str, list[int]]]) -> N
     [
         ("a == total", "there is no field or column 'a'; there are student, total, c1, …"),
         ("sum(a) == total", "there is no field or column 'a'"),
-        ("sum(total) == 1", "`sum.total.`: 'total' is one field, and has no sum"),
+        ("sum(total, a) == 1", "there is no field or column 'a'"),
         ("c2 == c3", "no table has all of the columns c2, c3"),
         ("sum(c1) == total", "`sum.c1.`: several tables have such a column: marks, more"),
     ],
@@ -93,6 +96,17 @@ def test_where_a_rule_is_held(text: str, bound: list[dict[str, list[int]]]) -> N
 def test_a_rule_about_no_value(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         bind_rule(parse_rule(text)[0], PLACES)
+
+
+def test_a_name_that_is_no_word_is_in_quotes() -> None:
+    places: list[Place] = [("1900", "", 0), ("2 b", "", 0), ("c", "", 0)]
+    (rule,) = parse_rule("'1900' + \"2 b\" == c + 1901")
+    assert bind_rule(rule, places) == [{"1900": [0], "2 b": [1], "c": [2]}]
+    values = {"1900": Fraction(1), "2 b": Fraction(2), "c": Fraction(-1898)}
+    assert rule.measure(values) == (3, 3)
+    with pytest.raises(UsageError, match=r"`1900`: a name .* quotes; the number is 1900\.0"):
+        bind_rule(parse_rule("c == 1900")[0], places)
+    assert bind_rule(parse_rule("c == 1900.0")[0], places)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +124,16 @@ def test_a_rule_about_no_value(text: str, message: str) -> None:
         ("a == b ** 2", "`b .. 2` is not supported"),
         ("a == b // 2", "`b // 2` is not supported"),
         ("a == max(b, c)", "`max.b, c.` is not supported"),
-        ("a == sum(b, c)", "`sum.b, c.` is not supported"),
+        ("a == sum()", "`sum..` is not supported"),
+        ("a == sum(b, 2)", "`sum.b, 2.` is not supported"),
         ("a == sum(b + c)", "`sum.b . c.` is not supported"),
         ("a == b.c", "`b.c` is not supported"),
         ("a == __import__('os').getpid()", "is not supported"),
         ("a == (b := 1)", "is not supported"),
-        ("a == 'b'", "`'b'` is not supported"),
+        ("a == ''", "`''` is not supported"),
+        ("a == 'sum(b)'", "`'sum.b.'` is not supported"),
+        ("a == b'c'", "`b'c'` is not supported"),
+        ("2b + a == c", "`2b`: a name in a rule begins with a letter, or is in quotes"),
         ("a == True", "`True` is not supported"),
         ("a == 1e999", "is not supported"),
         ("a == b / 0", "`b / 0` divides by zero"),

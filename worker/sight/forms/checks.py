@@ -13,7 +13,7 @@ timed, so that a page has the same answers on any machine.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -23,9 +23,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.checking import Held, Written, find_breaches, hold_checks
 from protocol.chunk import Alternative
 from protocol.form import Cell, Check
-from protocol.rules import Rule, bind_rule, parse_rule, read_values
+from protocol.rules import Rule, read_values
 from worker.sight.numbers.recognition import MAX_ALTERNATIVES, MIN_ALTERNATIVE
 from worker.sight.numbers.weighing import Proposal
 
@@ -49,7 +50,7 @@ class Decision(NamedTuple):
     number: str
     confidence: float  # the probability of the number in all combinations
     alternatives: list[Alternative]  # up to five other numbers, the most probable first
-    failed: bool  # whether a rule of this place is broken
+    failed: bool  # whether a rule is broken, and this place is to look at for it
 
 
 class Option(NamedTuple):
@@ -72,14 +73,13 @@ class BoundRule:
     @classmethod
     def bind(
         cls,
-        rule: Rule,
-        places: Mapping[str, Sequence[int]],  # by the keys of the rule's values
-        within: Fraction,
+        held: Held,
         options: Sequence[Sequence[Option]],
     ) -> Self:
-        """The rule between these places. A linear rule has one sum, another one has one for each
+        """The rule between its places. A linear rule has one sum, another one has one for each
         key; the last column counts the values that are missing. An empty place adds 0 to a column.
         """
+        rule, places = held.rule, held.places
         used = [option.value for one in places.values() for at in one for option in options[at]]
         numbers = [value for value in used if value]
         numbers += rule.coefficients.values() if rule.is_linear else ()
@@ -97,7 +97,7 @@ class BoundRule:
                     option.value is None and (key in rule.names or option.number > "")
                     for option in here
                 ]
-        return cls(rule, within, scale, added)
+        return cls(rule, held.within, scale, added)
 
     @cached_property
     def first(self) -> int:
@@ -120,11 +120,6 @@ class BoundRule:
                 is_satisfied = np.isfinite(left - right) & self.rule.compare(left - right, within)
         return np.where(is_satisfied, 1.0, np.where(sums[:, -1] > 0, NOT_HELD, BROKEN))
 
-    def is_broken(self, chosen: Mapping[int, int]) -> bool:
-        """Whether these options, by their places, break it."""
-        sums = np.sum([added[chosen[place]] for place, added in self.added.items()], 0)
-        return bool(self.weigh(sums[None])[0] == BROKEN)
-
 
 class Step(NamedTuple):
     """A place of the search, with S states before it and K options."""
@@ -139,11 +134,12 @@ def decide(
 ) -> list[Decision]:
     """What is written in each cell, by its readings, the best first, and the rules of the page."""
     decisions = [
-        choose(one[0].number, dict(one), False) if one else Decision("", 0.0, [], False)
+        choose(one[0].number, dict(one)) if one else Decision("", 0.0, [], False)
         for one in readings
     ]
     options = [list_options(one) for one in readings]
-    for places, rules in find_connected(bind_checks(cells, options, checks)):
+    held = hold_checks(cells, checks)
+    for places, rules in find_connected(BoundRule.bind(one, options) for one in held):
         read = {place: np.array([one.chance for one in options[place]]) for place in places}
         open_sums = sum(rule.first <= place <= rule.last for rule in rules for place in places)
         if open_sums <= MAX_OPEN_SUMS:
@@ -152,19 +148,22 @@ def decide(
             shares = exchange(rules, read, MAX_VISITS * len(places) // len(cells))
             best = [int(one.argmax()) for one in shares]
         chosen = dict(zip(places, best, strict=True))
-        failed = {place for rule in rules if rule.is_broken(chosen) for place in rule.added}
         for place, marginal in zip(places, shares, strict=True):
             if readings[place]:
                 chances: dict[str, float] = defaultdict(float)
                 for option, share in zip(options[place], marginal.tolist(), strict=True):
                     chances[option.number] += share
-                decisions[place] = choose(
-                    options[place][chosen[place]].number, chances, place in failed
-                )
+                decisions[place] = choose(options[place][chosen[place]].number, chances)
+    written = [
+        Written(one.number if read else None) for one, read in zip(decisions, readings, strict=True)
+    ]
+    for breach in find_breaches(cells, written, held):
+        for place in breach.cells:
+            decisions[place] = decisions[place]._replace(failed=True)
     return decisions
 
 
-def choose(number: str, chances: Mapping[str, float], failed: bool) -> Decision:
+def choose(number: str, chances: Mapping[str, float]) -> Decision:
     """The decision for one of the numbers; no alternative has more than its probability."""
     confidence = chances[number]
     others = [
@@ -172,7 +171,7 @@ def choose(number: str, chances: Mapping[str, float], failed: bool) -> Decision:
         for other, chance in sorted(chances.items(), key=lambda one: -one[1])
         if other not in ("", number) and chance >= MIN_ALTERNATIVE
     ]
-    return Decision(number, confidence, others[:MAX_ALTERNATIVES], failed)
+    return Decision(number, confidence, others[:MAX_ALTERNATIVES], False)
 
 
 def list_options(readings: Sequence[Proposal]) -> list[Option]:
@@ -185,17 +184,6 @@ def list_options(readings: Sequence[Proposal]) -> list[Option]:
         share = max(chance, MIN_CHANCE) / len(values)
         options += [Option(number, share, value) for value in values]
     return options
-
-
-def bind_checks(
-    cells: Sequence[Cell], options: Sequence[Sequence[Option]], checks: Sequence[Check]
-) -> Iterator[BoundRule]:
-    """The rules of a page, each time that they are held."""
-    places = [cell.place for cell in cells]
-    for check in checks:
-        for rule in parse_rule(check.rule):
-            for bound in bind_rule(rule, places):
-                yield BoundRule.bind(rule, bound, Fraction(repr(check.within)), options)
 
 
 def find_connected(rules: Iterable[BoundRule]) -> list[tuple[list[int], list[BoundRule]]]:

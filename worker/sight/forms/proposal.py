@@ -179,13 +179,15 @@ def find_walls(ink: Mask) -> Mask:
 def propose(boxes: list[RuledBox]) -> Iterator[Part]:
     """The fields and tables of boxes.
 
-    Equal rows below each other are a table if their cells are wider than high or have a head.
+    Equal rows below each other are a table if their cells are wider than high, and any rows with a
+    head.
     """
     for block in list_blocks(boxes):
         table = find_answers(block)
         cells = [box for row in table for box in row if box.is_answer]
         has_head = table[:1] != block[:1]
-        if len(table) < 2 or (not has_head and all(box.is_for_digit for box in cells)):
+        is_one_number = len(table) < 2 or all(box.is_for_digit for box in cells)
+        if not (table and has_head) and is_one_number:
             for row in block:
                 yield from propose_row(row)
             continue
