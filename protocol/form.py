@@ -41,6 +41,7 @@ class Field:
     name: str
     box: Box | None
     known: Encoded
+    optional: bool = False  # whether it may be empty
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Table:
     known: Encoded
     fewest: int | None = None  # a page has at least so many rows; None: all
     head: int | None = None  # so many rows of head are above; None: a page shows whether one is
+    optional: bool = True  # whether its places may be empty
 
     @property
     def row_counts(self) -> range:
@@ -77,6 +79,7 @@ class Cell:
     table: str  # "" for a field
     row: int  # from 1; 0 for a field
     known: Known
+    is_sure: bool = True  # whether each page has such a row
 
     @property
     def place(self) -> tuple[str, str, int]:
@@ -108,8 +111,11 @@ class Form:
         cells = [Cell(one.name, "", 0, one.known) for one in self.fields]
         for table in self.tables:
             for row in range(1, table.rows + 1):
+                is_sure = row <= table.row_counts.start
                 cells += [
-                    Cell(name, table.name, row, table.known) for name in table.columns if name
+                    Cell(name, table.name, row, table.known, is_sure)
+                    for name in table.columns
+                    if name
                 ]
         return tuple(cells)
 
@@ -147,12 +153,14 @@ def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
     fields, tables = [], []
     for name, field in file.fields.items():
         with telling(f"{path}: fields.{name}"):
-            fields.append(Field(name, field.box, field.check(folder)))
+            fields.append(Field(name, field.box, field.check(folder), field.optional))
     for name, table in file.tables.items():
         with telling(f"{path}: tables.{name}"):
             known, columns = table.check(folder), tuple(table.columns)
             fewest, most = table.rows or (0, 0)
-            tables.append(Table(name, table.box, most, columns, known, fewest, table.head))
+            tables.append(
+                Table(name, table.box, most, columns, known, fewest, table.head, table.optional)
+            )
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
     form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
     check_rules(form, path)

@@ -31,7 +31,7 @@ MAX_CELLS = 2000  # a page has at most this many values, whose rows travel toget
 MAX_HEAD = 5  # a table has at most this many rows of head
 PAGE_ROWS = 1, 100  # a table that is found by its lines has so many rows if the form does not say
 # Columns of the wide table that are no fields, and those that are written in another way
-RESERVED_NAMES = ("page", "table", "row", "review", "id", "digits", "alternatives", "probabilities")
+RESERVED_NAMES = ("page", "table", "row", "review", "digits", "alternatives", "probabilities")
 Align = Literal["page", "lines"]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 # Left, top, right and bottom in px of the blank
@@ -46,7 +46,7 @@ def check_name(name: str) -> str:
 
 def refuse_column(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError("this name has another use in tables: choose another one")
+        raise ValueError("a column of results has this name: choose another one")
     return name
 
 
@@ -98,12 +98,14 @@ class KnownPart(Part):
 
 class FieldPart(KnownPart):
     box: Box
+    optional: Annotated[bool, Field(strict=True)] = False
 
 
 class TablePart(KnownPart):
     box: Box | None = None
     rows: Annotated[tuple[int, int], BeforeValidator(read_rows)] | None = None
     head: Annotated[int, Field(strict=True, ge=0, le=MAX_HEAD)] | None = None
+    optional: Annotated[bool, Field(strict=True)] = True
     columns: Annotated[list[Column], AfterValidator(check_columns)]
 
 

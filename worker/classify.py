@@ -212,7 +212,7 @@ def read_page(
 
         ((cuts, error),) = run_turns({first: _trace_row(images, first, reader, read)})
     if error is not None or cuts is None:
-        return [(None, error)] * len(form.cells)
+        return [(None, error if cell.is_sure else None) for cell in form.cells]
     # Numbers that no row of the chunk has: the page and its first field may each end a process
     start = batch.num_rows + first
     readers = [partial(trace_cell, cut, cell) for cut, cell in zip(cuts, form.cells, strict=True)]

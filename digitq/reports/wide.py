@@ -20,6 +20,7 @@ from producer.sinks.sink import output_errors, replacing
 from producer.sinks.workbook import write_workbook
 from protocol.chunk import ABSENT, CELL_FIELDS, CORRECTED
 from protocol.errors import UsageError
+from protocol.form import Form
 from protocol.xlsx_rows import XLSX, import_openpyxl
 
 CELL_NAMES = [field.name for field in CELL_FIELDS]
@@ -50,7 +51,8 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     """
     if not results.has_form:
         raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
-    batches = spread_pages(read_pages(results))
+    form, _ = find_form(results.record)
+    batches = spread_pages(read_pages(results), form)
     if str(out) == "-":
         with output_errors("the rows"):
             return write_table(batches, sys.stdout.buffer, ".csv")
@@ -58,7 +60,6 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     if out.exists() and out.samefile(results.path):
         raise UsageError(f"{out} has the results themselves: name another OUT")
     if out.suffix.lower() == XLSX:
-        form, _ = find_form(results.record)
         amounts = find_amounts(spread_pages(read_pages(results)), form)
         batches = measure_columns(batches, amounts)
     with replacing(out) as partial, open(partial, "wb") as file:
@@ -72,7 +73,9 @@ def read_pages(results: ResultFile) -> Iterator[list[Place]]:
     return (list(page) for _, page in groupby(places, key=itemgetter("page")))
 
 
-def spread_pages(pages: Iterator[list[Place]]) -> Iterator[pa.RecordBatch]:
+def spread_pages(
+    pages: Iterator[list[Place]], form: Form | None = None
+) -> Iterator[pa.RecordBatch]:
     """The wide rows; all pages have the fields of the first one. There is at least one batch."""
     first = next(pages, [])
     tables = dict.fromkeys(find_table(place) for place in first if place["row"] is not None)
@@ -82,37 +85,44 @@ def spread_pages(pages: Iterator[list[Place]]) -> Iterator[pa.RecordBatch]:
     schema = pa.schema([*named, *((name, pa.string()) for name in fields), ("review", pa.string())])
     left = chain([first], pages)
     while part := [*islice(left, BATCH_PAGES)]:
-        rows = [row for page in part for row in spread_page(page)]
+        rows = [row for page in part for row in spread_page(page, form)]
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
 def find_table(place: Place) -> str:
-    """The name of the table that a result row is of: `marks` of `page.png/marks/4/c1`."""
+    """The name of the table that a result row is of, `marks` of `page.png/marks/4/c1`; or of the
+    field."""
     return str(place["id"].removeprefix(f"{place['page']}/").partition("/")[0])
 
 
-def spread_page(page: Iterable[Place]) -> Iterator[dict[str, Any]]:
+def spread_page(page: Iterable[Place], form: Form | None) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     places = [place for place in page if place["reason"] != ABSENT]
     shared = [place for place in places if place["row"] is None]
     rows = [place for place in places if place["row"] is not None]
     if not rows and shared:
-        yield join(shared)
+        yield join(shared, form)
     for (table, number), row in groupby(rows, lambda place: (find_table(place), place["row"])):
-        yield {"table": table, "row": number} | join([*shared, *row])
+        yield {"table": table, "row": number} | join([*shared, *row], form)
 
 
-def join(places: list[Place]) -> dict[str, Any]:
-    """One wide row, with the names of the fields that a person should look at; one in which surely
-    nothing is written shows itself."""
-    review = ", ".join(
-        place["field"]
-        for place in places
-        if place["review"] and not (place["reason"] == "empty" and place["confidence"] > SURE_EMPTY)
-    )
+def join(places: list[Place], form: Form | None) -> dict[str, Any]:
+    """One wide row, with the names of the fields that a person should look at."""
+    review = ", ".join(place["field"] for place in places if is_doubtful(place, form))
     numbers = {place["field"]: place["number"] for place in places}
     return {"page": places[0]["page"], **numbers, "review": review or None}
+
+
+def is_doubtful(place: Place, form: Form | None) -> bool:
+    """Whether a person should look at a place: not if surely nothing is written where nothing must
+    be, which shows itself."""
+    if place["reason"] != "empty" or place["confidence"] <= SURE_EMPTY:
+        return bool(place["review"])
+    name, is_field = find_table(place), place["row"] is None
+    parts = (form.fields if is_field else form.tables) if form else ()
+    is_optional = next((part.optional for part in parts if part.name == name), not is_field)
+    return bool(place["review"]) and not is_optional
 
 
 def write_table(batches: Iterator[pa.RecordBatch], file: BinaryIO, suffix: str) -> int:

@@ -26,7 +26,8 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as CSV, quoted as in RFC 4180, each ending in a line feed. Ten columns `p0` … `p9` stand
     in place of `probabilities`; of whole numbers, digits and alternatives are left out. An id that
     a spreadsheet would take for a formula has an apostrophe before it, see `plain_ids`."""
-    for name in {"id", "page"} & {*batch.schema.names}:
+    # The second column of a wide table may be a field of a form that is named so
+    for name in {*batch.schema.names[:1], "page"} & {"id", *batch.schema.names[:2]}:
         safe = pc.replace_substring_regex(batch[name], FORMULA, r"'\1")
         batch = batch.set_column(batch.schema.get_field_index(name), name, safe)
     batch = drop_lists(batch)

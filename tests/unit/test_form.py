@@ -46,6 +46,7 @@ blank = "blank.png"
 [fields.student]
 box = [10, 20.5, 90, 40]
 length = 3
+optional = true
 allowed = "ids.csv:student"
 [fields.total]
 box = [10, 60, 90, 80]
@@ -84,6 +85,7 @@ def test_a_file_gives_a_form(folder: Path) -> None:
     assert student.box == (10, 20.5, 90, 40) and total.known.fill == "X"
     assert student.known.allowed is not None and student.known.allowed.tolist() == [b"007", b"123"]
     assert form.tables[0].known.pattern == r"\d{1,2}" and len(form.cells) == 6
+    assert (student.optional, total.optional, form.tables[0].optional) == (True, False, True)
     assert form.checks == (Check("sum(c1) == total", 0), Check("c1 == c2 / 2", 0.5))
 
 
@@ -140,7 +142,7 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[fields.total]", "[fields.student]", "is not TOML: .*line 7, column 16"),
+        ("[fields.total]", "[fields.student]", "is not TOML: .*line 8, column 16"),
         ("fill =", "fil =", "fields.total.fil: there is no such key; there are length, pattern, f"),
         ("box = [10, 60, 90, 80]", "bix = []", "fields.total.bix: there is no such key; there are"),
         ("[[checks]]", "[[check]]", "check: there is no such key; there are blank, align, fields"),
@@ -157,6 +159,11 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ("rows = 2", "rows = 1500", "fields and tables have 1 to 2,000 values, not 3,002"),
         ("box = [10, 60, 90, 80]", "", "fields.total.box: it is missing"),
         ("90, 80]", "90]", "fields.total.box.4: it is missing"),
+        (
+            "rows = 2",
+            "rows = 2\noptional = 1",
+            "tables.marks.optional: 1: Input should be a",
+        ),
         ("90, 80]", "90, '80']", "fields.total.box.4: '80': Input should be a valid number"),
         ("90, 80]", "90, inf]", "fields.total.box.4: inf: Input should be a finite number"),
         (
@@ -179,9 +186,9 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ('"c1"', '" c1"', "tables.marks.columns.2: ' c1': a name has no /"),
         ('"c1"', '"c2"', "tables.marks.columns: .*there must be a name, and none twice"),
         ('"c1", "c2"', '""', "tables.marks.columns: .*there must be a name, and none twice"),
-        ('"c1"', '"row"', "tables.marks.columns.2: 'row': this name has another use in tables"),
-        ("fields.total", "fields.review", "fields.review: 'review': this name has another use"),
-        ("fields.total", "fields.digits", "fields.digits: 'digits': this name has another use"),
+        ('"c1"', '"row"', "tables.marks.columns.2: 'row': a column of results has this name"),
+        ("fields.total", "fields.review", "fields.review: 'review': a column of results has"),
+        ("fields.total", "fields.digits", "fields.digits: 'digits': a column of results has"),
         ('"c1"', '"total"', "tables.marks.columns: 'total' is the name of a field, too"),
         ("{1,2}'", "['", "tables.marks: the pattern .* is neither a regular expression"),
         ("length = 3", "length = '6-3'", "fields.student: the length '6-3' must be like 9"),

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from digitq.commands.evaluate import read_results
 from digitq.reports.survey import Survey
@@ -17,6 +19,7 @@ from digitq.reports.wide import name_wide, write_wide
 from producer.chunking import cut_chunks
 from producer.counts import Counts
 from producer.prediction import to_predictions
+from producer.record import Record
 from producer.results import open_results
 from producer.sinks.encoders import ENCODERS, describe_rows
 from producer.sinks.resumable import FileSink
@@ -24,7 +27,8 @@ from producer.sources.source import Entry, unreadable
 from protocol.chunk import FORM_SCHEMA
 from protocol.csv_rows import open_rows
 from protocol.errors import UsageError
-from protocol.form import Form
+from protocol.form import Form, read_form
+from protocol.origin import Origin
 from tests.reading_numbers import read_text
 from tests.unit.test_page_chunks import ANY, CELLS, FORM, make_pages
 from worker import classify
@@ -39,15 +43,19 @@ NUMBERS = PAGE.decode().split(",")
 
 def trace_page(content: bytes, form: Form) -> Iterator[list[bytes] | None]:
     yield None
-    if not content[:1].isdigit():
+    if not content.lstrip(b"-")[:1].isdigit():
         raise ImageError("page not aligned: another form")
     yield content.split(b",")
 
 
 def trace_cell(cut: bytes, cell: object, content: bytes) -> Iterator[NumberReading]:
     empty = {b"-": 0.9, b"--": 0.6}
-    is_empty = cut in empty
-    yield NumberReading("", empty[cut], [], [], "empty") if is_empty else read_text(cut, ANY)
+    if cut == b"-4":
+        yield NumberReading("-4", 0.9, [], [], "")
+    elif cut in empty:
+        yield NumberReading("", empty[cut], [], [], "empty")
+    else:
+        yield read_text(cut, ANY)
 
 
 @pytest.fixture(autouse=True)
@@ -221,23 +229,39 @@ def test_a_wide_table_has_a_row_for_each_row_of_a_table(suffix: str, tmp_path: P
         write_wide(open_results(results), out, False)
 
 
+@pytest.mark.parametrize("optional", [False, True])
 def test_without_a_table_a_page_is_a_row(
-    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    optional: bool, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    form = Form(None, "page", FORM.fields, (), ())
-    items = make_pages(b"12,9", b"?", b"3,-", b"3,--")
+    path = tmp_path / "form.toml"
+    field = f"box = [0, 0, 9, 9]\noptional = {optional}\n".lower()
+    path.write_text(f"blank = 'blank.png'\n[fields.id]\n{field}[fields.total]\n{field}")
+    Image.new("L", (9, 9)).save(tmp_path / "blank.png")
+    form = read_form(path)
+    items = make_pages(b"12,9", b"?", b"3,-", b"-4,--")
     (chunk,) = cut_chunks(items, model="number", cells=[cell.id for cell in form.cells])
     sink = FileSink(tmp_path / "a.jsonl", {})
     sink.write(classify_chunk(chunk, "number", known=form))
-    sink.finish("number")
+    sink.finish("number", Record.build("number", Origin(form=str(path)), sink.counts, ()))
     assert write_wide(open_results(tmp_path / "a.jsonl"), Path("-"), False) == 4
     assert capfdbinary.readouterr().out.decode().splitlines() == [
-        "page,student,total,review",
+        "page,id,total,review",
         '"0.png","12","9","total"',
-        '"1.png",,,"student, total"',
-        '"2.png","3","",',  # nothing is written: that shows itself
-        '"3.png","3","","total"',  # something may be written
+        '"1.png",,,"id, total"',
+        # Nothing is written, which shows itself if the field may be empty
+        '"2.png","3","",' + '"total"' * (not optional),
+        '"3.png","-4","","total"',  # something may be written
     ]
+
+
+def test_a_page_with_an_error_has_no_more_rows_than_any_page() -> None:
+    table = replace(FORM.tables[0], rows=40, fewest=2)
+    form = replace(FORM, tables=(table,))
+    cells = [cell.id for cell in form.cells]
+    (chunk,) = cut_chunks(make_pages(b"a desk"), model="number", cells=cells)
+    rows = classify_chunk(chunk, "number", known=form).to_pylist()
+    assert len(rows) == 82 and [row["reason"] for row in rows].count("error") == len(CELLS) == 6
+    assert {row["reason"] for row in rows[6:]} == {"absent"}
 
 
 def test_results_without_pages_have_no_wide_table(tmp_path: Path) -> None:
