@@ -106,7 +106,8 @@ def list_ways(path: Path) -> Iterator[Way]:
 
 def read(item: Item, known: Known) -> dict[str, Any]:
     batch = pa.record_batch({"id": [item.path.name], "image": [item.path.read_bytes()]})
-    return read_numbers(batch, read_image, known).to_pylist()[0]
+    (row,) = read_numbers(batch, read_image, known).to_pylist()
+    return dict(row)
 
 
 def measure(way: Way, limit: int | None) -> list[str]:

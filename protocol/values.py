@@ -7,7 +7,7 @@ where no value goes on so; `is_final` says whether a value may end there.
 import math
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from warnings import catch_warnings
 
@@ -32,13 +32,16 @@ DAY, MONTH, YEAR = r"(0?[1-9]|[12]\d|3[01])", "(0?[1-9]|1[0-2])", r"(\d{4}|\d{2}
 DATES = [rf"{DAY}{s}{MONTH}{s}{YEAR}|\d{{4}}{s}{MONTH}{s}{DAY}" for s in (r"\.", "/", "-")]
 NAMED_PATTERNS = {
     "integer": r"\d+",
-    "decimal": r"-?\d+([.,]\d+)?",
+    "decimal": r"-?(\d+([.,]\d+)?|[.,]\d+)",
     "date": "|".join(DATES),
     "time": r"([01]?\d|2[0-3])(:[0-5]\d(:[0-5]\d)?|\.[0-5]\d(\.[0-5]\d)?)",
 }
 MAX_PATTERN = 200  # a pattern has at most this many characters
 MAX_TERMS = 500  # a state of a pattern has at most this many terms
 MAX_STEPS = 1 << 14  # an automaton remembers this many steps
+MAX_FEW_STATES = 256  # a pattern or a list with at most this many states has few
+MAX_NUMBERED = 1024  # at most this many states of an automaton have numbers
+MAX_BEGINNINGS = 32  # about this many beginnings of values are kept while signs are put in
 # What the library reads differently from Python: an escaped sign, a dash at a bracket's edge, {,n}
 PYTHON_ONLY = re.compile(r"\\([^\w\s])|((?<=\[)-|(?<=\[\^)-|-(?=\]))|(?<=\{)(?=,)")
 
@@ -55,6 +58,14 @@ class Automaton(Protocol):
     def step(self, state: Any, sign: str) -> Any | None: ...
 
     def is_final(self, state: Any) -> bool: ...
+
+
+class ValueSet:
+    """Values that are known beforehand."""
+
+    @cached_property
+    def without_signs(self: Automaton) -> "DigitsAutomaton":
+        return DigitsAutomaton(self)
 
 
 class AnyValue:
@@ -86,7 +97,7 @@ class Part(NamedTuple):
 Term = tuple[Part, ...]  # parts that follow one another
 
 
-class PatternAutomaton:
+class PatternAutomaton(ValueSet):
     """The automaton of a pattern: a state has the terms of which one must follow.
 
     V. Antimirov, "Partial derivatives of regular expressions", 1996. Steps are found when they are
@@ -228,7 +239,7 @@ def list_values(automaton: Automaton, limit: int) -> list[str] | None:
     return found
 
 
-class ListAutomaton:
+class ListAutomaton(ValueSet):
     """The automaton of the values in a list, which is sorted: it goes through its beginnings."""
 
     def __init__(self, values: NDArray[np.bytes_]) -> None:
@@ -247,6 +258,92 @@ class ListAutomaton:
 
     def is_final(self, state: tuple[str, int, int]) -> bool:
         return bool(self.values[state[1]] == state[0].encode())
+
+
+class DigitsAutomaton:
+    """The automaton of what is left of the values of another one without their signs.
+
+    A state has all states of the other one that these digits, with any signs, lead to. States have
+    numbers: all if they are few, else those that were met since `number_anew`. `DEAD` is the number
+    where no value goes on so, and `UNKNOWN` where a step leads to a state without a number.
+    """
+
+    signs = ""
+    DEAD, UNKNOWN, START = range(3)
+
+    def __init__(self, values: Automaton) -> None:
+        self.values = values
+        self.start = self._pass_signs({values.start})
+        self.step = lru_cache(MAX_STEPS)(self._step)
+        self.has_few_states = False
+        self.number_anew()
+        met = 0
+        while met < len(self.is_counted) <= MAX_FEW_STATES:
+            met = len(self.is_counted)
+            self.find_steps(np.ones((met, len(NUMERALS)), bool))
+        self.has_few_states = met == len(self.is_counted)
+
+    def _step(self, state: frozenset[Any], digit: str) -> frozenset[Any] | None:
+        after = {self.values.step(one, digit) for one in state} - {None}
+        return self._pass_signs(after) or None
+
+    def _pass_signs(self, states: set[Any]) -> frozenset[Any]:
+        """These states, and those to which signs lead from them."""
+        passed, left = set(states), [*states]
+        while left:
+            one = left.pop()
+            after = {self.values.step(one, sign) for sign in self.values.signs} - {None} - passed
+            passed |= after
+            left += after
+        return frozenset(passed)
+
+    def is_final(self, state: frozenset[Any]) -> bool:
+        return any(map(self.values.is_final, state))
+
+    def number_anew(self) -> None:
+        """Forget the numbers of the states if there are many: a sum must not depend on others."""
+        if self.has_few_states:
+            return
+        self.numbers = {self.start: self.START}
+        # for each number, whether a value may end there; none at all is always possible
+        self.is_counted = [False, True, True]
+        # (MAX_NUMBERED, 10): where each digit leads from a state, by their numbers
+        self.steps = np.full((MAX_NUMBERED, len(NUMERALS)), self.UNKNOWN, np.intp)
+        self.steps[self.DEAD] = self.DEAD
+
+    def find_steps(self, is_wanted: NDArray[np.bool_]) -> None:
+        """Look for steps that are unknown, of some of the first states: (N, 10)."""
+        if self.has_few_states:
+            return
+        is_wanted = is_wanted & (self.steps[: len(is_wanted)] == self.UNKNOWN)
+        states = [*self.numbers]
+        for number, digit in np.argwhere(is_wanted[self.START :]).tolist():
+            after = self.step(states[number], NUMERALS[digit])
+            if after is not None and after not in self.numbers:
+                if len(self.is_counted) == MAX_NUMBERED:
+                    continue
+                self.numbers[after] = len(self.is_counted)
+                self.is_counted.append(self.is_final(after))
+            found = self.DEAD if after is None else self.numbers[after]
+            self.steps[self.START + number, digit] = found
+
+    def put_signs_in(self, digits: str) -> list[str]:
+        """The values that have these digits; of many, those with few signs."""
+        begun = self._add_signs([("", self.values.start)])
+        for digit in digits:
+            after = [(text + digit, self.values.step(state, digit)) for text, state in begun]
+            begun = self._add_signs([(text, state) for text, state in after if state is not None])
+        return [text for text, state in begun if self.values.is_final(state) and is_written(text)]
+
+    def _add_signs(self, begun: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Beginnings of values, and these with signs after them."""
+        found = [*begun]
+        for text, state in found:  # it grows
+            if len(found) >= MAX_BEGINNINGS:
+                break
+            after = [(text + sign, self.values.step(state, sign)) for sign in self.values.signs]
+            found += [(more, state) for more, state in after if state is not None]
+        return found
 
 
 def accepts(automaton: Automaton, number: str) -> bool:

@@ -29,12 +29,10 @@ from training.synthetic.rendering import start_processes
 from training.synthetic.writing import REAL_SHARE
 from worker.learning import column_batches
 from worker.learning.calibration import (
-    Answers,
     NumberPicture,
     calibrate_card,
     fit_logistic,
     measure_gaps,
-    measure_share,
     read_pictures,
 )
 from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
@@ -231,8 +229,7 @@ def train_number(
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
     The scenes with which the accuracy is measured have no doubtful number. Real numbers of `judges`
-    are not learned: the confidence is calibrated with them as well, and they alone choose the
-    threshold for `review`.
+    are not learned: the confidence is calibrated with them, and not with scenes.
     """
     recipe = TUNING_RECIPE if fine_tune else NUMBER_RECIPE
     recipe = replace(
@@ -244,8 +241,12 @@ def train_number(
     network = train_networks(seed, recipe, saved, fine_tune, hands, blend).eval()
     print("calibrating and testing, for some minutes …", file=sys.stderr)
     count = min(HELD_BACK_SCENES, recipe.scenes)
+    counts = count if recipe.epochs or not judges else 0, count
     with start_processes() as pool:
-        sets = [start_rendering(pool, True, hands, (seed, part), count) for part in (1, 2)]
+        sets = [
+            start_rendering(pool, True, hands, (seed, part), each)
+            for part, each in enumerate(counts, 1)
+        ]
         validation, test = (
             [s for s in collect(blocks) if s.number and not s.doubt] for blocks in sets
         )
@@ -253,15 +254,12 @@ def train_number(
         calibrate_candidates(network.detector, validation, seed)
     weights = network.state_dict()
     reader = make_reader({name: value.numpy() for name, value in weights.items()})
-    answers, tested = (
-        read_pictures(reader, (NumberPicture(scene.picture, scene.text) for scene in part))
-        for part in (validation, test)
+    numbers = load_numbers(judges, None)
+    judged = [NumberPicture(one.picture, one.text) for one in numbers]
+    scenes, tested = (
+        [NumberPicture(scene.picture, scene.text) for scene in part] for part in (validation, test)
     )
-    judged = answers
-    if judges:
-        numbers = load_numbers(judges, None)
-        judged = read_pictures(reader, (NumberPicture(one.picture, one.text) for one in numbers))
-        answers = Answers(*(torch.cat(parts) for parts in zip(answers, judged, strict=True)))
+    answers, tested_answers = (read_pictures(reader, part) for part in (judged or scenes, tested))
     card = Card(
         name=NUMBER,
         architecture=NUMBER_READER,
@@ -271,14 +269,14 @@ def train_number(
         command=describe_command(
             NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges, blend
         ),
-        validation_accuracy=measure_share(judged.is_right),
+        validation_accuracy=answers.accuracy,
         sources=name_shares(hands),
     )
-    card = calibrate_card(card, answers, judged)
+    card = calibrate_card(card, answers)
     card = replace(
         card,
-        test_accuracy=measure_share(tested.is_right),
-        test_calibration_error=measure_gaps(card, tested),
+        test_accuracy=tested_answers.accuracy,
+        test_calibration_error=measure_gaps(card, tested_answers),
     )
     card = write_model(out, card, weights)
     saved.unlink(missing_ok=True)  # there may have been no epoch

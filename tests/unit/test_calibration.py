@@ -16,6 +16,7 @@ from worker.learning.calibration import (
     choose_digit_threshold,
     choose_temperature,
     choose_threshold,
+    join_answers,
     measure,
     measure_calibration_error,
     measure_gaps,
@@ -78,52 +79,55 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
         assert gap == pytest.approx(abs(0.8 - right / 100), abs=1e-6)
 
 
-def test_the_confidence_of_a_number_depends_on_its_length() -> None:
-    torch.manual_seed(0)
-    logits, digits = 2 + 2 * torch.randn(5000).double(), torch.randint(1, 13, (5000,))
-    is_right = torch.rand(5000) < torch.sigmoid(0.8 * logits + 0.6 * digits.log() - 1)
+def draw_answers(slope: float, offset: float, is_known: bool, seed: int) -> Answers:
+    """Readings that are right as often as the logistic curve of their log-odds says."""
+    torch.manual_seed(seed)
+    logits = 2 + 2 * torch.randn(5000).double()
+    is_right = torch.rand(5000) < torch.sigmoid(slope * logits + offset)
     is_doubted = torch.rand(5000) < 0.2
     is_right &= ~is_doubted | (torch.rand(5000) < 0.3)
-    is_known_right = torch.rand(5000) < torch.sigmoid(0.7 * logits - 0.3)
-    answers = Answers(
-        logits.sigmoid(), digits, is_doubted, is_right, logits.sigmoid(), is_known_right
-    )
+    known = torch.full((5000,), is_known)
+    return Answers(logits.sigmoid(), known, ~known, is_doubted, is_right)
+
+
+def test_the_confidence_of_a_number_is_fitted_apart_if_its_length_was_known() -> None:
+    parts = [draw_answers(0.8, -1, False, 0), draw_answers(0.5, 0.3, True, 1)]
+    answers = join_answers(parts)
     card = calibrate_card(Card("number", "", 0, 1), answers)
-    found = 1 / card.temperature, card.length_factor, card.offset
-    assert found == pytest.approx((0.8, 0.6, -1), abs=0.15)
-    known = 1 / card.known_temperature, card.known_offset
-    assert known == pytest.approx((0.7, -0.3), abs=0.15)
+    found = [card.calibration[name] for name in ("chance", "offset")]
+    assert found == pytest.approx((0.8, -1), abs=0.15)
+    more = [card.calibration[name] for name in ("chance if length known", "length known")]
+    assert more == pytest.approx((0.5 - 0.8, 0.3 + 1), abs=0.25)
     confidence = calibrated(card, answers)
-    for length in (1, 12):
-        of_length = ~is_doubted & (digits == length)
-        assert measure_calibration_error(confidence[of_length], is_right[of_length]) < 0.1
-    is_marked = is_doubted | (confidence < choose_threshold(confidence, answers))
-    assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
+    for is_known in (False, True):
+        rows = ~answers.is_doubted & (answers.is_length_known == is_known)
+        assert measure_calibration_error(confidence[rows], answers.is_right[rows]) < 0.05
+    is_marked = answers.is_doubted | (confidence < choose_threshold(confidence, answers))
+    share = is_marked[~answers.is_right].float().mean().item()
+    assert share == pytest.approx(MARKED_SHARE, abs=0.002)
 
 
 def test_what_is_probably_wrong_is_to_review_whatever_was_learned() -> None:
     nothing, wrong = torch.zeros(50, dtype=torch.bool), torch.zeros(50, dtype=torch.bool)
     chances = torch.linspace(0, 0.01, 50)
-    answers = Answers(chances, torch.ones(50), nothing, wrong, chances, wrong)
+    answers = Answers(chances, nothing, ~nothing, nothing, wrong)
     assert choose_threshold(chances, answers) == 0.5
     assert choose_threshold(chances, answers._replace(is_right=~wrong)) == 0.5
 
 
 def test_a_number_whose_length_was_known_has_a_confidence_of_its_own() -> None:
-    card = Card("number", "", 0, 1, length_factor=0.5, known_temperature=2, known_offset=-0.5)
-    assert card.calibrate(0.9, 9, is_length_known=True) == pytest.approx(3 / (3 + math.exp(0.5)))
-    assert card.calibrate(0.9, 9) == pytest.approx(27 / 28)
+    calibration = {"chance": 1.0, "chance if length known": -0.5, "length known": -0.5}
+    card = Card("number", "", 0, 1, calibration=calibration)
+    assert card.calibrate(0.9, is_length_known=True) == pytest.approx(3 / (3 + math.exp(0.5)))
+    assert card.calibrate(0.9) == pytest.approx(0.9)
 
 
 def test_images_without_a_number_do_not_calibrate() -> None:
-    torch.manual_seed(0)
-    logits, digits = 2 + 2 * torch.randn(1000), torch.randint(1, 13, (1000,))
-    right = torch.rand(1000) < torch.sigmoid(logits)
-    read = Answers(logits.sigmoid(), digits, right & False, right, logits.sigmoid(), right)
-    unread = Answers(*(torch.zeros_like(column) for column in read))._replace(
-        digits=torch.ones_like(digits)
+    read = draw_answers(1, 0, False, 0)
+    unread = read._replace(
+        chances=torch.zeros_like(read.chances), is_right=torch.zeros_like(read.is_right)
     )
-    both = Answers(*(torch.cat(parts) for parts in zip(read, unread, strict=True)))
+    both = join_answers([read, unread])
     card = calibrate_card(Card("number", "", 0, 1), both)
     assert dataclasses.replace(calibrate_card(card, read), review_below=card.review_below) == card
     assert measure_gaps(card, both) == measure_gaps(card, read) > 0

@@ -8,19 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from protocol.known import Known
+from protocol.values import ValueSet
 from tests.scenes import draw_scene
 from training.number_trainer import RealNumbers
 from worker.learning.column_batches import NOT_LEARNED, measure_losses
 from worker.learning.columns import Columns, fold
 from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.ctc import (
-    MAX_KEPT,
-    MAX_OF_STATE,
     align,
     choose_columns,
-    keep_of_each_state,
     propose,
     spell,
+    sum_paths,
     weigh,
 )
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
@@ -189,11 +188,44 @@ def test_it_learns_and_folding_keeps_its_answers() -> None:
         assert torch.allclose(fold(network)(batch.images), before, atol=1e-3)
 
 
-def test_few_partial_numbers_are_kept_of_a_pattern_with_many_states() -> None:
-    automaton = Known.check(pattern=r"\d+").automaton
-    numbers = [(1 / (place + 1), str(place)) for place in range(2000)]
-    states = {number: number for _, number in numbers}
-    kept = keep_of_each_state(numbers, automaton, states)
-    assert kept == numbers[:MAX_KEPT]
-    same = dict.fromkeys(states, "one state")
-    assert keep_of_each_state(numbers, automaton, same) == numbers[:MAX_OF_STATE]
+@pytest.mark.parametrize(
+    ("pattern", "allowed"),
+    [
+        ("integer", None),
+        (r"\d{2}", None),
+        (r"1+2?|\d1{2,}", None),
+        (r"\d+\.\d", None),  # what is left without the sign: two digits or more
+        (r"-?1[.,]?2|21", None),
+        (None, ["12", "1", "211", "2-2", "33"]),
+    ],
+)
+def test_all_paths_of_a_pattern_or_a_list_are_summed_up(
+    pattern: str | None, allowed: list[str] | None
+) -> None:
+    rng = np.random.default_rng(1)
+    table = np.full((BLANK + 1, 6), -40, np.float32)
+    table[[1, 2, BLANK]] = np.log(rng.dirichlet(np.full(3, 0.7), 6)).T
+    automaton = Known.check(pattern=pattern, allowed=allowed).automaton
+    assert isinstance(automaton, ValueSet)
+    total = 0.0
+    for way in itertools.product((1, 2, BLANK), repeat=6):
+        number = "".join(str(sign) for sign, _ in itertools.groupby(way) if sign != BLANK)
+        if not number or automaton.without_signs.put_signs_in(number):
+            total += float(np.exp(sum(table[sign, at] for at, sign in enumerate(way))))
+    assert 0.01 < total < 1.0001
+    found = sum_paths(table, automaton.without_signs)
+    assert found == pytest.approx(total, abs=1e-3) and found > total - 1e-6
+
+
+def test_a_sum_over_more_states_than_have_numbers_is_never_too_low() -> None:
+    """Of ten digits, each may be two: 1,024 numbers, one in three of which is allowed."""
+    columns = answer(*[{sign: 0.5, sign + 1: 0.5} if sign else NONE for sign in [0, 1, 0, 3] * 5])
+    both = [str(one) + str(other) for one in (1, 2) for other in (3, 4)]
+    allowed = ["".join(parts) for parts in itertools.product(both, repeat=5)][::3]
+    list_of_them = Known.check(allowed=allowed).automaton
+    assert isinstance(list_of_them, ValueSet)
+    total = float(np.exp(weigh(columns, allowed)).sum())
+    first = sum_paths(columns, list_of_them.without_signs)
+    assert total - 1e-6 < first < 1
+    sum_paths(answer({7: 1}, NONE), list_of_them.without_signs)
+    assert sum_paths(columns, list_of_them.without_signs) == first  # whatever was read before

@@ -188,7 +188,7 @@ def test_what_is_known_helps(length: str | None, allowed: list[str] | None, numb
     line = candidates("123", [0.99, 0.3, 0.99])
     readings, reason, is_free = choose_readings(see(line), Known.check(length, allowed))
     assert (readings[0].number, reason, is_free) == (number, "", False)
-    assert sum(path.chance for path in readings) == pytest.approx(1)
+    assert 0.95 < sum(path.chance for path in readings) < 1.0001
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,7 @@ def test_a_value_is_read_as_it_is_written(value: str) -> None:
         ("-45", "decimal", None, "-45"),
         ("45", "decimal", None, "45"),  # one that may be there is not
         ("4.5", "decimal", None, "4.5"),
+        (".35", "decimal", None, ".35"),
         ("-45", None, ["45", "54"], "45"),
         ("12.5", None, ["12.5", "125"], "12.5"),
         ("125", None, ["12.5", "125"], "125"),
@@ -227,7 +228,7 @@ def test_a_pattern_or_a_list_says_what_is_wanted(
     known = Known.check(None, allowed, pattern)
     readings, reason, is_free = choose_readings(see_signs(written), known)
     assert (readings[0].number, reason, is_free) == (number, "", False)
-    assert sum(one.chance for one in readings) == pytest.approx(1)
+    assert 0.99 < sum(one.chance for one in readings) < 1.0001
 
 
 def test_a_sign_is_put_in_though_the_digits_are_unsure() -> None:
@@ -239,6 +240,37 @@ def test_a_sign_is_put_in_though_the_digits_are_unsure() -> None:
     seen = see_columns(candidates("3579"), columns)
     readings, *_ = choose_readings(seen, Known(r"\d{3}\.\d"))
     assert readings[0].number == "357.9"
+
+
+@pytest.mark.parametrize("known", [Known(r"\d+\.\d"), Known(r"\d\d\.\d"), Known(r"\d+[.,]\d")])
+def test_digits_stay_as_unsure_as_they_are_where_a_sign_is_put_in(known: Known) -> None:
+    columns = np.zeros((7, BLANK + 1))
+    columns[:, BLANK] = 1
+    for place, digit in enumerate((2, 6, 3)):
+        columns[2 * place + 1, [digit, digit + 1, BLANK]] = 0.6, 0.3, 0.1
+    line = candidates("263")._replace(digits=np.full((3, 10), 0.1, np.float32))
+    readings, reason, is_free = choose_readings(see_columns(line, columns), known)
+    assert (readings[0].number.replace(",", "."), reason, is_free) == ("26.3", "", False)
+    whole = sum(one.chance for one in readings if one.number.replace(",", ".") == "26.3")
+    assert whole == pytest.approx(0.6**3 / 0.9**3, abs=0.1)  # of three digits, that many are it
+    others = {one.number for one in list_alternatives(readings, 0.3)}
+    assert others & {"36.3", "27.3", "26.4"}
+
+
+def test_a_number_is_not_sure_if_only_a_few_others_were_weighed() -> None:
+    """Each of eight digits is unsure: a hundred numbers are nearly as probable."""
+    columns = np.zeros((17, BLANK + 1))
+    columns[:, BLANK] = 1
+    columns[1::2, BLANK] = 0
+    for place in range(8):
+        columns[2 * place + 1, [place, place + 1, place + 2]] = 0.4, 0.35, 0.25
+    seen = see_columns(candidates("01234567"), columns)
+    for known in (Known(), Known("integer"), Known(r"\d{8}"), Known(r"\d{7}\.\d")):
+        readings, *_ = choose_readings(seen, known)
+        assert readings[0].chance < 0.02
+    # of those in a list, it is the only one that can be meant
+    (best, *_), *_ = choose_readings(seen, Known.check(allowed=["01234567", "76543210"]))
+    assert best.number == "01234567" and best.chance > 0.999
 
 
 def test_the_pattern_does_not_replace_other_digits() -> None:
@@ -292,7 +324,7 @@ def test_a_number_whose_length_is_known_is_calibrated_apart(
     (best, *_), *_ = choose_readings(look(reader, picture), known)
     reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), known)
     assert reading.number == "314"
-    assert reading.confidence == card.calibrate(best.chance, 3, is_apart)
+    assert reading.confidence == pytest.approx(card.calibrate(best.chance, is_apart))
 
 
 def test_a_million_allowed_numbers() -> None:
@@ -301,7 +333,8 @@ def test_a_million_allowed_numbers() -> None:
     known = Known(None, allowed)
     number = f"{1009 * 123_456:09d}"
     readings, *_ = choose_readings(see(candidates(number)), known)
-    assert readings[0].number == number and readings[0].chance > 0.999
+    # the 512 numbers that are read instead of it with 0.1 a digit are looked for in the list
+    assert readings[0].number == number and 0.99 < readings[0].chance < 1
 
 
 def test_no_colours_are_kept_between_the_steps() -> None:
@@ -526,6 +559,8 @@ def test_alternatives_share_what_the_confidence_leaves() -> None:
     others = list_alternatives(readings, 0.7)
     assert len(others) == 5 and "12" not in dict(others)
     assert sum(share for _, share in others) == pytest.approx(0.3 * 5 / 8)
+    first, *_ = list_alternatives([Proposal("12", 0.6), Proposal("17", 0.1)], 0.7)
+    assert first == ("17", pytest.approx(0.3 / 4))  # the rest is that of numbers without a name
 
 
 def test_no_alternative_is_more_probable_than_the_answer() -> None:

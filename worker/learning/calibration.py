@@ -1,6 +1,6 @@
 """Measures accuracy and calibration, and chooses temperatures and review thresholds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protocol.chunk import CALIBRATION_BINS, Reason
+from protocol.chunk import CALIBRATION_BINS
 from protocol.known import Known
-from protocol.values import NUMERALS
-from worker.models.card import Card
+from protocol.values import NO_PUNCTUATION, NUMERALS
+from worker.models.card import Card, list_features
 from worker.models.network import Network
 from worker.models.number import NumberReader
 from worker.sight.numbers.recognition import choose_readings, look
@@ -99,77 +99,76 @@ class NumberPicture(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What was read in N pictures, freely and with the form of the number known: (N,) each."""
+    """What was read in pictures, in each of several ways: (N,) each."""
 
-    chances: Tensor  # the probability of the free reading, 0 if there is none
-    digits: Tensor  # how many digits it has, 1 if there is none
+    chances: Tensor  # the probability of the reading, 0 if no number was read
+    is_length_known: Tensor  # whether its count of digits was known
+    is_free: Tensor  # whether nothing was known
     is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
     is_right: Tensor
-    known_chances: Tensor  # the probability of the reading of that form, 0 if there is none
-    is_known_right: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the right ones of the free readings."""
+        return measure_share(self.is_right[self.is_free])
+
+
+def join_answers(parts: Iterable[Answers]) -> Answers:
+    return Answers(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> Answers:
-    """Read the number in each picture."""
-    rows = []
-    for picture, number in pictures:
-        free = known = NO_READING
-        reason: Reason = ""
-        with suppress(ImageError):  # nothing was found
-            seen = look(reader, picture)
-            (free, *_), reason, _ = choose_readings(seen, Known())
-            form = "".join(r"\d" if sign in NUMERALS else rf"\{sign}" for sign in number)
-            (best, *_), _, is_free = choose_readings(seen, Known(form))
-            known = NO_READING if is_free else best
-        is_right, is_known_right = (one.number == number for one in (free, known))
-        digits = max(1, len(free.number))
-        rows.append((free.chance, digits, reason != "", is_right, known.chance, is_known_right))
+    """Read the number in each picture freely, as digits only, and with its form known."""
+    rows = [row for picture, number in pictures for row in read_ways(reader, picture, number)]
     return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
-def calibrate_card(card: Card, answers: Answers, judged: Answers | None = None) -> Card:
+def read_ways(
+    reader: NumberReader, picture: Grey, number: str
+) -> Iterator[tuple[float, bool, bool, bool, bool]]:
+    """What `Answers` has of one picture, for each way to read it."""
+    form = "".join(r"\d" if sign in NUMERALS else rf"\{sign}" for sign in number)
+    ways = Known(), Known("integer"), Known(form)
+    wanted = number, number.translate(NO_PUNCTUATION), number
+    seen = None
+    with suppress(ImageError):  # nothing was found
+        seen = look(reader, picture)
+    for known, right in zip(ways, wanted, strict=True):
+        best, reason, is_free = NO_READING, "", True
+        with suppress(ImageError):
+            if seen:
+                (best, *_), reason, is_free = choose_readings(seen, known)
+        chance = best.chance if best.number else 0.0
+        is_length_known = known.fixes_length and not is_free
+        is_right = best.number == right
+        yield chance, is_length_known, known.is_nothing, reason != "", is_right
+
+
+def calibrate_card(card: Card, answers: Answers) -> Card:
     """The card with what makes confidence match accuracy, and the threshold for `review`.
 
-    The threshold is chosen by the `judged` answers, or by all.
-
-    The confidence of a free reading also depends on its count of digits. A reading whose length was
-    known has a confidence of its own: no other length takes a part of its probability, so that is
-    too high more often.
+    It is fitted to readings without another doubt: a clear number that looks doubtful is mostly
+    read wrongly, one with another line is not.
     """
-    lengths = answers.digits.double().log()
-    slope, length_factor, offset = fit_odds(answers, answers.chances, answers.is_right, lengths)
-    known_slope, known_offset = fit_odds(answers, answers.known_chances, answers.is_known_right)
-    card = replace(
-        card,
-        temperature=round(1 / slope, 4),
-        offset=round(offset, 4),
-        length_factor=round(length_factor, 4),
-        known_temperature=round(1 / known_slope, 4),
-        known_offset=round(known_offset, 4),
-    )
-    judged = judged or answers
-    return replace(card, review_below=choose_threshold(calibrated(card, judged), judged))
-
-
-def fit_odds(answers: Answers, chances: Tensor, is_right: Tensor, *features: Tensor) -> list[float]:
-    """The slopes of the chances' log-odds and of other features, (N,) each, and the offset.
-
-    They are for readings without another doubt: a clear number that looks doubtful is mostly read
-    wrongly, one with another line is not.
-    """
-    kept = ~answers.is_doubted & (chances > 0)
-    inputs = torch.stack([torch.logit(chances.double(), 1e-6), *features], 1)
-    return fit_logistic(inputs[kept], is_right[kept].double())
+    kept = ~answers.is_doubted & (answers.chances > 0)
+    rows = zip(answers.chances[kept].tolist(), answers.is_length_known[kept].tolist(), strict=True)
+    features = [list_features(*row) for row in rows]
+    names = [*list_features(0.5, False)][:-1]  # the offset is the last one
+    inputs = torch.tensor([[row[name] for name in names] for row in features])
+    slopes = fit_logistic(inputs.double().reshape(-1, len(names)), answers.is_right[kept].double())
+    calibration = dict(zip([*names, "offset"], (round(one, 4) for one in slopes), strict=True))
+    card = replace(card, calibration=calibration)
+    return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
 
 
 def calibrated(card: Card, answers: Answers) -> Tensor:
     """The confidence of each reading, (N,)."""
-    pairs = zip(answers.chances.tolist(), answers.digits.tolist(), strict=True)
-    return torch.tensor([card.calibrate(chance, digits) for chance, digits in pairs])
+    pairs = zip(answers.chances.tolist(), answers.is_length_known.tolist(), strict=True)
+    return torch.tensor([card.calibrate(*pair) for pair in pairs])
 
 
 def measure_gaps(card: Card, answers: Answers) -> float:
-    """The expected calibration error of the free readings."""
+    """The expected calibration error of the readings."""
     is_read = answers.chances > 0
     return measure_calibration_error(calibrated(card, answers)[is_read], answers.is_right[is_read])
 

@@ -20,11 +20,10 @@ from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from worker.classify import Outcome, as_file, read_image, read_images
 from worker.learning.calibration import (
-    Answers,
     NumberPicture,
     calibrate_card,
+    join_answers,
     measure_gaps,
-    measure_share,
     read_pictures,
 )
 from worker.learning.column_batches import (
@@ -136,19 +135,17 @@ def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) ->
         [NumberPicture(picture, number) for _, picture, number in held_back],
         [NumberPicture(scene.picture, scene.text) for scene in tested if not scene.doubt],
     )
-    own_before, rehearsed_before = (
-        measure_share(read_pictures(reader, part).is_right) for part in sets
-    )
+    own_before, rehearsed_before = (read_pictures(reader, part).accuracy for part in sets)
     recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
     weights = learn_columns(weights, learned, scenes, seed, recipe)
     print("calibrating and testing …", file=sys.stderr)
     read = [read_pictures(make_reader(weights), part) for part in sets]
-    both = Answers(*(torch.cat(parts) for parts in zip(*read, strict=True)))
-    own_after, rehearsed_after = (measure_share(answers.is_right) for answers in read)
+    both = join_answers(read)
+    own_after, rehearsed_after = (answers.accuracy for answers in read)
     card = calibrate_card(before, both)
     card = replace(
         card,
-        validation_accuracy=measure_share(both.is_right),
+        validation_accuracy=both.accuracy,
         test_accuracy=rehearsed_after,
         test_calibration_error=measure_gaps(card, both),
         own_images=len(learned),

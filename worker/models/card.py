@@ -18,6 +18,7 @@ from protocol.settings import settings
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 P = ParamSpec("P")
 T = TypeVar("T")
+MIN_DOUBT = 1e-6  # the probability of a reading counts as if it were this far from 0 and 1 at least
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ class Card:
     test_calibration_error: float | None = None  # expected calibration error, 0..1
     shorter_runs: str | None = None  # a shorter training's command, and its accuracy over seeds
     temperature: float = 1.0  # divides the logits, so that confidence matches accuracy
-    offset: float = 0.0  # is added to the log-odds of a number, once they are divided
-    length_factor: float = 0.0  # the log-odds grow by this times ln(digits)
-    known_temperature: float = 1.0  # as `temperature`, for a number whose length was known
-    known_offset: float = 0.0  # as `offset`, for such a number
+    # what each of `list_features` adds to the log-odds that a number is right
+    calibration: dict[str, float] = field(default_factory=lambda: {"chance": 1.0})
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
     # What may be wrong above which confidence, on real hands that nobody trained with
     risks: Curve = ()
@@ -58,23 +57,34 @@ class Card:
             return self.review_below
         return find_threshold(risk.curve or self.risks, risk.share, self.name)
 
-    def calibrate(self, probability: float, digits: int, is_length_known: bool = False) -> float:
-        """The probability that a number is right, from that of its reading (J. Platt, 1999).
-
-        Its count of digits counts unless it was known: a short number is more often a part of a
-        longer one.
-        """
-        odds = min(max(probability, 1e-6), 1 - 1e-6)
-        logit = math.log(odds / (1 - odds))
-        if is_length_known:
-            logit = logit / self.known_temperature + self.known_offset
-        else:
-            logit = logit / self.temperature + self.length_factor * math.log(digits) + self.offset
-        return 1 / (1 + math.exp(-logit))
+    def calibrate(self, chance: float, is_length_known: bool = False) -> float:
+        """The probability that a number is right, from that of its reading (J. Platt, 1999)."""
+        features = list_features(chance, is_length_known)
+        odds = sum(self.calibration.get(name, 0.0) * value for name, value in features.items())
+        return 1 / (1 + math.exp(-odds))
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def list_features(chance: float, is_length_known: bool) -> dict[str, float]:
+    """What the confidence of a number depends on, by name.
+
+    - chance: the log-odds of its probability among all numbers that are possible
+    - length known: 1 if its count of digits was known, and so no other length takes a part of that
+      probability, which is then too high more often
+    - chance if length known: the log-odds once more in this case
+    - offset: always 1
+    """
+    odds = min(max(chance, MIN_DOUBT), 1 - MIN_DOUBT)
+    logit, known = math.log(odds / (1 - odds)), float(is_length_known)
+    return {
+        "chance": logit,
+        "length known": known,
+        "chance if length known": known * logit,
+        "offset": 1.0,
+    }
 
 
 def read_card(path: Path) -> Card:

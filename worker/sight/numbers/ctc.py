@@ -5,8 +5,6 @@ each column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 """
 
 import math
-from collections import Counter
-from collections.abc import Hashable
 
 import numpy as np
 import torch
@@ -16,31 +14,32 @@ from protocol.values import (
     ALPHABET,
     AS_WRITTEN,
     MAX_DIGITS,
+    NUMERALS,
     PUNCTUATION,
     AnyValue,
     Automaton,
-    PatternAutomaton,
+    DigitsAutomaton,
+    ValueSet,
     is_written,
 )
 from worker.models.number import BLANK
 from worker.sight.numbers.weighing import MIN_SHARE
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
-MAX_OF_STATE = 3  # ... or this many of each state of a pattern, if signs are put in
-MAX_KEPT = 100  # ... and at most this many in all: some patterns have thousands of states
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
 # The log-odds of a sign are raised by this. Beside rendered numbers, many marks are no signs, so
 # the network takes too few for one: with it, most real numbers of other sources are right
 SIGN_ODDS = 1.2
 MIN_SIGN = 1e-4  # a sign of a pattern or list has at least this share of a blank's probability
+MIN_FLOW = 3e-5  # a state of an automaton is looked for if it gets at least this probability
 Answer = NDArray[np.float32]
 # A column in which nothing is written
 NO_SIGNS = np.where(np.arange(BLANK + 1) == BLANK, 0.0, -math.inf).astype(np.float32)[:, None]
 
 
-def pass_over(answer: Answer, automaton: Automaton, puts_in: bool = False) -> Answer:
-    """The answer as if the signs that no value of the automaton has were blank; its own signs may
-    be put in where nothing is seen.
+def pass_over(answer: Answer, automaton: Automaton) -> Answer:
+    """The answer as if the signs that no value of the automaton has were blank; those of a pattern
+    or a list may be where nothing is seen.
     """
     passed = [ALPHABET.index(sign) for sign in PUNCTUATION if sign not in automaton.signs]
     kept = [*map(ALPHABET.index, automaton.signs)]
@@ -49,12 +48,12 @@ def pass_over(answer: Answer, automaton: Automaton, puts_in: bool = False) -> An
     answer[passed] = -math.inf
     answer[kept] += np.float32(SIGN_ODDS)
     answer -= np.logaddexp.reduce(answer)
-    if puts_in:
+    if isinstance(automaton, ValueSet):
         answer[kept] = np.maximum(answer[kept], answer[BLANK] + np.float32(math.log(MIN_SIGN)))
     return answer
 
 
-def propose(answer: Answer, automaton: Automaton = AS_WRITTEN, puts_in: bool = False) -> list[str]:
+def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
     """The most probable numbers, the best first (A. Hannun et al., prefix beam search, 2014).
 
     The answer is that of `pass_over`.
@@ -67,7 +66,7 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN, puts_in: bool = F
         likely = [
             (sign, chance)
             for sign, chance in zip(ALPHABET, signs, strict=True)
-            if chance > MIN_CLASS or (puts_in and sign in automaton.signs)
+            if chance > MIN_CLASS
         ]
         after = {number: [sum(chances) * none, 0.0] for number, chances in numbers.items()}
         for number, (by_none, by_sign) in numbers.items():
@@ -84,11 +83,7 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN, puts_in: bool = F
                     elif (state := automaton.step(states[number], sign)) is not None:
                         after[more], states[more] = [0.0, before * chance], state
         sums = [(by_none + by_sign, number) for number, (by_none, by_sign) in after.items()]
-        likeliest = sorted(sums, reverse=True)
-        if puts_in:
-            likeliest = keep_of_each_state(likeliest, automaton, states)
-        else:
-            likeliest = likeliest[:MAX_PREFIXES]
+        likeliest = sorted(sums, reverse=True)[:MAX_PREFIXES]
         best = likeliest[0][0] or 1.0  # all are divided by this, or they would become too small
         # if the most probable numbers may be left out, less probable ones must be kept
         bound = MIN_SHARE * best if is_free else 0.0
@@ -102,22 +97,6 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN, puts_in: bool = F
         for number in sorted(numbers, key=lambda number: -sum(numbers[number]))
         if number and is_written(number) and automaton.is_final(states[number])
     ]
-
-
-def keep_of_each_state(
-    ordered: list[tuple[float, str]], automaton: Automaton, states: dict[str, Hashable]
-) -> list[tuple[float, str]]:
-    """The likeliest partial numbers of each state of a pattern, or of each length in a list: one
-    that has a sign put in is far less likely than many without it.
-    """
-    counts: Counter[Hashable] = Counter()
-    kept = []
-    for chance, number in ordered:
-        is_pattern = isinstance(automaton, PatternAutomaton)
-        counts[group := states[number] if is_pattern else len(number)] += 1
-        if counts[group] <= MAX_OF_STATE:
-            kept.append((chance, number))
-    return kept[:MAX_KEPT]
 
 
 def spell(answer: Answer) -> list[tuple[str, int]]:
@@ -143,6 +122,33 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     widths = [len(table)] * len(numbers)
     loss = torch.ctc_loss(table, signs, widths, lengths, BLANK, 0)
     return -loss.numpy().astype(float)
+
+
+def sum_paths(answer: Answer, automaton: DigitsAutomaton) -> float:
+    """The probability that digits alone show any of the values, with that of none.
+
+    It is the sum over all paths, by their state of the automaton and their last class. A path whose
+    next state is not looked for counts as well, so that the sum may be slightly too high, and is
+    never too low. The answer is that of `pass_over` without signs.
+    """
+    automaton.number_anew()
+    classes = len(NUMERALS) + 1  # the last one is the blank
+    columns = answer[[*range(len(NUMERALS)), BLANK]][:, choose_columns(answer, 0)]
+    # by state and last class; together they are always 1
+    sums: NDArray[np.float64] = np.zeros((automaton.START + 1, classes))
+    sums[automaton.START, -1] = 1.0
+    for chances in np.exp(columns.T.astype(float)):
+        before = sums.sum(1)
+        begun = (before[:, None] - sums[:, :-1]) * chances[:-1]  # another sign begins
+        automaton.find_steps(begun > MIN_FLOW)
+        targets = automaton.steps[: len(sums)] * classes + np.arange(classes - 1)
+        size = len(automaton.is_counted) * classes
+        moved = np.bincount(targets.ravel(), begun.ravel(), size)
+        after = np.asarray(moved, np.float64).reshape(-1, classes)
+        after[: len(sums), :-1] += sums[:, :-1] * chances[:-1]  # the same sign goes on
+        after[: len(sums), -1] += before * chances[-1]
+        sums = after
+    return float(sums[automaton.is_counted].sum())
 
 
 def choose_columns(answer: Answer, signs: int) -> NDArray[np.intp]:

@@ -20,6 +20,7 @@ from protocol.values import (
     NO_PUNCTUATION,
     NUMERALS,
     Automaton,
+    ValueSet,
     accepts,
     is_written,
 )
@@ -27,7 +28,7 @@ from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networ
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.decoding.scales import DECODED_SIDE, scale_to_file
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell
+from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell, sum_paths
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
@@ -45,6 +46,9 @@ SURE_PATH = 0.5
 VIEW_HEIGHTS = (0.9, 1.12)
 MIN_VIEW = -60.0  # the least log-probability of a number in another view
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
+# If the numbers that are weighed have a greater probability, all others are not summed up
+SURE_SHARE = 0.9999
+MIN_WEIGHED_SHARE = 1e-9  # the numbers that are weighed have at least this share of all
 UNSEEN_CHANCE = 0.01  # the detector's probability of a number that it does not propose
 MIN_DETECTOR_CHANCE = 1e-9  # a lower probability would only show how the detector is calibrated
 MIN_PLAUSIBLE = 0.02  # an allowed number is plausible with this share of the best free one's chance
@@ -72,6 +76,15 @@ class NumberReading:
     reason: Reason  # why a person should look at it; "" if there is no need
 
 
+def only_digits(number: str) -> str:
+    return number.translate(NO_PUNCTUATION)
+
+
+def clip_sum(scores: NDArray[np.float64]) -> float:
+    """The logarithm of a sum of probabilities, from their logarithms; it is finite."""
+    return max(float(np.logaddexp.reduce(scores)), MIN_VIEW)
+
+
 @dataclass(frozen=True)
 class Seen:
     """The line that was found in a picture, before its readings are weighed."""
@@ -83,47 +96,57 @@ class Seen:
     reason: Reason  # why a person should look at it: what else is written in the picture
 
     def weigh(
-        self,
-        automaton: Automaton = AS_WRITTEN,
-        puts_in: bool = False,
-        others: Iterable[Proposal] = (),
+        self, automaton: Automaton = AS_WRITTEN, others: Iterable[Proposal] = ()
     ) -> list[Proposal]:
         """The numbers of the automaton, and others, that the line may show, the best first.
 
-        If `puts_in` is true, its signs are put in where they are not seen. The two networks are
-        independent judges. The product of their probabilities counts, each to a power, because they
-        learned from the same scenes. The detector judges the digits only: the others have its
-        probability.
+        Their chances are shares of all numbers that the automaton has. The signs of a pattern or a
+        list are put in where they are not seen. The two networks are independent judges. The
+        product of their probabilities counts, each to a power, because they learned from the same
+        scenes. The detector judges the digits only: the others have its probability.
         """
-        answers = [pass_over(answer, automaton, puts_in) for answer in self.answers]
-        chances = dict(others) | self.list_numbers(automaton, answers, puts_in)
+        answers = [pass_over(answer, automaton) for answer in self.answers]
+        chances = dict(others) | self.list_numbers(automaton, answers)
         numbers = [*chances]
         first, *more = (weigh_columns(answer, numbers) for answer in answers)
-        scores = COLUMNS_POWER * np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
-        scores += DETECTOR_POWER * np.log([*chances.values()])
+        scores = np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
+        share = float(np.exp(first).sum())  # of these numbers, in all numbers that there can be
+        if isinstance(automaton, ValueSet):
+            answer = answers[0]
+            if automaton.signs:  # how likely it is to put one in says nothing: digits count
+                answer = pass_over(self.answers[0], DIGITS_ONLY)
+                digits = weigh_columns(answer, sorted({*map(only_digits, numbers)}))  # "" is first
+                share = float(np.exp(digits).sum())
+                some = np.array([number > "" for number in numbers])
+                scores[some] += clip_sum(digits[1:]) - clip_sum(first[some])
+            if share < SURE_SHARE:
+                share /= max(share, sum_paths(answer, automaton.without_signs))
+        scores = COLUMNS_POWER * scores + DETECTOR_POWER * np.log([*chances.values()])
         shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
-        shares /= max(shares.sum(), 1e-9)
+        shares *= min(max(share, MIN_WEIGHED_SHARE), 1.0) / max(shares.sum(), 1e-9)
         readings = map(Proposal, numbers, shares.tolist())
         possible = [one for one in readings if one.chance > 0]
         # in doubt, something is written: "" is the first only if it has more than half
         return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
-    def list_numbers(
-        self, automaton: Automaton, answers: Sequence[Answer], puts_in: bool
-    ) -> dict[str, float]:
+    def list_numbers(self, automaton: Automaton, answers: Sequence[Answer]) -> dict[str, float]:
         """The numbers that either network takes for likely, and "" for none, with the detector's
         probability.
         """
-        judged = AS_WRITTEN if automaton.signs else automaton
-        paths = propose_numbers(self.line, judged)[:MAX_PROPOSALS]
+        values = automaton.without_signs if isinstance(automaton, ValueSet) else None
+        paths = propose_numbers(self.line, values or automaton)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        read = propose(answers[0], automaton, puts_in)[:MAX_PROPOSALS]
+        read = propose(answers[0], automaton)[:MAX_PROPOSALS]
         spelled = ("".join(sign for sign, _ in spell(answer)) for answer in answers[1:])
         read += [one for one in spelled if one and is_written(one) and accepts(automaton, one)]
-        chances = {one: found.get(one.translate(NO_PUNCTUATION), UNSEEN_CHANCE) for one in read}
+        digits = [*found]
+        if automaton.signs and values:
+            digits += propose(pass_over(self.answers[0], DIGITS_ONLY), values)[:MAX_PROPOSALS]
+            digits = [one for each in dict.fromkeys(digits) for one in values.put_signs_in(each)]
+        read += digits
+        chances = {one: found.get(only_digits(one), UNSEEN_CHANCE) for one in read}
         no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
-        chances[""] = max(no_digit, MIN_DETECTOR_CHANCE)
-        return chances | {one: chance for one, chance in found.items() if accepts(automaton, one)}
+        return chances | {"": max(no_digit, MIN_DETECTOR_CHANCE)}
 
 
 @dataclass(frozen=True)
@@ -138,12 +161,9 @@ class Readings:
 
     @property
     def calibrated(self) -> list[Proposal]:
-        """The numbers, with the probability that each is right: the others share what the first
-        leaves."""
-        first, *others = self.numbers
-        total = max(sum(one.chance for one in others), 1e-9)
-        rest = [(one.number, (1 - self.confidence) * one.chance / total) for one in others]
-        return [Proposal(first.number, self.confidence), *(Proposal(*one) for one in rest)]
+        """The numbers, with the probability that each is right."""
+        first = self.numbers[0]._replace(chance=self.confidence)
+        return [first, *share_rest(self.numbers, self.confidence)]
 
     def choose(
         self,
@@ -199,7 +219,7 @@ def trace_readings(grey: Grey, known: Known) -> Generator[None, None, Readings]:
     best = numbers[0]
     if best.number:
         is_fixed = not is_free and known.fixes_length
-        confidence = card.calibrate(best.chance, len(best.number), is_fixed)
+        confidence = card.calibrate(best.chance, is_fixed)
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
     return Readings(numbers, confidence, seen, grey.shape, reason)
@@ -251,7 +271,7 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
         views = [fitted._replace(height=fitted.height * factor) for factor in VIEW_HEIGHTS]
         answers += [read_strip(reader, found.picture, view)[0] for view in views]
     spelled = "".join(sign for sign, _ in spell(answer))
-    if len(spelled.translate(NO_PUNCTUATION)) > MAX_DIGITS:
+    if len(only_digits(spelled)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     reason = find_others(found.candidates, line, height, "/" in spelled)
@@ -274,11 +294,9 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, b
     known, and if no known number is plausible. Raises `ImageError` if nothing can be read.
     """
     automaton = known.automaton
-    can_put_in = bool(automaton.signs) and not known.is_nothing
-    for puts_in in (False, True)[: 1 + can_put_in]:
-        wanted = seen.weigh(automaton, puts_in)
-        if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
-            return wanted, seen.reason, known.is_nothing
+    wanted = seen.weigh(automaton)
+    if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
+        return wanted, seen.reason, known.is_nothing
     free = [] if known.is_nothing else seen.weigh()
     if not free:
         raise ImageError(NOTHING_SEEN)
@@ -286,12 +304,16 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, b
 
 
 def is_plausible(seen: Seen, number: str) -> bool:
-    """Whether the digits of a number are not much less probable than the likeliest ones."""
-    digits = number.translate(NO_PUNCTUATION)
+    """Whether the digits of a number are not much less probable than the likeliest ones.
+
+    That nothing is written must be the likeliest.
+    """
+    digits = only_digits(number)
     if digits == "".join(sign for sign, _ in spell(pass_over(seen.answers[0], DIGITS_ONLY))):
         return True  # mostly
     chances = dict(seen.weigh(DIGITS_ONLY, others=[Proposal(digits, UNSEEN_CHANCE)]))
-    return chances.get(digits, 0.0) >= MIN_PLAUSIBLE * max(chances.values(), default=1.0)
+    share = MIN_PLAUSIBLE if digits else 1.0
+    return chances.get(digits, 0.0) >= share * max(chances.values(), default=1.0)
 
 
 def list_digits(
@@ -307,7 +329,7 @@ def list_digits(
     answer = seen.answers[0]
     columns = np.array(align(answer, number))
     is_digit = [sign in NUMERALS for sign in number]
-    columns, number = columns[is_digit], number.translate(NO_PUNCTUATION)
+    columns, number = columns[is_digit], only_digits(number)
     to_picture = cv2.invertAffineTransform(seen.to_strip)
     middles = np.outer((columns + 0.5) * STRIDE, to_picture[:, 0])
     middles += to_picture @ (0, STRIP_HEIGHT / 2, 1)
@@ -334,15 +356,22 @@ def map_box(
     return np.concatenate([moved.min(0), moved.max(0)])
 
 
+def share_rest(readings: list[Proposal], confidence: float) -> list[Proposal]:
+    """The numbers after the first, with the probability that each is right.
+
+    They have the share of what the first one's confidence leaves that they had of what its chance
+    left. The rest is that of numbers that were not weighed.
+    """
+    first, *others = readings
+    left = max(1 - first.chance, sum(one.chance for one in others), 1e-9)
+    return [one._replace(chance=(1 - confidence) * one.chance / left) for one in others]
+
+
 def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alternative]:
-    """The numbers after the first; they share what its confidence leaves, and none has more."""
-    rest = [one for one in readings[1:] if one.number]
-    total = sum(one.chance for one in rest)
-    if total <= 0:
-        return []
-    shares = [(one.number, (1 - confidence) * one.chance / total) for one in rest]
+    """The likeliest numbers after the first; none is more probable than the first."""
+    rest = [one for one in share_rest(readings, confidence) if one.number]
     return [
-        Alternative(number, min(share, confidence))
-        for number, share in shares[:MAX_ALTERNATIVES]
-        if share >= MIN_ALTERNATIVE
+        Alternative(one.number, min(one.chance, confidence))
+        for one in rest[:MAX_ALTERNATIVES]
+        if one.chance >= MIN_ALTERNATIVE
     ]
