@@ -7,6 +7,9 @@ point may be missing. It prints for each source, and each way to read it:
 - right, marked `review`, wrong and not marked, in % of the pictures; an error is marked
 - sure: rows with a confidence of 99.9 % or more, and how many of them are right
 - the mean confidence, and the expected calibration error, of the rows with an answer
+
+`--kept-out` instead keeps out each source of numbers in turn: the confidence is calibrated with all
+others, and its calibration error is measured on this source, and on all readings together.
 """
 
 import argparse
@@ -17,12 +20,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from protocol.chunk import CALIBRATION_BINS
 from protocol.known import Known
 from protocol.values import ALPHABET, NO_PUNCTUATION, NUMERALS
-from training.hands import list_sources
+from training.hands import list_sources, load_numbers
 from worker.classify import read_image, read_numbers
+from worker.learning.calibration import (
+    NumberPicture,
+    calibrate_card,
+    calibrated,
+    join_answers,
+    measure_calibration_error,
+    measure_gaps,
+    read_pictures,
+)
+from worker.models.number import load_networks
 
 SURE = 0.999  # a row with at least this confidence is sure
 HEAD = "", "way to read", "images", "right", "marked", "silent", "sure", "right", "conf.", "ECE"
@@ -140,12 +154,34 @@ def measure(way: Way, limit: int | None) -> list[str]:
     ]
 
 
+def keep_out(hands: list[Path]) -> None:
+    """Print the calibration error of each source when all others calibrate the confidence."""
+    reader, card = load_networks()
+    pictures: dict[str, list[NumberPicture]] = {}
+    for one in load_numbers(hands, None):
+        pictures.setdefault(one.source, []).append(NumberPicture(one.picture, one.text))
+    answers = {name: read_pictures(reader, part) for name, part in pictures.items()}
+    confidences = []
+    for name, own in answers.items():
+        others = calibrate_card(card, join_answers(v for k, v in answers.items() if k != name))
+        confidences.append(calibrated(others, own))
+        print(f"{name:16} {len(own.is_right):7} {measure_gaps(others, own):7.1%}", flush=True)
+    read = join_answers(answers.values())
+    gaps = measure_calibration_error(
+        torch.cat(confidences)[read.chances > 0], read.is_right[read.chances > 0]
+    )
+    print(f"{'all':16} {len(read.is_right):7} {gaps:7.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, metavar="N", help="about N pictures of each source")
     parser.add_argument("--only", metavar="SOURCE", help="one source")
+    parser.add_argument("--kept-out", action="store_true", help="each source in turn")
     parser.add_argument("hands", type=Path, nargs="+", metavar="HANDS")
     options = parser.parse_args()
+    if options.kept_out:
+        return keep_out(options.hands)
     show = "{:16} {:>16} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7} {:>7}".format
     print(show(*HEAD))
     for path in list_sources(options.hands, "*/*/labels.csv"):

@@ -109,6 +109,7 @@ class PatternAutomaton(ValueSet):
         self.pattern, terms = pattern, parse_pattern(pattern)
         self.start = frozenset(terms)
         self.step = lru_cache(MAX_STEPS)(self._step)
+        self.is_final = lru_cache(MAX_STEPS)(self._is_final)
         self.signs = "".join(sign for sign in PUNCTUATION if count(terms, sign)[1])
         self.digits = count(terms, NUMERALS)  # the least and the most that a value has
         characters = count(terms, ALPHABET)[0]
@@ -125,7 +126,7 @@ class PatternAutomaton(ValueSet):
                 raise UsageError(f"the pattern '{self.pattern}' repeats too many repetitions")
         return frozenset(after) or None
 
-    def is_final(self, state: frozenset[Term]) -> bool:
+    def _is_final(self, state: frozenset[Term]) -> bool:
         return any(not count([term], ALPHABET)[0] for term in state)
 
 
@@ -313,8 +314,6 @@ class DigitsAutomaton:
 
     def find_steps(self, is_wanted: NDArray[np.bool_]) -> None:
         """Look for steps that are unknown, of some of the first states: (N, 10)."""
-        if self.has_few_states:
-            return
         is_wanted = is_wanted & (self.steps[: len(is_wanted)] == self.UNKNOWN)
         states = [*self.numbers]
         for number, digit in np.argwhere(is_wanted[self.START :]).tolist():
@@ -327,23 +326,28 @@ class DigitsAutomaton:
             found = self.DEAD if after is None else self.numbers[after]
             self.steps[self.START + number, digit] = found
 
-    def put_signs_in(self, digits: str) -> list[str]:
-        """The values that have these digits; of many, those with few signs."""
-        begun = self._add_signs([("", self.values.start)])
+    def put_signs_in(self, digits: str) -> tuple[list[str], bool]:
+        """The values that have these digits, and whether these are all of them: there may be many,
+        and then these are some of those with few signs.
+        """
+        begun, has_all = self._add_signs([("", self.values.start)])
         for digit in digits:
             after = [(text + digit, self.values.step(state, digit)) for text, state in begun]
-            begun = self._add_signs([(text, state) for text, state in after if state is not None])
-        return [text for text, state in begun if self.values.is_final(state) and is_written(text)]
+            kept = [(text, state) for text, state in after if state is not None]
+            begun, is_whole = self._add_signs(kept)
+            has_all &= is_whole
+        final = (text for text, state in begun if self.values.is_final(state))
+        return [*filter(is_written, final)], has_all
 
-    def _add_signs(self, begun: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        """Beginnings of values, and these with signs after them."""
+    def _add_signs(self, begun: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], bool]:
+        """Beginnings of values, and these with signs after them; and whether these are all."""
         found = [*begun]
         for text, state in found:  # it grows
             if len(found) >= MAX_BEGINNINGS:
-                break
+                return found, False
             after = [(text + sign, self.values.step(state, sign)) for sign in self.values.signs]
             found += [(more, state) for more, state in after if state is not None]
-        return found
+        return found, True
 
 
 def accepts(automaton: Automaton, number: str) -> bool:

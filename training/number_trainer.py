@@ -45,7 +45,7 @@ from worker.learning.scenes import (
     cut_strips,
     place_number,
 )
-from worker.models.card import Card
+from worker.models.card import Card, card_path, read_card
 from worker.models.network import NUMBER_READER
 from worker.models.number import divide, make_reader, read_number_weights
 
@@ -270,7 +270,7 @@ def train_number(
             NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges, blend
         ),
         validation_accuracy=answers.accuracy,
-        sources=name_shares(hands),
+        sources=name_shares(hands) if recipe.epochs else read_card(card_path(NUMBER)).sources,
     )
     card = calibrate_card(card, answers)
     card = replace(

@@ -134,20 +134,23 @@ def sum_paths(answer: Answer, automaton: DigitsAutomaton) -> float:
     automaton.number_anew()
     classes = len(NUMERALS) + 1  # the last one is the blank
     columns = answer[[*range(len(NUMERALS)), BLANK]][:, choose_columns(answer, 0)]
+    count = len(automaton.is_counted)
     # by state and last class; together they are always 1
-    sums: NDArray[np.float64] = np.zeros((automaton.START + 1, classes))
+    sums: NDArray[np.float64] = np.zeros((count, classes))
     sums[automaton.START, -1] = 1.0
+    targets = (automaton.steps[:count] * classes + np.arange(classes - 1)).ravel()
     for chances in np.exp(columns.T.astype(float)):
-        before = sums.sum(1)
-        begun = (before[:, None] - sums[:, :-1]) * chances[:-1]  # another sign begins
-        automaton.find_steps(begun > MIN_FLOW)
-        targets = automaton.steps[: len(sums)] * classes + np.arange(classes - 1)
+        before = sums.sum(1, keepdims=True)
+        begun = (before - sums[:, :-1]) * chances[:-1]  # another sign begins
+        if not automaton.has_few_states:
+            automaton.find_steps(begun > MIN_FLOW)
+            targets = (automaton.steps[:count] * classes + np.arange(classes - 1)).ravel()
+        sums *= chances  # the same sign goes on
+        sums[:, -1] = before[:, 0] * chances[-1]
         size = len(automaton.is_counted) * classes
-        moved = np.bincount(targets.ravel(), begun.ravel(), size)
-        after = np.asarray(moved, np.float64).reshape(-1, classes)
-        after[: len(sums), :-1] += sums[:, :-1] * chances[:-1]  # the same sign goes on
-        after[: len(sums), -1] += before * chances[-1]
-        sums = after
+        after = np.asarray(np.bincount(targets, begun.ravel(), size), np.float64)
+        after[: sums.size] += sums.ravel()
+        sums, count = after.reshape(-1, classes), len(automaton.is_counted)
     return float(sums[automaton.is_counted].sum())
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import itemgetter
 
 import cv2
@@ -95,6 +96,11 @@ class Seen:
     to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the picture
     reason: Reason  # why a person should look at it: what else is written in the picture
 
+    @cached_property
+    def digits_answer(self) -> Answer:
+        """The first answer as if all signs were blank."""
+        return pass_over(self.answers[0], DIGITS_ONLY)
+
     def weigh(
         self, automaton: Automaton = AS_WRITTEN, others: Iterable[Proposal] = ()
     ) -> list[Proposal]:
@@ -112,15 +118,14 @@ class Seen:
         scores = np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
         share = float(np.exp(first).sum())  # of these numbers, in all numbers that there can be
         if isinstance(automaton, ValueSet):
-            answer = answers[0]
             if automaton.signs:  # how likely it is to put one in says nothing: digits count
-                answer = pass_over(self.answers[0], DIGITS_ONLY)
-                digits = weigh_columns(answer, sorted({*map(only_digits, numbers)}))  # "" is first
+                parts = sorted({*map(only_digits, numbers)})  # "" is the first
+                digits = weigh_columns(self.digits_answer, parts)
                 share = float(np.exp(digits).sum())
                 some = np.array([number > "" for number in numbers])
                 scores[some] += clip_sum(digits[1:]) - clip_sum(first[some])
             if share < SURE_SHARE:
-                share /= max(share, sum_paths(answer, automaton.without_signs))
+                share /= max(share, sum_paths(self.digits_answer, automaton.without_signs))
         scores = COLUMNS_POWER * scores + DETECTOR_POWER * np.log([*chances.values()])
         shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
         shares *= min(max(share, MIN_WEIGHED_SHARE), 1.0) / max(shares.sum(), 1e-9)
@@ -136,14 +141,17 @@ class Seen:
         values = automaton.without_signs if isinstance(automaton, ValueSet) else None
         paths = propose_numbers(self.line, values or automaton)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        read = propose(answers[0], automaton)[:MAX_PROPOSALS]
         spelled = ("".join(sign for sign, _ in spell(answer)) for answer in answers[1:])
-        read += [one for one in spelled if one and is_written(one) and accepts(automaton, one)]
-        digits = [*found]
-        if automaton.signs and values:
-            digits += propose(pass_over(self.answers[0], DIGITS_ONLY), values)[:MAX_PROPOSALS]
-            digits = [one for each in dict.fromkeys(digits) for one in values.put_signs_in(each)]
-        read += digits
+        read = [one for one in spelled if one and is_written(one) and accepts(automaton, one)]
+        written, has_all = [*found], False
+        if values and automaton.signs:
+            digits = propose(self.digits_answer, values)[:MAX_PROPOSALS]
+            parts = [values.put_signs_in(one) for one in dict.fromkeys([*digits, *found])]
+            written = [one for part, _ in parts for one in part]
+            has_all = all(is_whole for _, is_whole in parts)
+        if not has_all:
+            read += propose(answers[0], automaton)[:MAX_PROPOSALS]
+        read += written
         chances = {one: found.get(only_digits(one), UNSEEN_CHANCE) for one in read}
         no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
         return chances | {"": max(no_digit, MIN_DETECTOR_CHANCE)}
@@ -309,7 +317,7 @@ def is_plausible(seen: Seen, number: str) -> bool:
     That nothing is written must be the likeliest.
     """
     digits = only_digits(number)
-    if digits == "".join(sign for sign, _ in spell(pass_over(seen.answers[0], DIGITS_ONLY))):
+    if digits == "".join(sign for sign, _ in spell(seen.digits_answer)):
         return True  # mostly
     chances = dict(seen.weigh(DIGITS_ONLY, others=[Proposal(digits, UNSEEN_CHANCE)]))
     share = MIN_PLAUSIBLE if digits else 1.0
