@@ -40,6 +40,7 @@ from protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, 
 from protocol.room import Memory
 from protocol.script import SCRIPT, Argument, arrange
 
+UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises
 READ_RECORDS = 1000  # one round trip reads at most this many records
 MAX_SHARED_CALLS = 63  # at most this many calls join another one, which takes Redis some 2 ms
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
@@ -47,7 +48,12 @@ COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected 
 
 def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     """The fields of a hash as text."""
-    return {name.decode(): value.decode() for name, value in fields.items()}
+    return {_text(name): _text(value) for name, value in fields.items()}
+
+
+def _text(content: bytes) -> str:
+    """The text in Redis, where others may have written any bytes."""
+    return content.decode(errors="replace")
 
 
 class Ledger:
@@ -152,8 +158,8 @@ class Ledger:
         if not reply or payload is None:
             return None
         model, attempt, known, source, shares = reply
-        first = None if source is None else source.decode()
-        return Begun(payload, model.decode(), attempt, begun, known.decode(), first, bool(shares))
+        first = None if source is None else _text(source)
+        return Begun(payload, _text(model), attempt, begun, _text(known), first, bool(shares))
 
     def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
         """Take single calls that wait, up to so many images, to be classified with this job."""
@@ -229,28 +235,29 @@ class Ledger:
 
     def active(self) -> list[str]:
         """The ids of the jobs that have not ended."""
-        return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
+        return sorted(map(_text, self.redis.smembers(ACTIVE)))
 
     def next_ended(self) -> str | None:
         """The id of a job whose end is to be logged, a failed one first; no single calls."""
         member = self.redis.lindex(ENDED, 0)
-        return None if member is None else member.decode()
+        return None if member is None else str(member.decode(errors="surrogateescape"))
 
     def forget_ended(self, job_id: str) -> None:
         """Note that a job's end is logged."""
-        self.redis.lrem(ENDED, 1, job_id)
+        self.redis.lrem(ENDED, 1, job_id.encode(errors="surrogateescape"))
 
     def running_chunks(self, job_ids: Sequence[str]) -> list[RunningChunk]:
         """The chunks of these jobs that workers are at."""
         keys = [record_key(job_id) for job_id in job_ids]
         scores = [("ZRANGE", f"{key}:running", 0, -1, "WITHSCORES") for key in keys]
         now, replies = self._read(*scores, *(("HGETALL", f"{key}:begun") for key in keys))
-        found = []
+        found = list[RunningChunk]()
         for job_id, scored, begun in zip(job_ids, replies, replies[len(keys) :], strict=False):
             for number, heard in zip((scored or [])[::2], (scored or [])[1::2], strict=True):
-                time, _, worker = (begun or {}).get(number, heard).decode().partition(" ")
-                seconds, silent_seconds = now - float(time), now - float(heard)
-                found.append(RunningChunk(job_id, int(number), worker, seconds, silent_seconds))
+                time, _, worker = _text((begun or {}).get(number, heard)).partition(" ")
+                with suppress(ValueError):  # it is damaged
+                    ages = now - float(time), now - float(heard)
+                    found.append(RunningChunk(job_id, int(number), worker, *ages))
         return found
 
     def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
@@ -262,14 +269,18 @@ class Ledger:
 
     def workers(self) -> list[WorkerState]:
         """The workers that live, sorted by name."""
-        names = sorted(member.decode() for member in self.redis.zrange(LIVING, 0, -1))
+        names = sorted(map(_text, self.redis.zrange(LIVING, 0, -1)))
         now, hashes = self._read(*(("HGETALL", WORKER + name) for name in names))
-        found = [(name, _decode(fields or {})) for name, fields in zip(names, hashes, strict=True)]
-        return [WorkerState.parse(name, fields, now) for name, fields in found if "heard" in fields]
+        found = list[WorkerState]()
+        for name, fields in zip(names, hashes, strict=True):
+            with suppress(*UNREADABLE):  # it has gone, or is damaged
+                found.append(WorkerState.parse(name, _decode(fields or {}), now))
+        return found
 
     def counters(self) -> dict[str, int]:
         """What workers have counted of all jobs, by its name in Redis."""
-        return {name: int(number) for name, number in _decode(self.redis.hgetall(COUNTERS)).items()}
+        found = _decode(self.redis.hgetall(COUNTERS))
+        return {name: int(number) for name, number in found.items() if number.isdecimal()}
 
     def queued_images(self) -> int:
         """How many images of programs without digitq are not answered."""
@@ -346,7 +357,7 @@ class Ledger:
     def records(self, limit: int | None = None) -> list[JobRecord]:
         """The jobs that Redis still has a record of, the oldest first: with a `limit`, the newest
         ones and all that are active."""
-        newest = [member.decode() for member in self.redis.zrange(JOBS, -(limit or 0), -1)]
+        newest = [*map(_text, self.redis.zrange(JOBS, -(limit or 0), -1))]
         ids = [*{*newest, *self.active()}] if limit else newest
         pages = [ids[start : start + READ_RECORDS] for start in range(0, len(ids), READ_RECORDS)]
         records = [record for page in pages for record in self._read_records(page)]
@@ -354,7 +365,7 @@ class Ledger:
 
     def find_jobs(self, beginning: str) -> list[str]:
         """The ids that begin so, of the jobs that Redis still has a record of."""
-        ids = [member.decode() for member in self.redis.zrange(JOBS, 0, -1)]
+        ids = [*map(_text, self.redis.zrange(JOBS, 0, -1))]
         records = self._read_records([id for id in ids if id.startswith(beginning)])
         return [record.id for record in records]
 
@@ -367,7 +378,7 @@ class Ledger:
         now, hashes = self._read(*(("HGETALL", record_key(id)) for id in filter(IS_ID, job_ids)))
         records = list[JobRecord]()
         for fields in filter(None, hashes):
-            with suppress(ValueError, KeyError, TypeError, OverflowError):
+            with suppress(*UNREADABLE):
                 records.append(JobRecord.parse(_decode(fields), now))
         return records
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from celery import Task, states
 from celery.exceptions import Reject
+from celery.result import AsyncResult
 from celery.worker.request import Request
 from redis import RedisError
 
@@ -33,6 +34,7 @@ from worker.classify import classify_chunk
 from worker.service.limits import MAX_CLOCK_SECONDS
 from worker.service.messages import as_python, read_message
 from worker.service.worker_log import log_chunk, log_trouble
+from worker.sight.types import describe
 from worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
@@ -71,11 +73,9 @@ def classify_image(self: Task, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
     `error`: another program does not understand an exception of Python."""
     attempt, others = 1, list[Sent]()
     if self.request.delivery_info["redelivered"]:
-        noted = self.AsyncResult(self.request.id)
-        if noted.state == states.SUCCESS:  # it was sent again because it took long
-            return dict(noted.result)
-        # Its worker may have died of it: further attempts are noted where the answer will be
-        attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
+        found, attempt = read_note(self.AsyncResult(self.request.id))
+        if found is not None:  # it was sent again because it took long
+            return found
         store(self, self.request.id, states.STARTED, {"attempt": attempt})
     else:
         others = take_others()
@@ -88,6 +88,23 @@ def classify_image(self: Task, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
             ledger_without_retry().acknowledge_images([sent.tag for sent in others])
     self.request.ignore_result = True  # Celery would store it once more
     return dict(answers[own.id])
+
+
+def read_note(noted: AsyncResult) -> tuple[dict[str, Any] | None, int]:
+    """The answer of an image that comes again, if it has one, and which attempt this is.
+
+    Its worker may have died of it, so attempts are noted where the answer will be.
+    """
+    try:
+        if noted.state == states.SUCCESS:
+            return dict(noted.result), 0
+        return None, noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
+    except RedisError:
+        raise
+    except Exception as error:  # somebody else has written it, and Celery believes what it reads
+        log_trouble(noted.id, 0, f"what is noted of it can't be read: {describe(error)}")
+        noted.backend.forget(noted.id)  # Celery reads it once more before it stores another
+        return None, 2
 
 
 class Sent(NamedTuple):

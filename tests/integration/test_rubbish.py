@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import secrets
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,21 @@ from protocol.celery import CLASSIFY_IMAGE, make_app
 from protocol.chunk import PIXELS_FIELD, encode
 from protocol.errors import DigitqError, JobFailedError
 from protocol.keys import (
+    ACTIVE,
+    COUNTERS,
     DEFAULT_QUEUE,
+    ENDED,
     IMAGES_QUEUE,
+    JOBS,
+    LIVING,
     QUEUE,
     UNACKED,
     UNACKED_INDEX,
+    WORKER,
     lists_of,
     record_key,
 )
+from protocol.overview import look_around
 from protocol.records import JobSpec
 from protocol.settings import NUMBER, settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -129,6 +137,42 @@ def test_an_image_with_a_callback_says_that_there_is_none(watched: Watched) -> N
     (error,) = errors
     assert error.startswith("digitq.classify_image takes image, ") and "no more" in error
     watched.check()
+
+
+@pytest.mark.parametrize("note", ["5", "{}", '{"status": "STARTED", "result": 5}', "\udcff"])
+def test_a_note_of_an_image_that_comes_again_may_be_anything(watched: Watched, note: str) -> None:
+    """Celery keeps it where the answer will be, and any login of digitq may write there."""
+    id = secrets.token_hex(6)
+    key = f"celery-task-meta-{id}"
+    watched.redis.set(key, note.encode(errors="surrogateescape"))
+    again = {"delivery_tag": id, "delivery_info": {"redelivered": True}}
+    body = json.dumps([[TEXT], {}, {}])
+    sent = message({"task": CLASSIFY_IMAGE, "id": id}, again, body)
+    watched.redis.lpush(IMAGES_QUEUE, json.dumps(sent))
+    wait_for(lambda: b'"label"' in (watched.redis.get(key) or b""))
+    assert watched.log.count("what is noted of it can't be read") == 1
+    watched.check()
+
+
+def test_what_a_login_has_damaged_of_jobs_and_workers_is_left_out(watched: Watched) -> None:
+    redis, ledger = watched.redis, watched.client.ledger
+    for id, field in (("bad1", {"state": "x"}), ("bad2", {"created": "x", "silent_ms": "x"})):
+        redis.hset(record_key(id), mapping={"id": id, **field})
+        redis.zadd(f"{record_key(id)}:running", {"x": 1})
+    redis.sadd(ACTIVE, "bad1", "bad2", b"\xff")
+    redis.zadd(JOBS, {"bad1": 1, b"\xff": 2})
+    redis.lpush(ENDED, "bad1", b"\xff")
+    redis.hset(f"{WORKER}bad", mapping={"heard": "x", "about": "[]"})
+    redis.zadd(LIVING, {"bad": time.time(), b"\xff": time.time()})
+    redis.hset(COUNTERS, "x", "x")
+    try:
+        wait_for(lambda: not {b"bad1", b"\xff"} & {*redis.lrange(ENDED, 0, -1)})
+        seen = look_around(ledger)
+        assert {job.id for job in seen.jobs}.isdisjoint({"bad1", "bad2"})
+        assert "bad" not in {worker.name for worker in seen.workers}
+        watched.check()
+    finally:
+        redis.delete(ACTIVE, JOBS, COUNTERS, *map(record_key, ("bad1", "bad2")))
 
 
 def submit_payload(watched: Watched, payload: bytes, model: str = "mlp", known: bytes = b"") -> Job:
