@@ -116,6 +116,7 @@ def test_headers_that_end_celery_are_not_looked_at(watched: Watched) -> None:
 def test_a_record_of_an_image_that_can_t_be_read_is_dropped(watched: Watched) -> None:
     """A login of digitq may write to what kombu keeps of messages that are not acknowledged."""
     records = [b"x", b"5", b"[[], 1, 2]", json.dumps([message(body="5"), "", QUEUE]).encode()]
+    records += [json.dumps([message(), "", queue]).encode() for queue in ("\ud800", "", None)]
     for number, record in enumerate(records):
         watched.redis.hset(UNACKED, f"tag{number}", record)
         watched.redis.zadd(UNACKED_INDEX, {f"tag{number}": 0})
@@ -202,9 +203,10 @@ def test_a_chunk_that_can_t_be_read_ends_its_job(watched: Watched, quick: None) 
 
 
 @pytest.mark.slow
-def test_thousands_of_messages(watched: Watched) -> None:
+@pytest.mark.parametrize("seed", [1, 10, 11, 12])
+def test_thousands_of_messages(watched: Watched, seed: int) -> None:
     """Whatever is in a message or in kombu's record of one, and in whichever list."""
-    source = random.Random(1)
+    source = random.Random(seed)
     for _ in range(MESSAGES // 300):
         job = watched.client.submit(DIGITS, detached=True)
         for _ in range(300):

@@ -5,6 +5,7 @@ wrong header ends the worker, or takes one of its processes for ever. So they ge
 the few fields that are checked here, and never see the rest.
 """
 
+import re
 from base64 import b64decode
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -19,7 +20,9 @@ MAX_SHOWN_CHARACTERS = 200  # the log and Flower show no more of what others hav
 MAX_PRIORITY = 9  # kombu's lowest one
 
 Text = Annotated[str, Strict()]
-Name = Annotated[str, Field(strict=True, pattern=r"^[!-~]{1,200}$")]  # ASCII without spaces
+NAME = "[!-~]{1,200}"  # printable ASCII without spaces
+IS_NAME = re.compile(NAME).fullmatch
+Name = Annotated[str, Field(strict=True, pattern=f"^{NAME}$")]
 JobId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 ChunkNumber = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
 

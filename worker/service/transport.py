@@ -19,7 +19,7 @@ from redis import RedisError, ResponseError
 from protocol.broker.connection import refuse_unusable
 from protocol.celery import CLASSIFY, app
 from protocol.errors import DigitqError
-from worker.service.messages import read_message, shorten
+from worker.service.messages import IS_NAME, read_message, shorten
 
 REDIS_ERRORS = OSError, RedisError  # what is raised if Redis is lost, or refuses a command
 
@@ -161,7 +161,7 @@ class Channel(redis.Channel):
         self, content: Any, exchange: Any, queue: Any, client: Any, leftmost: bool = False
     ) -> None:
         """Put a message back into its queue. Raises `ValueError` as `read_message`."""
-        if not isinstance(queue, str):
+        if not (isinstance(queue, str) and IS_NAME(queue)):
             raise ValueError("it does not name its queue")
         restore: Any = super()._do_restore_message
         restore(read_message(content, queue), "", queue, client, leftmost)
