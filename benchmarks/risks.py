@@ -31,6 +31,7 @@ MAX_GLYPHS = 2000  # at most this many digits of a source count, or one source w
 BATCH_IMAGES = 500  # images in a chunk
 SHOWN_RISKS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
 BY_CONFIDENCE: tuple[Reason, ...] = ("unsure", "unsure at first")  # the threshold decides
+MIN_SHOWN = 50  # a source with fewer unmarked answers is no example
 SEED = 0
 
 
@@ -138,7 +139,8 @@ def measure(reads: Sequence[Read], name: str, out: Path | None) -> None:
             continue
         threshold = find_threshold(curve, share, name)
         parts = {one.source: one.is_wrong_from(threshold) for one in reads}
-        worst = max(parts, key=lambda source: parts[source].mean() if len(parts[source]) else 0.0)
+        means = {name: one.mean() for name, one in parts.items() if len(one) >= MIN_SHOWN}
+        worst = max(means, key=lambda source: means[source])
         marked = 1 - sum(map(len, parts.values())) / count
         print(f"{share:8.2%}{threshold:10.6f}{marked:9.2%}   {parts[worst].mean():.2%} of {worst}")
     if out:
