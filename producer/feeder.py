@@ -15,13 +15,13 @@ from protocol.chunk import KINDS, Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
 from protocol.keys import QUEUE, record_key
 from protocol.ledger import Ledger
-from protocol.records import SUBMITTER_SECONDS, JobSpec
+from protocol.records import JobSpec
 from protocol.room import MAX_FILL
 from protocol.settings import settings
 from protocol.text import printable
 
 FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or workers need more
-HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
+HEARTBEAT_SECONDS = 5.0  # how often the submitter sends a heartbeat
 UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
 LACK_OF_ROOM = f"room in Redis: over {MAX_FILL:.0%} of its maxmemory is used"
 EXIT_SECONDS = 0.5  # an exiting process waits this long for feeders, and for each reply of Redis

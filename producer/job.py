@@ -13,7 +13,7 @@ from weakref import finalize
 
 import pyarrow as pa
 
-from producer.feeder import FEEDER_POLL_SECONDS, LACK_OF_ROOM, Feeder
+from producer.feeder import FEEDER_POLL_SECONDS, HEARTBEAT_SECONDS, LACK_OF_ROOM, Feeder
 from protocol.broker.connection import connect
 from protocol.chunk import decode_result, result_schema
 from protocol.errors import (
@@ -34,6 +34,7 @@ from protocol.text import in_one_line, plural
 
 MAX_RESULTS = 8  # one request fetches the results of at most this many chunks
 IDLE_MS = 500  # after this long without a result, the job is checked
+GONE_SECONDS = 2 * HEARTBEAT_SECONDS  # a submitter is gone if a collector hears nothing for so long
 LOGGED_CHECKS = 20  # after this many checks without a result, a warning is logged
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Job:
         self.ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._attached_feeder = feeder if self.attached else None
+        self._abandoned_since = math.inf  # when the job was first seen to be, if it still is
         self._checks = 0  # how often the job was checked since the last result
         self._process = os.getpid()  # a forked process has no feeder
         self._next = 0  # the number of the chunk that an attached job collects next
@@ -262,7 +264,8 @@ class Job:
                 raise self._feeder.error
             return ended
         end = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while (record := self.progress()).state == "feeding":
+        while not (record := self.progress()).is_fed:
+            self._raise_if_not_whole(record)
             if time.monotonic() > end:
                 return False
             time.sleep(FEEDER_POLL_SECONDS)  # the feeder is in another process and can't wake this
@@ -302,7 +305,11 @@ class Job:
 
     def _raise_if_not_whole(self, record: JobRecord) -> None:
         record.raise_if_stopped()
-        if record.state == "abandoned":
+        # Every job looks abandoned if the clock of Redis was set forward, or its machine has slept,
+        # until its submitter is heard again
+        is_abandoned, now = record.state == "abandoned", time.monotonic()
+        self._abandoned_since = min(self._abandoned_since, now) if is_abandoned else math.inf
+        if now - self._abandoned_since > GONE_SECONDS:
             raise JobAbandonedError(
                 f"job {self.id} is incomplete and its submitter is gone; "
                 f"`digitq cancel {self.id}` deletes it"

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import digitq.backend
+import producer.job
 from digitq.backend import LocalClient, open_client, watch_idle
 from digitq.cli import main
 from digitq.private import tether
@@ -419,7 +420,10 @@ def test_a_submit_broken_off_leaves_nothing(redis_only: Local) -> None:
     assert (job.source, job.state) == ("paths on stdin", "cancelled")
 
 
-def test_a_submitter_that_was_killed(local: Local, ask: Ask) -> None:
+def test_a_submitter_that_was_killed(
+    local: Local, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer.job, "GONE_SECONDS", 0.1)
     command = Command("submit", "-", "--broker", local.url)
     assert command.process.stdin
     command.process.stdin.write("some.png\n")

@@ -28,6 +28,7 @@ from protocol.chunk import RESULT_SCHEMA, encode
 from protocol.errors import (
     BrokerError,
     DigitqError,
+    JobAbandonedError,
     JobCancelledError,
     JobFailedError,
     ResultsExpiredError,
@@ -78,6 +79,36 @@ def test_a_submitter_that_waits_is_not_gone(
     assert job.progress().state == "feeding"
     go_on.set()
     assert job.wait_until_stored() and len(job.table()) == 2
+
+
+def test_a_submitter_is_not_gone_as_soon_as_its_heartbeat_is_old(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is on each job if the clock of Redis is set forward, or if its machine has slept."""
+    monkeypatch.setattr(feeder, "HEARTBEAT_SECONDS", 0.5)
+    go_on, redis = threading.Event(), client.ledger.redis
+
+    def slowly() -> Iterator[np.ndarray]:
+        yield DIGITS[:1024]  # a chunk
+        go_on.wait()
+        yield DIGITS[1]
+
+    job = client.submit(slowly(), detached=True)
+    other = client.job(job.id)  # it has no feeder, as in another process
+    results = other.results()
+    next(results)
+    redis.hset(record_key(job.id), "fed", redis.time()[0] - 3600)
+    assert job.progress().state == "abandoned"
+    assert not other.wait_until_stored(timeout_seconds=0)
+    wait_for(lambda: job.progress().state == "feeding")
+    redis.hset(record_key(job.id), "fed", redis.time()[0] - 3600)
+    threading.Timer(0.2, go_on.set).start()
+    assert sum(batch.num_rows for batch in results) == 1
+    monkeypatch.setattr(producer.job, "GONE_SECONDS", 0.1)
+    redis.hset(record_key(job.id), "state", "feeding")
+    redis.hset(record_key(job.id), "fed", redis.time()[0] - 3600)
+    with pytest.raises(JobAbandonedError, match="its submitter is gone"):
+        other.wait_until_stored()
 
 
 @pytest.mark.parametrize("by_another", [False, True])
