@@ -7,10 +7,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from protocol.form import Form, Table
+from producer.chunking import cut_chunks
+from producer.sources.source import Entry
+from protocol.form import Check, Form, Table
 from protocol.known import Known
 from tests.drawing import encode_image
 from tests.forms import FONT, draw_lines, take_photo
+from worker.classify import classify_chunk
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import project
 from worker.sight.types import Grey, ImageError
@@ -83,13 +86,13 @@ def test_a_page_with_other_rows_than_the_form_is_refused(rows: int, head: tuple[
 def test_a_head_is_above(head: tuple[str, ...], height: int) -> None:
     page = draw_page(6, head, height)
     assert find_rows(page, TABLE) == pytest.approx(expect(6, height), abs=3)
-    with pytest.raises(ImageError, match="its table has 5 rows, the form 6; tables.marks.head in"):
+    with pytest.raises(ImageError, match="its table has 5 rows, the form 6; tables.marks.head"):
         find_rows(draw_page(5, head, height), TABLE)
 
 
 def test_a_form_may_say_how_many_rows_of_head_there_are() -> None:
     page = draw_page(6, ("A", "B", "C"))
-    with pytest.raises(ImageError, match="its table has 7 rows, the form 6; tables.marks.head in"):
+    with pytest.raises(ImageError, match="its table has 7 rows, the form 6; tables.marks.head"):
         find_rows(page, TABLE)  # this may be a row with numbers
     assert find_rows(page, replace(TABLE, head=1)) == pytest.approx(expect(6, ROW), abs=3)
     with pytest.raises(ImageError, match="its table has 7 rows, the form 6$"):
@@ -127,6 +130,19 @@ def test_the_blank_shows_the_head() -> None:
     assert find_rows(page, table, blank) == pytest.approx(expect(7, ROW), abs=3)
     with pytest.raises(ImageError, match="the blank does not show the head of its table; tables.m"):
         find_rows(page, table, np.full_like(blank, 255))
+
+
+def test_rules_hold_for_the_rows_that_a_page_has() -> None:
+    check = Check("sum(c1) == 0", 0)
+    form = Form(None, "lines", (), (replace(OPEN, rows=9),), (check,))
+    page = encode_image(PIL.Image.fromarray(draw_page(5)))
+    cells = [cell.id for cell in form.cells]
+    (chunk,) = cut_chunks([Entry("a.png", lambda: page)], model="number", cells=cells)
+    rows = classify_chunk(chunk, "number", known=form).to_pylist()
+    assert {row["reason"] for row in rows if row["row"] > 5} == {"absent"}
+    failed = [row["row"] for row in rows if row["reason"] == "check failed"]
+    assert failed == [1, 2, 3, 4, 5]
+    assert {row["field"] for row in rows if row["reason"] == "check failed"} == {"c1"}
 
 
 def cut_off(page: Grey) -> Grey:

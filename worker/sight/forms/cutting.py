@@ -103,7 +103,7 @@ class Ruled:
         """The rows below the head. Raises `ImageError` if it is not sure which these are."""
         counts, head, hint = self.table.row_counts, self.table.head, ""
         if head is None:
-            hint = f"; tables.{self.table.name}.head in the form says how many rows of it are head"
+            hint = f"; tables.{self.table.name}.head says how many of its first rows are a head"
             if len(counts) > 1:
                 raise ImageError(
                     f"{NOT_ALIGNED}: the blank does not show the head of its table{hint}"
