@@ -41,6 +41,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Reason = Literal[
     "",
     "empty",
+    "ink, but no digit",
     "unsure",
     "unsure at first",
     "no digit",

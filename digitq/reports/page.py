@@ -43,6 +43,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "no digit": "does not look like a digit",
     "pages": "the file has more pages; one was read",
     "empty": "nothing is written in the picture",
+    "ink, but no digit": "something is written or drawn, such as a dash or a tick",
     "several lines": "there is another line or number",
     "check failed": "the rules of the form do not hold for what is written",
     "other signs": "letters, something crossed out, or a 1 that may be a slash",
