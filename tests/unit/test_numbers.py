@@ -19,6 +19,7 @@ from worker.sight.numbers.finding import (
     measure_contrast,
     shrink_by_factor,
 )
+from worker.sight.numbers.ink import has_strokes
 from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.recognition import (
     Seen,
@@ -451,6 +452,36 @@ def test_nothing_written_is_an_answer(lines: list[tuple[int, int, int, int]], kn
     reading = read_number(encode(draw_form(lines)), known)
     assert (reading.number, reading.reason, reading.digits) == ("", "empty", [])
     assert 0.8 < reading.confidence <= 1
+
+
+DASH, UNDER_A_TENTH = [(130, 42, 165, 40)], [(150, 40, 153, 41)]
+EQUALS = [(120, 35, 150, 34), (121, 46, 152, 44)]
+
+
+@pytest.mark.parametrize("known", [Known(), Known("integer"), Known.check(None, ["12.5", "7"])])
+@pytest.mark.parametrize("lines", [[], BOXES[:2], [(5, 65, 295, 65)]])
+@pytest.mark.parametrize("strokes", [DASH, EQUALS, [(40, 41, 75, 40), (200, 41, 240, 42)]])
+def test_ink_without_a_digit_is_not_empty(
+    strokes: list[tuple[int, int, int, int]], lines: list[tuple[int, int, int, int]], known: Known
+) -> None:
+    reading = read_number(encode(draw_form(lines + strokes, 3)), known)
+    assert (reading.number, reading.reason, reading.digits) == ("", "ink, but no digit", [])
+
+
+def test_marks_that_may_fill_a_field_are_paper_as_specks_are() -> None:
+    assert read_number(encode(draw_form(DASH, 3)), Known(fill="-")).reason == "empty"
+    assert read_number(encode(draw_form(UNDER_A_TENTH)), Known()).reason == "empty"
+    dots = [(x, 60, x + 1, 60) for x in range(20, 280, 6)]
+    assert read_number(encode(draw_form(dots)), Known()).reason == "empty"
+
+
+def test_what_a_blank_shows_is_paper_and_what_it_does_not_show_is_ink() -> None:
+    printed = draw_form([(10, 10, 290, 10), (60, 40, 80, 40)], 2)
+    assert has_strokes(printed) and not has_strokes(printed, printed)
+    shifted = np.roll(printed, (2, -2), (0, 1))
+    assert not has_strokes(shifted, printed)
+    struck = cv2.line(printed.copy(), (20, 45), (280, 42), 60, 3, cv2.LINE_AA)
+    assert has_strokes(struck, printed)
 
 
 def test_a_page_of_writing_or_a_texture_is_not_empty() -> None:

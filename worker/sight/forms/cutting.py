@@ -53,6 +53,16 @@ class Cut:
 
     picture: Grey  # upright, with a small margin, at most MAX_HEIGHT px high
     to_page: NDArray[np.float64]  # (3, 3): from px of the picture to px of the page
+    blank: Grey | None = None  # the form's blank, if the field was found by it
+    on_blank: Points | None = None  # (4, 2): the corners of the picture in px of the blank
+
+    @property
+    def printed(self) -> Grey | None:
+        """What the blank shows of the same part, in the same size."""
+        if self.blank is None or self.on_blank is None:
+            return None
+        size = self.picture.shape[1], self.picture.shape[0]
+        return show(self.blank, find_matrix(size, self.on_blank), size)
 
     @property
     def box(self) -> Box:
@@ -144,8 +154,12 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
         for place in blank.places:
             corners = to_corners(place.box) + settle_place(page, alignment, place)
             margin = CUT_MARGIN * (place.box[3] - place.box[1])
-            around = to_corners((-margin, -margin, margin, margin)) + corners
-            cuts.append(cut(page, alignment.to_page(corners), alignment.to_page(around)))
+            margins = to_corners((-margin, -margin, margin, margin))
+            one = cut(page, alignment.to_page(corners), alignment.to_page(margins + corners))
+            if isinstance(one, Cut):
+                on_blank = margins + to_corners(place.box)
+                one = replace(one, blank=blank.template.grey, on_blank=on_blank)
+            cuts.append(one)
     placed = iter(cuts)
     whole = [next(placed) for _ in form.fields]
     for table in form.tables:
@@ -319,6 +333,12 @@ def cut(page: Grey, box: Points, around: Points) -> Cut | ImageError:
         return ImageError(NOT_ON_PAGE)
     scale = min(1.0, MAX_HEIGHT / height)
     size = max(8, round(width * scale)), max(8, round(height * scale))
-    frame = to_corners((0, 0, *size)).astype(np.float32)
-    matrix = cv2.getPerspectiveTransform(frame, around.astype(np.float32))
+    matrix = find_matrix(size, around)
     return Cut(show(page, matrix, size), matrix)
+
+
+def find_matrix(size: tuple[int, int], corners: Points) -> NDArray[np.float64]:
+    """The matrix (3, 3) from px of a picture, of this width and height, to that with its corners
+    (4, 2), clockwise from the upper left one."""
+    frame = to_corners((0, 0, *size)).astype(np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(frame, corners.astype(np.float32)))

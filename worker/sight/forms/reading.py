@@ -40,7 +40,7 @@ def trace_cell(
     if cut is None:
         yield None
         return
-    readings = yield from trace_readings(cut.picture, cell.known)
+    readings = yield from trace_readings(cut.picture, cell.known, cut.printed)
     yield readings
 
 

@@ -32,6 +32,7 @@ from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell, sum_paths
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
+from worker.sight.numbers.ink import find_ink, find_runs, has_strokes
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
 from worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
@@ -56,11 +57,8 @@ MIN_PLAUSIBLE = 0.02  # an allowed number is plausible with this share of the be
 MAX_ALTERNATIVES = 5  # this many other numbers are reported at most
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
 NOTHING_SEEN = "no number can be seen"
+INK_ONLY: Reason = "ink, but no digit"
 SURE = 0.95  # where the detector gives a digit at least this chance, something is written
-INK_SIDE = 300  # px: ink is measured in a picture whose longer side is at most this
-INK_CONTRAST = 24  # ink differs from the paper around it by more than this, in grey values
-PAPER_SIDE = 21  # px: the paper around a px is the median of a square with this side
-LINE_LENGTH = 25  # px: ink in a run of this length is a line of a form
 # With a greater share of other ink, the picture is a page or a texture; marks may fill small boxes
 MAX_EMPTY_INK, MAX_FILLED_INK = 0.25, 0.5
 USUAL_WIDTH = 0.6  # a digit without a candidate gets a box of this many times its height
@@ -164,8 +162,10 @@ class Readings:
     numbers: list[Proposal]  # the best first
     confidence: float  # the probability that the first is right
     seen: Seen
-    shape: tuple[int, int]  # the height and width of the picture
+    picture: Grey
     reason: Reason  # why a person should look at it, whichever number it is
+    fill: str = ""  # marks that fill unused boxes, and count as paper
+    printed: Grey | None = None  # the same part of the form's blank
 
     @property
     def calibrated(self) -> list[Proposal]:
@@ -184,9 +184,10 @@ class Readings:
         """This number as the answer, which a person should look at if more than the risk may be
         wrong. The boxes of its digits are in px of the page, to which the (3, 3) matrix leads."""
         if not number:
-            return NumberReading("", confidence, [], [], "empty")
+            is_inked = not self.fill and has_strokes(self.picture, self.printed)
+            return NumberReading("", confidence, [], [], INK_ONLY if is_inked else "empty")
         _, card = load_networks()
-        digits = list_digits(self.seen, number, self.shape, to_page)
+        digits = list_digits(self.seen, number, self.picture.shape, to_page)
         reason = self.reason or ("unsure" if confidence < card.find_threshold(risk) else "")
         return NumberReading(number, confidence, digits, alternatives, reason)
 
@@ -212,9 +213,11 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     yield readings.choose(best, confidence, alternatives, to_file, known.risk)
 
 
-def trace_readings(grey: Grey, known: Known) -> Generator[None, None, Readings]:
-    """Returns what a picture may show; yields after each step. Raises `ImageError` if nothing can
-    be read."""
+def trace_readings(
+    grey: Grey, known: Known, printed: Grey | None = None
+) -> Generator[None, None, Readings]:
+    """Returns what a picture may show; yields after each step. `printed` is the same part of an
+    empty form, if there is one. Raises `ImageError` if nothing can be read."""
     reader, card = load_networks()
     found = find_line(reader, grey)
     if "X" in known.fill:
@@ -230,7 +233,7 @@ def trace_readings(grey: Grey, known: Known) -> Generator[None, None, Readings]:
         confidence = card.calibrate(best.chance, is_fixed)
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
-    return Readings(numbers, confidence, seen, grey.shape, reason)
+    return Readings(numbers, confidence, seen, grey, reason, known.fill, printed)
 
 
 def measure_emptiness(found: FoundLine, chance: float, fill: str) -> float:
@@ -243,17 +246,9 @@ def measure_emptiness(found: FoundLine, chance: float, fill: str) -> float:
         float(each.max(initial=0)) for each in (found.candidates.others, found.candidates.chances)
     )
     is_digit = digit >= SURE and "/" not in fill  # a stroke looks like a 1 to the detector
-    scale = min(1.0, INK_SIDE / max(found.picture.shape))
-    height, width = (max(1, round(side * scale)) for side in found.picture.shape)
-    small = cv2.resize(found.picture, (width, height), interpolation=cv2.INTER_AREA)
-    contrast = cv2.absdiff(small, cv2.medianBlur(small, PAPER_SIDE))
-    ink = np.asarray(contrast > INK_CONTRAST, np.uint8)
-    along, down = (
-        cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones(shape, np.uint8))
-        for shape in ((1, LINE_LENGTH), (LINE_LENGTH, 1))
-    )
+    ink = find_ink(found.picture)
     most = MAX_FILLED_INK if "X" in fill else MAX_EMPTY_INK
-    if other >= CLEAR or is_digit or (ink > along | down).mean() > most:
+    if other >= CLEAR or is_digit or (ink > find_runs(ink)).mean() > most:
         raise ImageError(NOTHING_SEEN)
     return chance * (1 - other)
 
@@ -325,7 +320,7 @@ def is_plausible(seen: Seen, number: str) -> bool:
 
 
 def list_digits(
-    seen: Seen, number: str, shape: tuple[int, int], to_page: NDArray[np.float64]
+    seen: Seen, number: str, shape: tuple[int, ...], to_page: NDArray[np.float64]
 ) -> list[FoundDigit]:
     """The digits of a number, without its signs; their boxes are in px of a page.
 
