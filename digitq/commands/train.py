@@ -82,9 +82,10 @@ def train(
     digitq classify more-scans --model cnn --weights mine -o results.csv
 
     `digitq correct` writes such a final.csv. Training begins with digitq's weights, or those of
-    --weights, and takes minutes. A fifth of your images is held back, to measure the accuracy
-    before and after. Exit status: 0 if the weights are written, 1 if they would be no better on
-    your images, 2 for bad usage or input, 3 if the disk failed.
+    --weights, and takes minutes. A fifth of your images is held back, to measure what is right, to
+    review, and wrong without a mark, before and after: whole folders or pages, if the ids name
+    them. Exit status: 0 if the weights are written, 1 if they would be no better on your images,
+    or if more would be wrong without a mark, 2 for bad usage or input, 3 if the disk failed.
     """
     from producer.sources.opening import open_sources
 

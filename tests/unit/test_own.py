@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from digitq.cli import main
@@ -30,8 +31,10 @@ from tests.waiting import DIGITQ
 from worker.commands import train
 from worker.dataset import load_mnist
 from worker.learning import own_digits
+from worker.learning.calibration import Judged
+from worker.learning.held_back import hold_back
 from worker.learning.learner import Learner
-from worker.learning.own import Trained, hold_back, write_if_better, write_model
+from worker.learning.own import Compared, Trained, write_if_better, write_model
 from worker.learning.recipes import MlpRecipe
 from worker.models.card import Card, read_card
 from worker.models.model import load_model
@@ -173,21 +176,88 @@ def test_weights_that_became_no_better_are_not_written(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("accuracy", [0.6, 0.5])
+def judge(right: Sequence[float], wrong: Sequence[float]) -> Judged:
+    """Answers with these confidences."""
+    confidence = torch.tensor([*right, *wrong], dtype=torch.float32)
+    return Judged(confidence, torch.arange(len(confidence)) < len(right))
+
+
+BEFORE = judge([0.95] * 5 + [0.7], [0.6, 0.6, 0.97, 0.99])  # 6 of 10 right, 2 of them to review
+SAME = judge([0.99] * 99, [0.5])
+KEPT = judge([0.95] * 6 + [0.7], [0.6, 0.97, 0.99])
+
+
+SILENT = "more images than before would be wrong without a mark"
+
+
+def trained(after: Judged, rehearsed: Judged = SAME) -> Trained:
+    card = Card("mlp", "", 0, 1, review_below=0.9, own_held_back=10)
+    ids = [f"{place}.png" for place in range(10)]
+    own, others = Compared(BEFORE, after), Compared(SAME, rehearsed)
+    return Trained(card, card, {}, own, ids, others, "others")
+
+
+@pytest.mark.parametrize(
+    ("after", "rehearsed", "why"),
+    [
+        (judge([0.95] * 6, [0.6] * 4), SAME, "are read no better than before"),
+        (judge([0.95] * 5, [0.6] * 5), SAME, "are read worse than before"),
+        (judge([0.95] * 7, [1.0] * 3), SAME, SILENT),
+        (KEPT, judge([0.99] * 99, [1.0]), SILENT),
+        (judge([0.95] * 7, [0.96] * 3), SAME, SILENT),
+        (KEPT, judge([0.99] * 99, [0.96]), SILENT),
+    ],
+)
 def test_a_network_that_is_no_better_is_not_kept(
-    accuracy: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    after: Judged,
+    rehearsed: Judged,
+    why: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    card = Card("mlp", "", 0, 1, own_held_back=10, own_accuracy_before=0.6, own_accuracy=accuracy)
-    assert not write_if_better(Trained(card, card, {}, ("others", 0.9, 0.9)), tmp_path)
+    assert not write_if_better(trained(after, rehearsed), tmp_path)
     assert not [*tmp_path.iterdir()]
-    assert "nothing is written" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert why in last and "so nothing is written: more images may help" in last
+    surest = int(after.confidence.masked_fill(after.is_right, 0).argmax())
+    assert f"first of all those of {surest}.png, " in last
+
+
+@pytest.mark.parametrize(
+    ("after", "rehearsed", "below"),
+    [
+        (KEPT, SAME, 0.9),
+        (judge([0.95] * 7, [0.1] * 3), SAME, 0.9),  # it never falls
+        (judge([0.99] * 7, [0.92, 0.93, 0.94]), SAME, 0.9201),
+        (KEPT, judge([0.99] * 99, [0.93]), 0.9301),
+    ],
+)
+def test_the_threshold_rises_until_no_more_are_wrong_without_a_mark(
+    after: Judged,
+    rehearsed: Judged,
+    below: float,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert write_if_better(trained(after, rehearsed), tmp_path, seed=7)
+    shown, card = capsys.readouterr().err, read_card(tmp_path / "mlp.json")
+    assert (card.review_below, card.seed) == (pytest.approx(below, abs=1e-4), 7)
+    assert card.own_accuracy_before == 0.6 and card.own_accuracy == 0.7
+    assert card.own_to_review_before == 0.3
+    assert card.own_unmarked_errors_before == 0.2
+    assert card.own_unmarked_errors is not None and card.own_unmarked_errors <= 0.2
+    assert card.rehearsed_unmarked_errors_before == card.rehearsed_unmarked_errors == 0
+    _, _, own, *_ = shown.splitlines()
+    to_review = f"30.00%  {card.own_to_review:7.2%}"
+    errors = f"20.00%  {card.own_unmarked_errors:7.2%}"
+    assert own.split() == f"your 10 images held back 60.00% 70.00% {to_review} {errors}".split()
 
 
 def test_a_network_that_has_learned_promises_no_risk(tmp_path: Path) -> None:
     """The curve in the card was measured with the weights before."""
-    card = Card("mlp", "", 0, 1, own_held_back=10, own_accuracy_before=0.6, own_accuracy=0.7)
-    card = replace(card, risks=((0.5, 0.01),))
-    assert write_if_better(Trained(card, card, {}, ("others", 0.9, 0.9)), tmp_path)
+    kept = trained(KEPT)
+    kept = kept._replace(card=replace(kept.card, risks=((0.5, 0.01),)))
+    assert write_if_better(kept, tmp_path)
     assert not read_card(tmp_path / "mlp.json").risks
 
 
@@ -253,14 +323,77 @@ def test_a_disk_that_is_full_in_the_end_is_told(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_fifth_of_each_digit_is_held_back() -> None:
-    labels = np.repeat(np.arange(10), 25)
-    learned, held_back = hold_back(labels, seed=3)
-    assert sorted([*learned, *held_back]) == [*range(250)]
-    assert np.bincount(labels[held_back]).tolist() == [5] * 10
-    assert hold_back(labels, 3)[1].tolist() == held_back.tolist()
-    assert hold_back(labels, 4)[1].tolist() != held_back.tolist()
-    assert len(hold_back(np.arange(20), 0)[1]) == 4  # of 20 labels, each once
+def test_a_fifth_of_each_digit_is_held_back(capsys: pytest.CaptureFixture[str]) -> None:
+    digits = np.repeat(np.arange(10), 25)
+    names = [f"{place}.png" for place in range(250)]
+    is_held_back = hold_back(names, digits.tolist(), seed=3)
+    assert np.bincount(digits[is_held_back]).tolist() == [5] * 10
+    assert "the ids name no folders or pages" in capsys.readouterr().err
+    assert (hold_back(names, digits.tolist(), 3) == is_held_back).all()
+    assert (hold_back(names, digits.tolist(), 4) != is_held_back).any()
+    assert hold_back(names[:20], [*range(20)], 0).sum() == 4  # of 20 labels, each once
+
+
+@pytest.mark.parametrize(
+    ("name", "sheets"),
+    [
+        ("sheet-{sheet}/cell-{cell}.png", 10),
+        ("sheet-{sheet}/{digit}/{cell}.png", 10),  # the last folder names the digit
+        ("scan.pdf#{sheet}/marks/{cell}/c1", 10),
+        ("2026/page-{sheet}.jpg/field-{cell}", 10),
+        ("all/scans.zip/{sheet}/{page}/{cell}.png", 3),
+        ("register-{page}/scan.tif#{sheet}/{cell}", 10),  # there are only two registers
+    ],
+)
+def test_whole_folders_or_pages_are_held_back(
+    name: str, sheets: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each sheet has the same hundred digits."""
+    rows = [
+        (name.format(sheet=sheet, page=sheet % 2, cell=cell, digit=cell % 10), sheet, cell % 10)
+        for sheet in range(sheets)
+        for cell in range(100)
+    ]
+    ids, of_sheet, digits = zip(*rows, strict=True)
+    is_held_back = hold_back(ids, digits, 1)
+    chosen = {sheet for sheet, is_in in zip(of_sheet, is_held_back, strict=True) if is_in}
+    assert [sheet in chosen for sheet in of_sheet] == is_held_back.tolist()
+    assert len(chosen) == max(1, sheets // 5)
+    told = f"{100 * len(chosen)} of {100 * sheets:,} images, which are all of {len(chosen)} of"
+    assert told in capsys.readouterr().err
+
+
+def test_the_sheets_held_back_have_all_digits() -> None:
+    """Half of the sheets lack the higher digits."""
+    rows = [
+        (f"{sheet}/{cell}", cell % (5 + 5 * (sheet % 2)))
+        for sheet in range(10)
+        for cell in range(20)
+    ]
+    ids, digits = zip(*rows, strict=True)
+    for seed in range(5):
+        is_held_back = hold_back(ids, digits, seed)
+        assert {*np.array(digits)[is_held_back].tolist()} == {*range(10)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{place}.png",
+        "scans/{digit}/{place}.png",  # as in `--truth parent`
+        "sheet-{half}/{place}.png",  # half of all can't be held back
+        "{odd}/{place}.png",
+    ],
+)
+def test_single_images_are_held_back_if_ids_name_no_sheets(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [
+        name.format(place=place, digit=place % 5, half=place % 2, odd=int(place == 7))
+        for place in range(100)
+    ]
+    assert hold_back(ids, [place % 5 for place in range(100)], 0).sum() == 20
+    assert "single images are: other sheets and hands may be read worse" in capsys.readouterr().err
 
 
 def test_chunks_in_a_file_are_those_that_were_written() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,12 +12,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
 from protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
 from worker.commands import train
 from worker.learning import own_numbers
+from worker.learning.calibration import Judged
 from worker.learning.own import Trained
 from worker.learning.own_numbers import (
     MISCOUNTED,
@@ -119,6 +120,21 @@ def test_networks_that_are_no_better_are_not_written(
     assert not (tmp_path / "new").exists()
 
 
+def test_signs_that_no_right_answer_has_are_passed_over_in_what_is_held_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_numbers, "learn_columns", lambda weights, *_: weights)
+    with_signs = [one for one in learned() if not one.doubt and one.text != one.number][:25]
+    pictures = [one.picture for one in with_signs]
+    shares = []
+    for numbers in ([one.number for one in with_signs], [one.text for one in with_signs]):
+        shown = run_own(pictures, numbers, tmp_path / "new", monkeypatch).stderr
+        row = next(line for line in shown.splitlines() if line.startswith("your "))
+        shares.append(float(row.partition("held back")[2].partition("%")[0]))
+    only_digits, as_written = shares
+    assert only_digits >= max(50, as_written)
+
+
 @pytest.mark.slow
 def test_own_numbers_are_learned_beside_rendered_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -128,7 +144,8 @@ def test_own_numbers_are_learned_beside_rendered_ones(
 
     def train_better(*arguments: Any) -> Trained:  # so little makes nothing better
         trained = train_own(*arguments)
-        return trained._replace(card=replace(trained.card, own_accuracy_before=-1.0))
+        nothing = torch.zeros(len(trained.held_back))
+        return trained._replace(own=trained.own._replace(before=Judged(nothing, nothing > 0)))
 
     monkeypatch.setattr(own_numbers, "train_own_numbers", train_better)
     own = [one for one in clear()[20:] if len(one.number) < 6][:60]
@@ -142,7 +159,9 @@ def test_own_numbers_are_learned_beside_rendered_ones(
         assert f"{count} image{'s' * (count > 1)} left out ({reason})" in result.stderr
     assert (card.own_images + card.own_left_out[MISCOUNTED], card.own_held_back) == (48, 12)
     assert card.command and card.command.endswith("; new")
-    before, _ = read_number_weights()
+    before, old = read_number_weights()
+    assert card.review_below >= old.review_below  # nor is anything else calibrated anew
+    assert card.calibration == old.calibration
     weights = load_file(tmp_path / "number.safetensors")
     assert weights.keys() == before.keys()
     for name, value in weights.items():

@@ -1,5 +1,6 @@
 """Measures accuracy and calibration, and chooses temperatures and review thresholds."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +24,41 @@ REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation im
 NO_READING = Proposal("?", 0.0)  # where nothing can be read; it is never right
 MARKED_SHARE = 0.8  # with the review threshold, this share of the wrong numbers is to be reviewed
 MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
+
+
+class Judged(NamedTuple):
+    """The answers to N images, and what decides whether they are marked: (N,) each."""
+
+    confidence: Tensor  # 0 where the answer is to be reviewed, however sure the network is
+    is_right: Tensor
+
+
+class Score(NamedTuple):
+    """What became of some images, as shares of all."""
+
+    right: float
+    to_review: float
+    unmarked_errors: float  # wrong, and not to be reviewed
+
+    @property
+    def right_and_unmarked(self) -> float:
+        return round(1 - self.to_review - self.unmarked_errors, 6)
+
+
+def measure_score(judged: Judged, review_below: float) -> Score:
+    """What became of images if answers of lower confidence are to be reviewed."""
+    is_marked = judged.confidence < review_below
+    parts = judged.is_right, is_marked, ~(judged.is_right | is_marked)
+    return Score(*map(measure_share, parts))
+
+
+def raise_threshold(review_below: float, most: float, judged: Judged) -> float:
+    """The threshold, raised until at most this share of the images is wrong and unmarked."""
+    wrong = judged.confidence[~judged.is_right].double().sort(descending=True).values
+    kept = round(most * len(judged.is_right))  # so many may stay unmarked
+    if kept < len(wrong):
+        review_below = max(review_below, math.floor(wrong[kept].item() * 1e4 + 1.1) / 1e4)
+    return min(1.0, review_below)
 
 
 def classify(network: nn.Module, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The parts of `digitq train NAME --data SOURCE` that all networks share.
 
-A fifth of the images is held back, to measure the accuracy before and after.
+A fifth of the images is held back, to measure what is right, to review, and wrong without a mark,
+before and after.
 """
 
 import hashlib
@@ -11,9 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
@@ -21,13 +20,21 @@ from protocol.chunk import Chunk
 from protocol.errors import OutputError, UsageError
 from protocol.text import name_some, plural
 from worker.classify import Outcome, watch
+from worker.learning.calibration import Judged, Score, measure_score, raise_threshold
+from worker.learning.held_back import hold_back
 from worker.models.card import Card
 
 MIN_OWN_IMAGES = 20  # an accuracy measured with fewer would say nothing
-HELD_BACK_STEP = 5  # every fifth image is held back
 
 T = TypeVar("T")
 OwnImage = tuple[str, T, Any]  # its id, what was read of it, and the right answer
+
+
+class Compared(NamedTuple):
+    """The answers to the same images before and after the training."""
+
+    before: Judged
+    after: Judged
 
 
 class Trained(NamedTuple):
@@ -36,7 +43,10 @@ class Trained(NamedTuple):
     before: Card  # the card of the weights that it began with
     card: Card
     weights: dict[str, Tensor]
-    others: tuple[str, float, float]  # other images, with the accuracies before and after
+    own: Compared  # the own images held back
+    held_back: list[str]  # the ids of these
+    rehearsed: Compared  # images like those that are rehearsed beside own ones
+    kind: str  # what these show: "images of MNIST"
 
 
 def read_own(
@@ -69,8 +79,11 @@ def read_own(
         )
     if len({*answers}) < 2:
         raise UsageError(f"all images show the same {what}, {answers[0]}: others are needed too")
-    parts = hold_back(np.array(answers), seed)
-    learned, held_back = ([own[row] for row in rows.tolist()] for rows in parts)
+    is_held_back = hold_back([id for id, _, _ in own], answers, seed)
+    learned, held_back = (
+        [one for one, is_in in zip(own, part, strict=True) if is_in]
+        for part in (~is_held_back, is_held_back)
+    )
     return learned, held_back, left_out
 
 
@@ -80,14 +93,6 @@ def leave_out(failed: list[str], why: str) -> dict[str, int]:
         return {}
     print(f"{plural(len(failed), 'image')} left out ({why}): {name_some(failed)}", file=sys.stderr)
     return {why: len(failed)}
-
-
-def hold_back(labels: NDArray[Any], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows to learn from, and those held back: a fifth, also of each label if it has enough."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
-    is_held_back = np.zeros(len(labels), bool)
-    is_held_back[order[HELD_BACK_STEP // 2 :: HELD_BACK_STEP]] = True
-    return np.flatnonzero(~is_held_back), np.flatnonzero(is_held_back)
 
 
 def check_writable(folder: Path, name: str) -> None:
@@ -119,26 +124,70 @@ def write_model(out: Path, card: Card, weights: dict[str, Tensor]) -> Card:
 
 
 def write_if_better(trained: Trained, out: Path, **more: Any) -> bool:
-    """Print the accuracies, and write the network if it is better on one's own images.
+    """Print what was measured, and write the network if it is better on one's own images.
 
-    `more` is what else the card says. Gives whether it was written.
+    The threshold for `review` rises until no more answers than before are wrong without a mark.
+    `more` is what else the card says. Gives whether the network was written.
     """
-    before, card = trained.before, replace(trained.card, risks=(), **more)  # it reads anew
-    old, new = card.own_accuracy_before or 0.0, card.own_accuracy or 0.0
-    print(f"{'':34}  before    after", file=sys.stderr)
-    for what, was, is_now in (
-        (f"your {card.own_held_back:,} images held back", old, new),
-        trained.others,
-        ("to review below", before.review_below, card.review_below),
-    ):
-        print(f"{what:34} {was:7.2%}  {is_now:7.2%}", file=sys.stderr)
-    if new <= old:
-        print(
-            f"your images that are held back are read {'worse' if new < old else 'no better'} than "
-            "before, so nothing is written: more images may help, or right answers that are "
-            "checked once more",
-            file=sys.stderr,
-        )
+    old, below = trained.before.review_below, trained.card.review_below
+    compared = trained.own, trained.rehearsed
+    for one in compared:
+        below = raise_threshold(below, measure_score(one.before, old).unmarked_errors, one.after)
+    own, rehearsed = (
+        (measure_score(one.before, old), measure_score(one.after, below)) for one in compared
+    )
+    print(f"{'':34} {'right':20} {'to review':20} wrong and unmarked", file=sys.stderr)
+    print(f"{'':34}" + "     ".join(["  before    after"] * 3), file=sys.stderr)
+    images, others = len(trained.held_back), len(trained.rehearsed.after.is_right)
+    show_scores(f"your {images:,} images held back", own)
+    show_scores(f"{others:,} held-back {trained.kind}", rehearsed)
+    print(f"{'to review below':34} {old:7.2%}  {below:7.2%}", file=sys.stderr)
+    if why := find_refusal(own, rehearsed):
+        print(f"{why}, so nothing is written: {advise(trained)}", file=sys.stderr)
         return False
+    card = replace(
+        trained.card,
+        review_below=below,
+        risks=(),  # those of the old weights say nothing of the new ones
+        own_accuracy_before=own[0].right,
+        own_accuracy=own[1].right,
+        own_to_review_before=own[0].to_review,
+        own_to_review=own[1].to_review,
+        own_unmarked_errors_before=own[0].unmarked_errors,
+        own_unmarked_errors=own[1].unmarked_errors,
+        rehearsed_unmarked_errors_before=rehearsed[0].unmarked_errors,
+        rehearsed_unmarked_errors=rehearsed[1].unmarked_errors,
+        **more,
+    )
     write_model(out, card, trained.weights)
     return True
+
+
+def show_scores(what: str, scores: tuple[Score, Score]) -> None:
+    """Print a row of the table: each share before and after."""
+    cells = "     ".join(f"{was:7.2%}  {now:7.2%}" for was, now in zip(*scores, strict=True))
+    print(f"{what:34} {cells}", file=sys.stderr)
+
+
+def find_refusal(own: tuple[Score, Score], rehearsed: tuple[Score, Score]) -> str:
+    """Why a network is not to be written, from the scores before and after; "" if it is."""
+    was, now = own
+    if now.right <= was.right:
+        how = "worse" if now.right < was.right else "no better"
+        return f"your images that are held back are read {how} than before"
+    is_silent = any(now.unmarked_errors > was.unmarked_errors for was, now in (own, rehearsed))
+    if is_silent or now.right_and_unmarked < was.right_and_unmarked:
+        return (
+            "more images than before would be wrong without a mark, unless so many were to review "
+            "that fewer of yours were right without a mark"
+        )
+    return ""
+
+
+def advise(trained: Trained) -> str:
+    """What may help if a network is not written; names the own images that are surely wrong."""
+    confidence, is_right = trained.own.after
+    order = confidence.argsort(descending=True).tolist()
+    sure = [trained.held_back[row] for row in order if confidence[row] > 0 and not is_right[row]]
+    wrong = f", first of all those of {name_some(sure)}" if sure else ""
+    return f"more images may help, or right answers that are checked once more{wrong}"

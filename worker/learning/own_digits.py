@@ -31,15 +31,16 @@ from worker.classify import (
 from worker.dataset import load_mnist
 from worker.learning.augmentation import Augmenter
 from worker.learning.calibration import (
+    Judged,
     choose_digit_threshold,
     choose_temperature,
     classify,
     measure,
-    measure_share,
 )
 from worker.learning.learner import Learner
-from worker.learning.own import OwnImage, Trained, read_own
+from worker.learning.own import Compared, OwnImage, Trained, read_own
 from worker.learning.recipes import OWN_RECIPES, DigitData, draw_batches, measure_loss
+from worker.models.card import Card
 from worker.models.model import Model, build_model, load_model
 from worker.models.network import Cnn, Mlp, Network
 from worker.sight.digits import trace_other_views
@@ -54,7 +55,12 @@ VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
 SAMPLE_VALIDATION = 1_000  # this many images of MNIST's sample are held back
 
 LabelledTensors = tuple[Tensor, Tensor]  # images, (N, 28, 28) uint8, with labels, (N,)
-SeenDigit = tuple[NDArray[np.uint8], Views]  # what the network sees, (784,), and other views
+
+
+class SeenDigit(NamedTuple):
+    pixels: NDArray[np.uint8]  # what the network sees, (784,)
+    views: Views
+    is_doubted: bool  # whether it is to be reviewed, however sure the network is
 
 
 class Rehearsed(NamedTuple):
@@ -67,14 +73,15 @@ class Rehearsed(NamedTuple):
 
 def read_digits(batch: pa.RecordBatch) -> Iterator[Outcome[SeenDigit]]:
     """What the network sees of each image, or its error."""
-    pixels, errors, _ = read_pixels(batch, read_image)
+    pixels, errors, reasons = read_pixels(batch, read_image)
     views: dict[int, Views] = {}
     if kind_of(batch) == "image":
         rows = np.flatnonzero(errors.is_null()).tolist()
         outcomes = read_rows(batch.column("image"), rows, trace_other_views, read_image)
         views = {row: found or {} for row, (found, _) in zip(rows, outcomes, strict=True)}
     for row, error in enumerate(errors.to_pylist()):
-        yield (None, error) if error else ((pixels[row], views.get(row, {})), None)
+        seen = SeenDigit(pixels[row], views.get(row, {}), bool(reasons[row]))
+        yield (None, error) if error else (seen, None)
 
 
 def load_rehearsed(part: Part) -> Rehearsed:
@@ -91,7 +98,7 @@ def load_rehearsed(part: Part) -> Rehearsed:
 def mix(own: Sequence[OwnImage[SeenDigit]], rehearsed: Rehearsed) -> DigitData:
     """What there is to learn: own images and their other views, and MNIST's."""
     shown, labels = [], []
-    for _, (pixels, views), label in own:
+    for _, (pixels, views, _), label in own:
         shown += [pixels.reshape(INPUT_SIDE, INPUT_SIDE), *views.values()]
         labels += [label] * (1 + len(views))
     times = max(1, round(OWN_ROWS / len(shown)))
@@ -109,14 +116,52 @@ def name_exactly(labels: Tensor) -> Tensor:
     return F.one_hot(labels, CLASSES).float()
 
 
-def measure_own(model: Model, own: Sequence[OwnImage[SeenDigit]]) -> float:
-    """The share of own images on which a worker would be right."""
-    probabilities = model.classify(np.stack([pixels for _, (pixels, _), _ in own]))
-    for row in np.flatnonzero(find_best(probabilities)[1] < TTA_BELOW).tolist():
-        _, (_, views), _ = own[row]
-        probabilities[row] = combine_views(model, probabilities[row], views)
-    labels = [label for _, _, label in own]
-    return measure_share(torch.from_numpy(probabilities).argmax(1) == torch.tensor(labels))
+def judge_own(model: Model, own: Sequence[OwnImage[SeenDigit]]) -> Judged:
+    """What a worker would answer to own images; the surety of its first answer counts, too."""
+    probabilities = model.classify(np.stack([seen.pixels for _, seen, _ in own]))
+    _, first = find_best(probabilities)
+    for row in np.flatnonzero(first < TTA_BELOW).tolist():
+        probabilities[row] = combine_views(model, probabilities[row], own[row][1].views)
+    answers, last = find_best(probabilities)
+    is_doubted = [seen.is_doubted for _, seen, _ in own]
+    confidence = np.where(is_doubted, 0.0, np.minimum(first, last))
+    is_right = answers == [label for _, _, label in own]
+    return Judged(torch.from_numpy(confidence), torch.from_numpy(is_right))
+
+
+def judge_mnist(network: Network, images: Tensor, labels: Tensor) -> Judged:
+    """The answers to images of MNIST, (N, 28, 28), with labels, (N,)."""
+    confidence, answers = classify(network, images).max(1)
+    return Judged(confidence, answers == labels)
+
+
+def calibrate(
+    network: Network, old: Card, own: Sequence[OwnImage[SeenDigit]], rehearsed: Rehearsed
+) -> Card:
+    """Choose the temperature of a network, and a threshold for `review` that is not below the old.
+
+    Gives the card with these, and with the accuracies on MNIST's images.
+    """
+    images, labels = rehearsed.held_back
+    shown = torch.from_numpy(np.stack([seen.pixels for _, seen, _ in own]))
+    network.temperature = choose_temperature(
+        network,
+        torch.cat([images.flatten(1), shown]),
+        torch.cat([labels, torch.tensor([label for _, _, label in own])]),
+    )
+    validation = classify(network, images)
+    accuracy = error = None
+    if rehearsed.test:
+        test_images, test_labels = rehearsed.test
+        accuracy, error = measure(classify(network, test_images), test_labels)
+    return replace(
+        old,
+        validation_accuracy=measure(validation, labels)[0],
+        test_accuracy=accuracy,
+        test_calibration_error=error,
+        temperature=network.temperature,
+        review_below=max(old.review_below, choose_digit_threshold(validation)),
+    )
 
 
 def train_own_digits(
@@ -140,29 +185,19 @@ def train_own_digits(
     for key, value in before.network.state_dict().items():
         weights[key].lerp_(value, OLD_SHARE[name])
     print("calibrating and testing …", file=sys.stderr)
-    images, labels = rehearsed.held_back
-    own = np.stack([pixels for _, (pixels, _), _ in held_back])
-    network.temperature = choose_temperature(
-        network,
-        torch.cat([images.flatten(1), torch.from_numpy(own)]),
-        torch.cat([labels, torch.tensor([label for _, _, label in held_back])]),
-    )
-    validation = classify(network, images)
-    test_images, test_labels = rehearsed.test or rehearsed.held_back
-    test = measure(classify(network, test_images), test_labels)
     card = replace(
-        before.card,
-        validation_accuracy=measure(validation, labels)[0],
-        test_accuracy=test[0] if rehearsed.test else None,
-        test_calibration_error=test[1] if rehearsed.test else None,
-        temperature=network.temperature,
-        review_below=choose_digit_threshold(validation),
+        calibrate(network, before.card, held_back, rehearsed),
         own_images=len(learned),
         own_held_back=len(held_back),
         own_left_out=left_out,
-        own_accuracy_before=measure_own(before, held_back),
     )
-    card = replace(card, own_accuracy=measure_own(build_model(network, card), held_back))
-    what = "MNIST's test images" if rehearsed.test else f"{len(labels):,} images of MNIST's sample"
-    was = measure(classify(before.network, test_images), test_labels)[0]
-    return Trained(before.card, card, weights, (what, was, test[0]))
+    new = build_model(network, card)
+    return Trained(
+        before.card,
+        card,
+        weights,
+        Compared(judge_own(before, held_back), judge_own(new, held_back)),
+        [id for id, _, _ in held_back],
+        Compared(*(judge_mnist(one.network, *rehearsed.held_back) for one in (before, new))),
+        "images of MNIST",
+    )

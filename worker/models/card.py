@@ -49,6 +49,12 @@ class Card:
     own_left_out: dict[str, int] = field(default_factory=dict)  # how many others, by the reason
     own_accuracy_before: float | None = None  # on those held back, before the others were learned
     own_accuracy: float | None = None  # the same after that
+    own_to_review_before: float | None = None  # the share of those held back that is to review
+    own_to_review: float | None = None
+    own_unmarked_errors_before: float | None = None  # ... and that is wrong and not to review
+    own_unmarked_errors: float | None = None
+    rehearsed_unmarked_errors_before: float | None = None  # ... of rehearsed images held back
+    rehearsed_unmarked_errors: float | None = None
 
     def find_threshold(self, risk: Risk | None) -> float:
         """The confidence below which answers are to be reviewed, so that no more than the risk is
