@@ -130,7 +130,7 @@ def result_schema(read: What, has_form: bool = False) -> pa.Schema:
 
 def are_written(texts: pa.StringArray) -> pa.BooleanArray:
     """Whether each text can be a number as it is written, or nothing at all; null for null."""
-    is_short = pc.less_equal(pc.binary_length(texts), MAX_CHARACTERS)
+    is_short = pc.less_equal(pc.utf8_length(texts), MAX_CHARACTERS)
     return pc.and_(is_short, pc.match_substring_regex(texts, WRITTEN))
 
 

@@ -21,6 +21,7 @@ from protocol.form_file import (
 from protocol.known import Known
 from protocol.risk import Risk
 from protocol.rules import bind_rule, parse_rule
+from protocol.values import encode
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
@@ -29,8 +30,8 @@ FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
 # What is known of a field, which travels as it does for numbers alone
 Encoded = Annotated[
     Known,
-    PlainValidator(lambda text: Known.decode(text.encode())),
-    PlainSerializer(lambda known: known.encode().decode(), return_type=str),
+    PlainValidator(lambda text: Known.decode(encode(text))),
+    PlainSerializer(lambda known: known.encode().decode("latin-1"), return_type=str),
 ]
 
 

@@ -26,7 +26,9 @@ from protocol.values import (
     ListAutomaton,
     PatternAutomaton,
     accepts,
+    encode,
     is_written,
+    tidy,
 )
 
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
@@ -49,7 +51,7 @@ class Known:
     """What is known beforehand; by default nothing."""
 
     pattern: str | None = None  # a regular expression, or the name of one
-    allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in ASCII
+    allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in Latin-1
     fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
     risk: Risk | None = None  # what is asked of the answers that are not marked
 
@@ -108,7 +110,7 @@ class Known:
             if not numbers:
                 what = f"the pattern {pattern}" if length is None else f"the length {length}"
                 raise UsageError(f"no allowed number has {what}")
-        return cls(pattern, np.unique(np.array(numbers, np.bytes_)), fill)
+        return cls(pattern, np.unique(np.array([*map(encode, numbers)])), fill)
 
     def encode(self) -> bytes:
         """The pattern, the marks and the risk as JSON in the first line, then an allowed number in
@@ -173,7 +175,7 @@ def check_number(text: object, line: int) -> str:
             f"line {line} of the allowed numbers is {text!r}: it must be a whole number, or text, "
             "which keeps zeros at the beginning"
         )
-    number = text.strip()
+    number = tidy(text)
     if not number or not is_written(number):
         raise UsageError(
             f"line {line} of the allowed numbers is {text!r}: it must be {WRITTEN_WORDS}"
@@ -213,7 +215,7 @@ def read_allowed(where: str) -> list[str]:
             raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
         found = find(name, names, [column.strip().lower()])
         for row in rows:
-            number = (row[found] or "").strip()
+            number = tidy(row[found] or "")
             if not is_written(number):
                 raise UsageError(
                     f"line {rows.line_num} of {name} has {number!r} in the column {column}: "

@@ -13,6 +13,7 @@ from typing import Any
 
 from protocol.errors import UsageError
 from protocol.text import name_some
+from protocol.values import FRACTIONS
 
 MAX_RULE = 500  # a rule has at most this many characters
 MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
@@ -22,6 +23,7 @@ SUM = "sum("  # the key of a sum begins so
 QUOTE = "a name in a rule begins with a letter, or is in quotes"
 BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
 VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
+POINTS = (".", ",")
 SEPARATOR = re.compile("[.,]")
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -235,8 +237,16 @@ def find_column(key: str, name: str, table: str, columns: Mapping[str, Columns])
 def read_values(number: str) -> list[Fraction]:
     """What a number may be worth: 12.500 may be twelve and a half, or twelve thousand five hundred.
 
-    Dates, times and fractions, and what is empty or has more than 15 digits, have no value.
+    Dates, times, fractions such as 3/4, and what is empty or has more than 15 digits, have no
+    value; 7½ has one.
     """
+    for sign, worth in FRACTIONS.items():
+        if sign in number:
+            whole, _, rest = number.partition(sign)
+            values = read_values(f"{whole}{rest}" if whole.strip("+-") else f"{whole}0{rest}")
+            is_last = not rest.strip("-%") and whole[-1:] not in POINTS
+            signed = -worth if whole.startswith("-") else worth
+            return [one + signed for one in values if is_last and one.denominator == 1]
     match = VALUE.fullmatch(number)
     if not match or not 0 < len(match[2]) - len(SEPARATOR.findall(match[2])) <= MAX_VALUE_DIGITS:
         return []

@@ -7,6 +7,7 @@ where no value goes on so; `is_final` says whether a value may end there.
 import math
 import re
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from warnings import catch_warnings
@@ -20,11 +21,20 @@ if TYPE_CHECKING:
     from greenery.rxelems import Mult, Pattern
 
 NUMERALS, PUNCTUATION = "0123456789", ".,-+/:%"
-ALPHABET = NUMERALS + PUNCTUATION  # what a value is written with
+ALPHABET = NUMERALS + PUNCTUATION  # what the networks read: each is a class of theirs
+# What a value may have besides, as a digit: a person may type it, and no network reads it yet
+FRACTIONS = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
+COUNTED = NUMERALS + "".join(FRACTIONS)  # a value has at least one of these
+VALUE_SIGNS = COUNTED + PUNCTUATION  # what a value is written with
 MAX_DIGITS = 20  # a value has at most this many digits
 MAX_CHARACTERS = 32  # ... and this many digits and signs together
-WRITTEN = rf"^([{re.escape(PUNCTUATION)}]*([0-9][{re.escape(PUNCTUATION)}]*){{1,{MAX_DIGITS}}})?$"
-WRITTEN_WORDS = f"1 to {MAX_DIGITS} digits, with {PUNCTUATION} at most {MAX_CHARACTERS} characters"
+BETWEEN = f"[{re.escape(PUNCTUATION)}]*"
+WRITTEN = rf"^({BETWEEN}([{COUNTED}]{BETWEEN}){{1,{MAX_DIGITS}}})?$"
+WRITTEN_WORDS = (
+    f"1 to {MAX_DIGITS} digits or ½ ¼ ¾, with {PUNCTUATION} at most {MAX_CHARACTERS} characters"
+)
+SPELLED_OUT = re.compile(r"(\d) ([½¼¾])|(\d) ([13])[/⁄]([24])(?!\d)")  # as in 7 ½ and 7 1/2
+SPELLED = {"1/2": "½", "1/4": "¼", "3/4": "¾"}
 ILLEGIBLE = "illegible"  # stands for the answer if a person can't read an image
 NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
 
@@ -49,6 +59,21 @@ PYTHON_ONLY = re.compile(r"\\([^\w\s])|((?<=\[)-|(?<=\[\^)-|-(?=\]))|(?<=\{)(?=,
 def is_written(text: str) -> bool:
     """Whether a text can be a number as it is written, such as `-12.5`, or nothing at all."""
     return len(text) <= MAX_CHARACTERS and re.fullmatch(WRITTEN, text) is not None
+
+
+def tidy(text: str) -> str:
+    """A value as results have it: without spaces around it, and with 7½ for `7 1/2`.
+
+    A `1/2` alone stays as it is: it may be a date, or one of two.
+    """
+    return SPELLED_OUT.sub(_tidy_fraction, text.strip())
+
+
+def _tidy_fraction(match: re.Match[str]) -> str:
+    if match[1]:
+        return f"{match[1]}{match[2]}"
+    fraction = SPELLED.get(f"{match[4]}/{match[5]}")
+    return f"{match[3]}{fraction}" if fraction else match[0]
 
 
 class Automaton(Protocol):
@@ -112,8 +137,8 @@ class PatternAutomaton(ValueSet):
         self.is_final = lru_cache(MAX_STEPS)(self._is_final)
         self.signs = "".join(sign for sign in PUNCTUATION if count(terms, sign)[1])
         self.digits = count(terms, NUMERALS)  # the least and the most that a value has
-        characters = count(terms, ALPHABET)[0]
-        if self.digits[0] > MAX_DIGITS or not self.digits[1] or characters > MAX_CHARACTERS:
+        least, most = count(terms, COUNTED)
+        if least > MAX_DIGITS or not most or count(terms, VALUE_SIGNS)[0] > MAX_CHARACTERS:
             limits = f"1 to {MAX_DIGITS} digits, and at most {MAX_CHARACTERS} characters"
             raise UsageError(f"nothing with {limits}, matches the pattern '{pattern}'")
         accepts(self, "0" * MAX_DIGITS)
@@ -127,7 +152,7 @@ class PatternAutomaton(ValueSet):
         return frozenset(after) or None
 
     def _is_final(self, state: frozenset[Term]) -> bool:
-        return any(not count([term], ALPHABET)[0] for term in state)
+        return any(not count([term], VALUE_SIGNS)[0] for term in state)
 
 
 def advance(term: Term, sign: str) -> Iterator[Term]:
@@ -143,7 +168,7 @@ def advance(term: Term, sign: str) -> Iterator[Term]:
         for first in inner:
             for after in advance(first, sign):
                 yield (*after, *again, *rest)
-    if not low or not isinstance(inner, str) and not count(inner, ALPHABET)[0]:
+    if not low or not isinstance(inner, str) and not count(inner, VALUE_SIGNS)[0]:
         yield from advance(tuple(rest), sign)
 
 
@@ -193,25 +218,25 @@ def parse_pattern(pattern: str) -> tuple[Term, ...]:
         ) from None
     if not terms:
         needs = f"the pattern '{pattern}' needs {unreadable[0]!r}"
-        raise UsageError(f"{needs}: only {ALPHABET} can be read")
+        raise UsageError(f"{needs}: a number has only {VALUE_SIGNS}")
     return terms
 
 
 def convert(pattern: "Pattern", unreadable: list[str]) -> tuple[Term, ...]:
-    """The terms of what the library read, but for those that need signs that can't be read."""
+    """The terms of what the library read, but for those that need signs that no number has."""
     terms = (convert_term(term.mults, unreadable) for term in pattern.concs)
     return tuple(term for term in terms if term is not None)
 
 
 def convert_term(parts: "tuple[Mult, ...]", unreadable: list[str]) -> Term | None:
-    """The same for one term; None if it needs a sign that can't be read, which is listed."""
+    """The same for one term; None if it needs a sign that no number has, which is listed."""
     term = []
     for part in parts:
         low, high, inner = part.multiplier.min.v, part.multiplier.max.v, part.multiplicand
         if hasattr(inner, "concs"):
             found: Any = convert(inner, unreadable)
         else:
-            found = "".join(filter(inner.accepts, ALPHABET))
+            found = "".join(filter(inner.accepts, VALUE_SIGNS))
             unreadable += [str(inner)] * (not found)
         if found and high != 0:
             term.append(Part(found, low, math.inf if high is None else high))
@@ -247,18 +272,23 @@ class ListAutomaton(ValueSet):
         self.values = values
         self.start = "", 0, len(values)  # a beginning; the values from `low` to `high` have it
         self.step = lru_cache(MAX_STEPS)(self._step)
-        counts = np.bincount(values.view(np.uint8), minlength=128)
+        counts = np.bincount(values.view(np.uint8), minlength=256)
         self.signs = "".join(sign for sign in PUNCTUATION if counts[ord(sign)])
 
     def _step(self, state: tuple[str, int, int], sign: str) -> tuple[str, int, int] | None:
         before, low, high = state
         text = before + sign
-        ends = np.array([text, f"{text}~"], np.bytes_)  # in ASCII, the tilde follows all signs
+        ends = np.array([encode(text), encode(text) + b"\xff"])  # all signs are before the last
         first, end = self.values[low:high].searchsorted(ends).tolist()
         return (text, low + first, low + end) if first < end else None
 
     def is_final(self, state: tuple[str, int, int]) -> bool:
-        return bool(self.values[state[1]] == state[0].encode())
+        return bool(self.values[state[1]] == encode(state[0]))
+
+
+def encode(value: str) -> bytes:
+    """A value in Latin-1, where each of its signs is a byte."""
+    return value.encode("latin-1")
 
 
 class DigitsAutomaton:

@@ -24,7 +24,7 @@ from protocol.form import Form
 from protocol.risk import Curve, measure_curve
 from protocol.sample import Sample, bound_count
 from protocol.text import in_one_line, name_some, plural
-from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
+from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
@@ -71,7 +71,7 @@ def read_corrections(path: Path, results: ResultFile) -> Given:
     for number, row in rows:
         if row["id"] is None or row[column] is None:
             raise UsageError(f"line {number:,} of {path} has too few columns")
-        id, answer = plain_id(row["id"]), row[column].strip()
+        id, answer = plain_id(row["id"]), tidy(row[column])
         is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
         if not is_answer and answer != ILLEGIBLE:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 const { read, nothing, illegible, images, column, results } = document.body.dataset;
 const storageKey = `digitq ${results}`;
-const typed = read === "number" ? /[0-9.,\-+/:%]/ : /[0-9]/; // an answer's characters
+const typed = read === "number" ? /[0-9½¼¾ .,\-+/:%]/ : /[0-9]/; // an answer's characters
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
 const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
@@ -225,6 +225,13 @@ function confirm() {
   goTo(nextAfter(row.at(-1)));
 }
 
+/** A number as results have it: 7½ for `7 1/2`, as `tidy` in protocol/values.py. */
+function tidy(text) {
+  const signs = { "1/2": "½", "1/4": "¼", "3/4": "¾" };
+  const spelled = text.trim().replace(/(\d) ([½¼¾])/, "$1$2");
+  return spelled.replace(/(\d) (1\/2|[13]\/4)$/, (_, digit, fraction) => digit + signs[fraction]);
+}
+
 /** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
  * gets an apostrophe, as does one with an apostrophe: `digitq correct` takes one away. */
 function cell(text) {
@@ -254,7 +261,7 @@ document.addEventListener("keydown", (event) => {
   const field = target instanceof HTMLInputElement ? target : undefined;
   const isOther = target.closest("button, a") !== null;
   if (isOther && (key === "Enter" || key === " ")) return;
-  if (key.length === 1 && typed.test(key)) {
+  if (key.length === 1 && key !== " " && typed.test(key)) {
     if (field) return;
     if (read === "number") return enter(current); // the field takes the key
     giveByKey(key);
@@ -277,9 +284,10 @@ document.addEventListener("input", ({ target }) => {
   if (target.id === "search") return search(target.value.trim());
   const card = target.closest(".card");
   const text = [...target.value].filter((sign) => typed.test(sign)).join("");
-  const digits = text.replace(/[^0-9]/g, "").length;
-  const isNumber = digits > 0 && digits <= 20;
-  if (isNumber || given.has(ids.get(card))) give(card, isNumber ? text : undefined);
+  const number = tidy(text);
+  const digits = number.replace(/[^0-9½¼¾]/g, "").length;
+  const isNumber = digits > 0 && digits <= 20 && !number.includes(" ");
+  if (isNumber || given.has(ids.get(card))) give(card, isNumber ? number : undefined);
   target.value = text; // it may become a number
 });
 

@@ -46,7 +46,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "ink, but no digit": "something is written or drawn, such as a dash or a tick",
     "several lines": "there is another line or number",
     "check failed": "the rules of the form do not hold for what is written",
-    "other signs": "letters, something crossed out, or a 1 that may be a slash",
+    "other signs": "letters, something crossed out, a fraction, or a 1 that may be a slash",
     "not allowed": "no number that was allowed is plausible",
     "several digits": "another shape may be a digit, too",
     "too solid": "the ink is too solid for strokes",

@@ -26,7 +26,7 @@ from producer.sources.source import (
 )
 from protocol.errors import UsageError
 from protocol.settings import settings
-from protocol.values import is_written
+from protocol.values import is_written, tidy
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 OPENERS: dict[bytes, Callable[..., Any]] = {
@@ -122,7 +122,7 @@ def _is_label(path: str) -> bool:
 def _read_label(read: Callable[[], bytes], size: int) -> str | None:
     """The label in a member of `size` bytes; None if it can't be read or is no number."""
     with suppress(UnreadableImageError, UnicodeDecodeError):
-        label = read().decode().strip() if size <= MAX_LABEL_BYTES else ""
+        label = tidy(read().decode()) if size <= MAX_LABEL_BYTES else ""
         return label if is_written(label) else None
     return None
 

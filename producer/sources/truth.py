@@ -12,7 +12,7 @@ from producer.sources.source import Entry, SourceItem, TruthGaps
 from protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
 from protocol.csv_rows import find, find_column, find_first, open_rows
 from protocol.errors import UsageError
-from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written
+from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
 
 # The first of these columns has the ids
 ID_NAMES = ("id", "path", "file", "image", "name", "filename", "file_name", "image_path")
@@ -118,7 +118,7 @@ def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[C
         found = read_answer(result, cells[result])
         if is_true(cells[by_person]):
             return found
-        right = None if truth is None else cells[truth].strip()
+        right = None if truth is None else tidy(cells[truth])
         is_doubtful = review is not None and is_true(cells[review])
         return right or (None if is_doubtful else found)
 
@@ -128,7 +128,7 @@ def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[C
 def read_answer(name: str, cell: str) -> str | None:
     """The answer in a cell; None for an illegible image, and for an empty cell, unless the column
     is `number`."""
-    answer = cell.strip() or ("" if name.strip().lower() == "number" else None)
+    answer = tidy(cell) or ("" if name.strip().lower() == "number" else None)
     return None if answer == ILLEGIBLE else answer
 
 
@@ -171,6 +171,8 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) 
 def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:
     """The labels as digits (int8; `3.0` is 3) or numbers as written (text); null if it is none."""
     if kind == NUMBER_TRUTH.type:
+        if pc.any(pc.match_substring(labels, " ")).as_py():  # few tables have any: it takes time
+            labels = pa.array([one and tidy(one) for one in labels.to_pylist()], kind)
         return pc.if_else(are_written(labels), labels, None)
     digits = pc.replace_substring_regex(labels, r"^0*(\d)(\.0*)?$", r"\1")
     return pc.cast(pc.index_in(digits, pa.array("0123456789", pa.string())), kind)

@@ -10,7 +10,7 @@ from digitq.cli import main
 from protocol.errors import UsageError
 from protocol.known import MAX_ALLOWED, Known, describe_known, read_allowed, read_lines
 from protocol.reading import Reading, choose_reading
-from protocol.values import accepts
+from protocol.values import accepts, is_written, tidy
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_only_allowed_numbers_of_the_length_stay() -> None:
         (["", " "], "the list of allowed numbers is empty"),
         (["1" * 21], "it must be 1 to 20 digits"),
         (["12.5", "12.5 kg"], "line 2 of the allowed numbers is '12.5 kg'"),
-        (["-"], "it must be 1 to 20 digits, with .,-./:% at most 32 characters"),
+        (["-"], "it must be 1 to 20 digits or ½ ¼ ¾, with .,-./:% at most 32 characters"),
         ([f"{'-' * 32}1"], "at most 32 characters"),
         (["1\n2"], "it must be 1 to 20 digits"),
         ([7.0], "line 1 of the allowed numbers is 7.0: it must be a whole number, or text"),
@@ -119,8 +119,9 @@ def test_a_list_is_an_automaton_too() -> None:
     [
         ("[0-9", "neither a regular expression .unterminated character set at position 0. nor one"),
         (r"\d{99999999999}", "neither a regular expression .the repetition number is too large"),
-        ("dates", "needs 'd': only 0123456789.,-./:% can be read"),
-        (r"\d{2} \d", "needs ' ': only"),
+        ("dates", "needs 'd': a number has only 0123456789½¼¾.,-./:%"),
+        (r"\d{2} \d", "needs ' ': a number has only"),
+        (r"\d⅓", "needs '⅓': a number has only"),
         (r"\d{21}", "nothing with 1 to 20 digits, and at most 32 characters, matches"),
         (r"\d{100000}", "nothing with 1 to 20 digits"),
         (r"\d(\.){40}", "nothing with 1 to 20 digits, and at most 32 characters, matches"),
@@ -142,6 +143,45 @@ def test_a_pattern_with_many_ways_takes_no_time() -> None:
     for pattern in (r"\d*2\d{18}", r"(\d{1,20}){1,20}\.", r"(\d*)*\d*-", r"(1|11|111){1,20}:"):
         automaton = Known.check(pattern=pattern).automaton
         assert not accepts(automaton, "1" * 20)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        (r"\d½", ["7½"]),
+        (r"\d+[½¼¾]?", ["7", "7½", "12", "12¾"]),
+        ("½|7", ["7", "½"]),
+        (r"\d(\.5|½)?", ["7", "7.5", "7½"]),
+        (".+", ["7", "7.5", "7½", "12", "12¾", "½"]),
+    ],
+)
+def test_fractions_are_signs_of_patterns_and_lists(pattern: str, wanted: list[str]) -> None:
+    values = ["7", "7.5", "7½", "12", "12¾", "½"]
+    assert [one for one in values if accepts(Known.check(pattern=pattern).automaton, one)] == wanted
+    known = Known.decode(
+        Known.check(None, ["12 3/4", "12", "½", "7 ½", "7", "7.5"], pattern).encode()
+    )
+    assert known.allowed is not None and len(known.allowed) == len(wanted)
+    assert [one for one in values if accepts(known.automaton, one)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        (" 7 1/2 ", "7½"),
+        ("12 3/4", "12¾"),
+        ("3 1⁄4", "3¼"),
+        ("7 ½", "7½"),
+        ("-7½", "-7½"),
+        ("1/2", "1/2"),  # a date, or one of two
+        ("7 2/4", "7 2/4"),
+        ("7 1/24", "7 1/24"),
+        ("17 1/2%", "17½%"),
+    ],
+)
+def test_a_fraction_may_be_spelled_out(typed: str, value: str) -> None:
+    assert tidy(typed) == value
+    assert is_written(value) == (" " not in value)
 
 
 @pytest.mark.parametrize("pattern", [None, "date", r"\d+\.\d"])

@@ -33,7 +33,8 @@ from worker.sight.numbers.recognition import (
     read_number,
     trace_number,
 )
-from worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_others, search
+from worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_line, find_others, search
+from worker.sight.numbers.strikes import find_strike
 from worker.sight.numbers.text_line import choose_line, measure_tilt
 from worker.sight.numbers.weighing import Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
@@ -482,6 +483,64 @@ def test_what_a_blank_shows_is_paper_and_what_it_does_not_show_is_ink() -> None:
     assert not has_strokes(shifted, printed)
     struck = cv2.line(printed.copy(), (20, 45), (280, 42), 60, 3, cv2.LINE_AA)
     assert has_strokes(struck, printed)
+
+
+def write_digits(*parts: tuple[str, int, int, float]) -> np.ndarray:
+    """Digits in plain strokes: each text with its left side, base line and size."""
+    picture = np.full((90, 320), 235, np.uint8)
+    for text, left, base, size in parts:
+        cv2.putText(picture, text, (left, base), FONT, size, 40, 3, cv2.LINE_AA)
+    return picture
+
+
+def draw_strokes(picture: np.ndarray, *strokes: tuple[int, int, int, int]) -> np.ndarray:
+    for left, top, right, bottom in strokes:
+        cv2.line(picture, (left, top), (right, bottom), 40, 3, cv2.LINE_AA)
+    return cv2.GaussianBlur(picture, (0, 0), 0.8)
+
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@pytest.mark.parametrize("pattern", [None, "integer", "decimal", r"\d+(\.5)?", r"\d+½?"])
+@pytest.mark.parametrize("whole", ["2", "3", "5", "6", "7", "8", "9", "12"])
+def test_a_half_is_marked(whole: str, pattern: str | None) -> None:
+    """The networks do not read it: they see a 2, or a percent sign that is passed over."""
+    left = 24 + 32 * len(whole)
+    digits = write_digits((whole, 20, 65, 1.5), ("2", left + 18, 74, 0.8))
+    one, slash = (left + 4, 44, left + 4, 26), (left + 2, 72, left + 24, 24)
+    reading = read_number(encode(draw_strokes(digits[:, :170], one, slash)), Known(pattern))
+    assert reading.reason in ("other signs", "unsure")
+
+
+def test_a_pattern_that_needs_a_fraction_marks_and_is_no_error() -> None:
+    for known in (Known.check(pattern=r"\d½"), Known.check(None, ["7½", "8½"])):
+        reading = read_number(encode(write_digits(("7", 40, 65, 1.5))), known)
+        assert (reading.number, reading.reason) == ("7", "not allowed")
+
+
+@pytest.mark.parametrize(("old", "new"), [("45", "72"), ("380", "512"), ("26", "8"), ("93", "35")])
+def test_a_number_that_is_written_anew_is_read_without_the_one_struck_out(
+    old: str, new: str
+) -> None:
+    end = 20 + cv2.getTextSize(old, FONT, 1.5, 3)[0][0]
+    digits = write_digits((old, 20, 62, 1.5), (new, end + 40, 62, 1.5))
+    reading = read_number(encode(draw_strokes(digits, (8, 52, end + 10, 42))), Known("integer"))
+    assert (reading.number, reading.reason) == (new, "other signs")
+
+
+def test_a_number_that_is_only_struck_out_is_marked() -> None:
+    digits = write_digits(("55", 40, 62, 1.5))
+    assert find_strike(digits, find_line(load_networks()[0], digits).line) is None
+    struck = draw_strokes(digits, (25, 50, 115, 44))
+    assert read_number(encode(struck), Known("integer")).reason == "other signs"
+
+
+def test_underlines_and_rules_strike_nothing_out() -> None:
+    digits = write_digits(("47", 40, 62, 1.5), ("55", 120, 62, 1.5))
+    for strokes in ([(30, 72, 200, 68)], [(0, 45, 319, 45)], [(0, 64, 319, 64)]):
+        picture = draw_strokes(digits.copy(), *strokes)
+        assert find_strike(picture, find_line(load_networks()[0], picture).line) is None
 
 
 def test_a_page_of_writing_or_a_texture_is_not_empty() -> None:

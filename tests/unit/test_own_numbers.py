@@ -64,6 +64,11 @@ def place(scene: Scene, text: str, knows_signs: bool = True) -> PlacedNumber | N
     return place_number(load_networks()[0], RealNumber(scene.picture, text, knows_signs, ""))
 
 
+def test_a_number_with_a_fraction_is_not_learned() -> None:
+    scene = next(scene for scene in clear() if place(scene, scene.text))
+    assert place(scene, f"{scene.text}½") is None and place(scene, "½") is None
+
+
 def test_the_digits_of_a_known_number_are_found() -> None:
     whole = [scene for scene in clear() if scene.text == scene.number][:15]
     found = [(scene, place(scene, scene.text)) for scene in whole]

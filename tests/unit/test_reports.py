@@ -462,6 +462,16 @@ def test_numbers_are_corrected(
 
 
 VALUES = ["12.5", "-45", "12/05/2024", "1,5", "50.000", "10:30", "99%", "", "1" * 20 + "." * 12]
+VALUES += ["7½", "½", "½" * 20 + "." * 12]
+
+
+def test_a_fraction_that_is_spelled_out_is_that_fraction(tmp_path: Path) -> None:
+    results, corrections = tmp_path / "out.csv", tmp_path / "corrections.csv"
+    write(results, NUMBERS)
+    write_corrections(corrections, [("n.png", "7 1/2"), ("none.png", "12 ¾")], "number")
+    assert run("correct", results, corrections, "-o", tmp_path / "final.csv") == 0
+    assert [row["number"] for row in rows_of(tmp_path / "final.csv")] == ["7½", "12¾"]
+    assert read_truths(corrections) == {"n.png": "7½", "none.png": "12¾"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

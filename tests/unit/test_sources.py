@@ -237,6 +237,11 @@ def test_a_number_is_right_as_it_is_written_in_a_list(tmp_path: Path) -> None:
         assert parse_labels(truths, pa.int8()).to_pylist() == [None] * 4
 
 
+def test_a_fraction_in_a_list_may_be_spelled_out() -> None:
+    labels = pa.array(["7 1/2", "12¾", "1/2", "7 2/4", None])
+    assert parse_labels(labels, pa.string()).to_pylist() == ["7½", "12¾", "1/2", None, None]
+
+
 def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
     table = pa.table({"image": [b"one"] * 2, "label": ["07", "00"]})
     pq.write_table(table, tmp_path / "a.parquet")

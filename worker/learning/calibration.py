@@ -1,6 +1,7 @@
 """Measures accuracy and calibration, and chooses temperatures and review thresholds."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -163,7 +164,7 @@ def read_ways(
     reader: NumberReader, picture: Grey, number: str
 ) -> Iterator[tuple[float, bool, bool, bool, bool]]:
     """What `Answers` has of one picture, for each way to read it."""
-    form = "".join(r"\d" if sign in NUMERALS else rf"\{sign}" for sign in number)
+    form = "".join(r"\d" if sign in NUMERALS else re.escape(sign) for sign in number)
     ways = Known(), Known("integer"), Known(form)
     wanted = number, number.translate(NO_PUNCTUATION), number
     seen = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.values import DIGITS_ONLY, NO_PUNCTUATION
+from protocol.values import ALPHABET, DIGITS_ONLY, NO_PUNCTUATION
 from worker.learning.column_batches import NO_BOXES, LearnedStrip, Rng, cut_inexactly
 from worker.models.number import NumberReader
 from worker.sight.numbers.ctc import pass_over, spell
@@ -51,11 +51,14 @@ class PlacedNumber(NamedTuple):
 
 
 def place_number(reader: NumberReader, real: RealNumber) -> PlacedNumber | None:
-    """Find the line of a number; None if too many or too few of its digits are seen.
+    """Find the line of a number; None if too many or too few of its digits are seen, or if it has
+    a sign that is no class of the networks.
 
     If the network of columns reads its digits, they are placed where it sees them.
     """
     digits = real.text.translate(NO_PUNCTUATION)
+    if not {*real.text} <= {*ALPHABET}:
+        return None
     try:
         seen = look(reader, real.picture)
     except ImageError:

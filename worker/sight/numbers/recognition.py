@@ -32,6 +32,7 @@ from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell, sum_paths
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
+from worker.sight.numbers.fractions import may_be_fraction
 from worker.sight.numbers.ink import find_ink, find_runs, has_strokes
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
 from worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
@@ -229,6 +230,8 @@ def trace_readings(
     numbers, reason, is_free = choose_readings(seen, known)
     best = numbers[0]
     if best.number:
+        if not reason and may_be_fraction(seen.answers[0], seen.line, best.number, known):
+            reason = "other signs"
         is_fixed = not is_free and known.fixes_length
         confidence = card.calibrate(best.chance, is_fixed)
     else:
@@ -278,6 +281,7 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     reason = find_others(found.candidates, line, height, "/" in spelled)
+    reason = reason or ("other signs" if found.is_struck else "")
     return Seen(line, answers, to_strip, found.to_original, reason)
 
 

@@ -18,6 +18,7 @@ from worker.sight.numbers.finding import (
     find_median,
 )
 from worker.sight.numbers.line_strip import turn
+from worker.sight.numbers.strikes import erase, find_strike
 from worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
 from worker.sight.types import Grey
 
@@ -45,13 +46,15 @@ class FoundLine(NamedTuple):
     to_original: NDArray[np.float64]  # (2, 3): from its px to px of the picture that was not turned
     candidates: Candidates  # all that are in the picture
     line: Candidates  # the digits of the number, from left to right
+    is_struck: bool = False  # whether something is struck out, which may be the number
 
 
 def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
     """Find the number's line; it has no candidates if there is nothing like a digit.
 
     If the line is tilted, the picture is turned and searched again. The second search counts if
-    it finds more clear digits.
+    it finds more clear digits. If a number is struck out, the picture is searched without it;
+    if there is no other one, it is the line.
     """
     find = partial(find_candidates, reader.detector)
     found, line = search(find, picture)
@@ -63,7 +66,14 @@ def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
         if level.likely(CLEAR).chances.sum() > line.likely(CLEAR).chances.sum():
             picture, found, line = turned, again, level
             to_original = cv2.invertAffineTransform(matrix)
-    return FoundLine(picture, to_original, found, doubt_faint_ones(picture, line))
+    strike = find_strike(picture, line)
+    erased = None if strike is None else erase(picture, line, strike)
+    if erased is not None:
+        rest, anew = search(find, erased)
+        if anew.chances.max(initial=0) >= CLEAR:
+            picture, found, line = erased, rest, anew
+    line = doubt_faint_ones(picture, line)
+    return FoundLine(picture, to_original, found, line, strike is not None)
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
