@@ -24,12 +24,12 @@ NUMERALS, PUNCTUATION = "0123456789", ".,-+/:%"
 ALPHABET = NUMERALS + PUNCTUATION  # what the networks read: each is a class of theirs
 # What a value may have besides, as a digit: a person may type it, and no network reads it yet
 FRACTIONS = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
-COUNTED = NUMERALS + "".join(FRACTIONS)  # a value has at least one of these
-VALUE_SIGNS = COUNTED + PUNCTUATION  # what a value is written with
+DIGIT_SIGNS = NUMERALS + "".join(FRACTIONS)  # a value has at least one of these
+VALUE_SIGNS = DIGIT_SIGNS + PUNCTUATION  # what a value is written with
 MAX_DIGITS = 20  # a value has at most this many digits
 MAX_CHARACTERS = 32  # ... and this many digits and signs together
 BETWEEN = f"[{re.escape(PUNCTUATION)}]*"
-WRITTEN = rf"^({BETWEEN}([{COUNTED}]{BETWEEN}){{1,{MAX_DIGITS}}})?$"
+WRITTEN = rf"^({BETWEEN}([{DIGIT_SIGNS}]{BETWEEN}){{1,{MAX_DIGITS}}})?$"
 WRITTEN_WORDS = (
     f"1 to {MAX_DIGITS} digits or ½ ¼ ¾, with {PUNCTUATION} at most {MAX_CHARACTERS} characters"
 )
@@ -137,7 +137,7 @@ class PatternAutomaton(ValueSet):
         self.is_final = lru_cache(MAX_STEPS)(self._is_final)
         self.signs = "".join(sign for sign in PUNCTUATION if count(terms, sign)[1])
         self.digits = count(terms, NUMERALS)  # the least and the most that a value has
-        least, most = count(terms, COUNTED)
+        least, most = count(terms, DIGIT_SIGNS)
         if least > MAX_DIGITS or not most or count(terms, VALUE_SIGNS)[0] > MAX_CHARACTERS:
             limits = f"1 to {MAX_DIGITS} digits, and at most {MAX_CHARACTERS} characters"
             raise UsageError(f"nothing with {limits}, matches the pattern '{pattern}'")

@@ -33,6 +33,7 @@ from worker.sight.forms.alignment import LOOKS
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import Points, project
 from worker.sight.forms.surroundings import show_cells
+from worker.sight.numbers.ink import has_strokes
 from worker.sight.types import Grey, ImageError
 
 Place = Callable[[Points], Points]
@@ -122,6 +123,20 @@ def bend(page: Grey) -> tuple[Grey, Place]:
 def test_a_bent_page_is_followed() -> None:
     page, place = bend(fill(blank()))
     assert check_cuts(cut_cells(form(), page), place, 0.15) == len(cell_boxes())
+
+
+@pytest.mark.parametrize("name", ["shifted and stretched", "upside down", "askew"])
+def test_what_is_printed_on_the_blank_is_no_ink_in_a_field(name: str) -> None:
+    corners, size = PAGES[name]
+    cuts = cut_cells(form(), take_photo(blank(), corners, size, 255 if size == FLAT else 90)[0])
+    for cut in cuts:
+        assert isinstance(cut, Cut) and cut.printed is not None
+        assert cut.printed.shape == cut.picture.shape
+        assert not has_strokes(cut.picture, cut.printed)
+        left, top, right, bottom = map(int, cut.box)
+        dash = (left + (right - left) // 3, (top + bottom) // 2)
+        struck = cv2.line(cut.picture.copy(), dash, (dash[0] + (right - left) // 3, dash[1]), 20, 3)
+        assert has_strokes(struck, cut.printed)
 
 
 def test_fields_beyond_the_edge_are_errors() -> None:

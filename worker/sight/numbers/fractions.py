@@ -14,28 +14,38 @@ LOOKALIKES = "/%"  # the signs for which the networks take a fraction
 MIN_LOOKALIKE = 0.03  # with this probability in a column, such a sign may be there
 MAX_READ_AS = 4  # a number with a fraction is read as at most this many digits
 PLACE_CHANCE = 0.25  # the places of candidates with at least this chance are compared
-LAST_OF_TALL, LAST_OF_LOW = "234", "24"  # what a whole fraction is read as, and its lower digit
+MIN_TALL = 1.25  # a whole fraction is more than this many times as tall as the first digit ...
+MIN_BEYOND = 0.1  # ... and reaches so far above and below all others, in heights of the first
+MIN_LOWERED = (0.2, 0.08)  # heights of the first digit: so far below its top and base is the lower
+MIN_OTHER = 0.1  # the detector takes a whole fraction for no digit with more than this chance
+LAST_OF_WHOLE, LAST_OF_LOW = "234", "247"  # what a whole fraction is read as, and its lower digit
 
 
 def may_be_fraction(answer: Answer, line: Candidates, number: str, known: Known) -> bool:
     """Whether the number that is read in a line may have a fraction.
 
     A fraction is likely if a sign like one is passed over. Or else the last digit has the place of
-    one: it is much taller than the first, or it is set lower. The shares were chosen by real
-    halves, and by how many other numbers are marked.
+    one: it is much taller than the others, or set lower than the first, or hardly a digit. The
+    shares were chosen by real halves, and by how many other numbers are marked.
     """
     if "/" not in known.fill and not {*LOOKALIKES} & {*number}:
-        signs = np.exp(answer[[*map(ALPHABET.index, LOOKALIKES)]])
-        if signs.sum(0).max() >= MIN_LOOKALIKE:
+        chances = np.exp(answer[[*map(ALPHABET.index, LOOKALIKES)]])
+        if chances.sum(0).max() >= MIN_LOOKALIKE:
             return True
-    boxes = line.likely(PLACE_CHANCE).boxes
+    signs = line.likely(PLACE_CHANCE)
+    boxes = signs.boxes
     is_short = 1 < len(number) <= MAX_READ_AS and number.isdecimal()
     if known.fixes_length or not is_short or len(boxes) < 2:
         return False
-    (_, top, _, bottom), (_, last_top, _, last_bottom) = boxes[0].tolist(), boxes[-1].tolist()
-    height = max(bottom - top, 1.0)
-    above, below = (top - last_top) / height, (last_bottom - bottom) / height
-    ratio = (last_bottom - last_top) / height
-    is_tall = ratio > 1.25 and min(above, below) > 0.1 and number[-1] in LAST_OF_TALL
-    is_low = ratio < 1 and above < -0.2 and below > 0.08 and number[-1] in LAST_OF_LOW
-    return is_tall or is_low
+    *others, (_, top, _, bottom) = boxes.tolist()
+    (_, first_top, _, first_bottom) = others[0]
+    height = max(first_bottom - first_top, 1.0)
+    ratio = (bottom - top) / height
+    above = (min(one[1] for one in others) - top) / height
+    below = (bottom - max(one[3] for one in others)) / height
+    is_tall = ratio > MIN_TALL and min(above, below) > MIN_BEYOND
+    is_other = signs.others[-1] > MIN_OTHER
+    lowered = (top - first_top) / height, (bottom - first_bottom) / height
+    is_low = ratio < 1 and lowered[0] > MIN_LOWERED[0] and lowered[1] > MIN_LOWERED[1]
+    is_whole = (is_tall or is_other) and number[-1] in LAST_OF_WHOLE
+    return is_whole or (is_low and number[-1] in LAST_OF_LOW)

@@ -61,23 +61,36 @@ def has_strokes(picture: Grey, printed: Grey | None = None) -> bool:
 
 def find_lines(ink: Ink, min_span: float) -> Ink:
     """The lines of a form, with their edges: long runs, also of dots, that span this share of the
-    picture's width or height, or reach its edge."""
-    joined = [
-        cv2.morphologyEx(
-            cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones(gap, np.uint8)),
-            cv2.MORPH_OPEN,
-            np.ones(run, np.uint8),
-        )
-        for gap, run in (((1, DOT_GAP), (1, LINE_LENGTH)), ((DOT_GAP, 1), (LINE_LENGTH, 1)))
-    ]
-    runs = cv2.dilate(joined[0] | joined[1], np.ones((LINE_RIM, LINE_RIM), np.uint8))
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(runs)
+    picture's width or height, reach its edge, or go from one such line to another."""
     height, width = ink.shape
-    left, top, wide, high = boxes.T[:4]
-    is_line = (wide >= min_span * width) | (high >= min_span * height)
-    is_line |= (left == 0) | (top == 0) | (left + wide == width) | (top + high == height)
-    is_line[0] = False  # what is no run
-    return np.asarray(is_line[labels], np.uint8)
+    lines = np.zeros_like(ink)
+    runs = [(axis, *label_runs(ink, axis)) for axis in (0, 1)]
+    for _, labels, boxes in runs:
+        left, top, wide, high, _ = boxes.T
+        is_line = (wide >= min_span * width) | (high >= min_span * height)
+        is_line |= (left == 0) | (top == 0) | (left + wide == width) | (top + high == height)
+        is_line[0] = False  # what is no run
+        lines |= is_line[labels]
+    between = np.zeros_like(ink)
+    for axis, labels, boxes in runs:
+        for label in range(1, len(boxes)):
+            places = np.nonzero(labels == label)
+            along, on_line = places[1 - axis], lines[places] > 0
+            if on_line[along == along.min()].any() and on_line[along == along.max()].any():
+                between[places] = 1
+    return lines | between
+
+
+def label_runs(ink: Ink, axis: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The long runs across (axis 0) or down, with their edges: the number of each px's run, 0 for
+    none, and the box of each run."""
+    gap, run = ((length, 1) if axis else (1, length) for length in (DOT_GAP, LINE_LENGTH))
+    closed = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones(gap, np.uint8))
+    found = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones(run, np.uint8))
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(
+        cv2.dilate(found, np.ones((LINE_RIM, LINE_RIM), np.uint8))
+    )
+    return np.asarray(labels), np.asarray(boxes)
 
 
 def is_stroke(box: list[int], shape: tuple[int, ...]) -> bool:
