@@ -12,7 +12,7 @@ from producer.sources.source import Entry
 from protocol.form import Check, Form, Table
 from protocol.known import Known
 from tests.drawing import encode_image
-from tests.forms import FONT, draw_lines, take_photo
+from tests.forms import FONT, draw_lines, draw_words, take_photo
 from worker.classify import classify_chunk
 from worker.sight.forms.cutting import Cut, cut_cells
 from worker.sight.forms.perspective import project
@@ -185,6 +185,53 @@ def add_table(page: Grey) -> Grey:
 def test_no_row_is_lost_or_added_where_their_number_is_open(spoil, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ImageError, match=f"page not aligned: {message}"):
         find_rows(spoil(draw_page(6)), OPEN)
+
+
+@pytest.mark.parametrize("rows", [4, 5, 7, 8])
+def test_a_page_with_other_rows_than_the_box_of_the_blank_is_refused(rows: int) -> None:
+    """What is printed above fits, so the rows of the blank would be read where they were."""
+    form = make_boxed()
+    for draw in (draw_form(rows), stretch_table(draw_form(rows), 6 / rows)):
+        page, _ = take_photo(draw, [(9, 4), (712, 14), (707, 1107), (4, 1096)], (720, 1110))
+        with pytest.raises(ImageError, match="page not aligned: "):
+            cut_cells(form, page)
+
+
+def test_a_page_that_shows_a_part_of_a_table_is_read() -> None:
+    form, page = make_boxed(), draw_form(6)
+    whole = cut_cells(form, page)
+    assert all(isinstance(one, Cut) for one in whole)
+    part = cut_cells(form, page[: BOXED_TOP + 4 * ROW + 10])
+    assert [isinstance(one, Cut) for one in part] == [True] * 12 + [False] * 6
+
+
+BOXED_TOP = TOP + 420  # px: where the table of `draw_form` begins below its head
+
+
+def draw_form(rows: int, numbers: bool = True) -> Grey:
+    """A page with words above a table and its head."""
+    table = draw_page(rows, WORDS)
+    if not numbers:
+        table[TOP + ROW + 3 :] = 255
+        draw_lines(table, COLUMNS, (*range(TOP, TOP + (rows + 1) * ROW + 1, ROW),))
+    page = np.full((1100, 700), 255, np.uint8)
+    page[TOP + 370 :] = table[TOP - 6 :][: len(page) - TOP - 370]
+    for line in range(10):
+        draw_words(page, line, 40 + 7 * line, 60 + 40 * line)
+    return page
+
+
+def stretch_table(page: Grey, factor: float) -> Grey:
+    """The page with the rows of its table higher or lower."""
+    rest = page[BOXED_TOP:]
+    longer = cv2.resize(rest, None, fx=1, fy=factor, interpolation=cv2.INTER_AREA)
+    return np.vstack([page[:BOXED_TOP], longer, np.full_like(rest, 255)])[: len(page)]
+
+
+def make_boxed() -> Form:
+    box = (float(COLUMNS[0]), float(BOXED_TOP), float(COLUMNS[-1]), float(BOXED_TOP + 6 * ROW))
+    blank = encode_image(PIL.Image.fromarray(draw_form(6, numbers=False)))
+    return Form(blank, "page", (), (replace(TABLE, box=box),), ())
 
 
 def test_a_wide_column_lacks_no_line() -> None:

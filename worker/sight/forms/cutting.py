@@ -26,6 +26,7 @@ from worker.sight.forms.alignment import (
 from worker.sight.forms.judging import count_sure, has_head, is_printed
 from worker.sight.forms.perspective import Points, to_corners
 from worker.sight.forms.perspective import warp as show
+from worker.sight.forms.row_lines import RowLines, find_row_lines
 from worker.sight.forms.ruling import Grid, differ, find_grid
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.types import Grey, ImageError
@@ -137,6 +138,7 @@ class Blank:
 
     template: Template
     places: tuple[Place, ...]  # of each cell; those of a table without a box are missing
+    lines: tuple[RowLines, ...]  # of the tables with a box
 
 
 def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
@@ -151,6 +153,8 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
     if form.blank and (form.fields or any(table.box for table in form.tables)):
         blank = read_blank(form)
         alignment = align(blank.template, page)
+        for lines in blank.lines:
+            lines.check(page, alignment)
         for place in blank.places:
             corners = to_corners(place.box) + settle_place(page, alignment, place)
             margin = CUT_MARGIN * (place.box[3] - place.box[1])
@@ -179,10 +183,21 @@ def read_blank(form: Form) -> Blank:
     original = to_grey(read_picture(content, MIN_BLANK_SIDE))
     scale = scale_to_file(content, original.shape)
     boxes = [scale_box(one.box, scale) for one in form.fields if one.box]
+    lines = list[RowLines]()
     for table in form.tables:
         if table.box:
-            boxes += list_cells(original, replace(table, box=scale_box(table.box, scale)))
-    return Blank(make_template(original), tuple(make_place(original, box) for box in boxes))
+            columns, rows = find_lines(original, replace(table, box=scale_box(table.box, scale)))
+            lines.append(find_row_lines(original, columns.tolist(), rows.tolist()))
+            boxes += [
+                (left, top, right, bottom)
+                for top, bottom in pairwise(rows.tolist())
+                for name, (left, right) in zip(
+                    table.columns, pairwise(columns.tolist()), strict=True
+                )
+                if name
+            ]
+    places = tuple(make_place(original, box) for box in boxes)
+    return Blank(make_template(original), places, tuple(lines))
 
 
 def scale_box(box: Box, to_file: NDArray[np.float64]) -> Box:
@@ -192,8 +207,9 @@ def scale_box(box: Box, to_file: NDArray[np.float64]) -> Box:
     return left / across, top / down, right / across, bottom / down
 
 
-def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
-    """The cells of a table in px of the blank: by its lines, or equal ones if it lacks some."""
+def find_lines(blank: Grey, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where the columns and the rows of a table begin and end in px of the blank: by its lines, or
+    equal ones if it lacks some."""
     assert table.box
     left, top, right, bottom = table.box
     columns = np.linspace(left, right, len(table.columns) + 1)
@@ -217,15 +233,7 @@ def list_cells(blank: Grey, table: Table) -> Iterator[Box]:
             columns, rows = found
     except ImageError:
         pass
-    for row in range(table.rows):
-        for column, name in enumerate(table.columns):
-            if name:
-                yield (
-                    float(columns[column]),
-                    float(rows[row]),
-                    float(columns[column + 1]),
-                    float(rows[row + 1]),
-                )
+    return columns, rows
 
 
 @lru_cache(maxsize=4)
