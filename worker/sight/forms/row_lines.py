@@ -17,10 +17,10 @@ from worker.sight.forms.smooth_shift import warp_smoothly
 from worker.sight.types import Grey, ImageError
 
 ROW_PX = 32  # px: rows are compared where the usual one is as high
-BEYOND = 1.3  # what is above and below the table, in heights of a row, is compared too
+ROWS_BEYOND = 1.3  # what is above and below the table, in heights of a row, is compared too
 MIN_LINES = 3  # fewer lines on the page tell nothing
 SLACK = 5  # px: a line of a bent page may be so far from its place
-MIN_CLEAR = 0.5  # lines are compared if they are drawn for at least this share of their length
+MIN_RULED = 0.5  # lines are compared if they are drawn for at least this share of their length
 MAX_MISSING = 0.3  # a line is missing if it is drawn for less than this share of clear ones
 MIN_EXTRA = 0.6  # a line that the blank lacks is another row's with more than this share
 
@@ -50,10 +50,10 @@ class RowLines:
             return
         before, now = self.cover[shown], cover[shown]
         clear = float(np.sort(now)[-2])  # rows that are elsewhere may share the outer lines only
-        if min(clear, float(np.median(before))) < MIN_CLEAR:
+        if min(clear, float(np.median(before))) < MIN_RULED:
             return  # the rows are not ruled, or not clearly
         next_ones = self.places[0] - ROW_PX, self.places[-1] + ROW_PX
-        if np.any((now < MAX_MISSING * clear) & (before >= MIN_CLEAR)) or any(
+        if np.any((now < MAX_MISSING * clear) & (before >= MIN_RULED)) or any(
             cover[at] > MIN_EXTRA * clear and self.cover[at] < MAX_MISSING * clear
             for at in next_ones
         ):
@@ -64,10 +64,10 @@ def find_row_lines(blank: Grey, columns: Sequence[float], rows: Sequence[float])
     """The lines of a table of a blank that has these lines, px of the blank."""
     height = (rows[-1] - rows[0]) / (len(rows) - 1)
     scale = ROW_PX / height
-    origin = columns[0], rows[0] - BEYOND * height
+    origin = columns[0], rows[0] - ROWS_BEYOND * height
     size = (
         max(ROW_PX, round(scale * (columns[-1] - columns[0]))),
-        round(scale * (rows[-1] - rows[0]) + 2 * BEYOND * ROW_PX),
+        round(scale * (rows[-1] - rows[0]) + 2 * ROWS_BEYOND * ROW_PX),
     )
     seen = warp_smoothly(blank, lambda points: points / scale + origin, size)
     places = np.rint((np.array(rows) - origin[1]) * scale).astype(int)
