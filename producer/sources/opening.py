@@ -75,12 +75,14 @@ def open_sources(
     refuse_overlap(names)
     truths = {} if truth_file is None else read_truths(Path(truth_file))
     skipped = SkippedFiles()
+    files = [name for name in names if is_set(name) and not is_stored(name)]  # others are copied
+    changes = [*map(find_change, files)]
     opened, items = _open_all(names, truth_from_parent, skipped)
     if truths:
         items = set_truths(items, lambda id: take_truth(truths, id))
     return Source(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
-        items=items if limit is None else take_first(items, limit),
+        items=_refuse_changed(items if limit is None else take_first(items, limit), files, changes),
         has_truth=bool(truths) or any(source.has_truth for source in opened),
         count=lambda: _count(opened, limit),
         skipped=skipped,
@@ -158,9 +160,10 @@ def _open_all(
 
 
 def is_set(name: str) -> bool:
-    """Whether a SOURCE is a table or a set: if the file changes, an id may get another image."""
-    is_file = is_stored(name) or os.path.isfile(name)
-    return is_file and shown(name).lower().endswith((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))
+    """Whether a SOURCE is a file of several images: if it changes, an id may get another image."""
+    file_name = shown(name).lower()
+    is_one = file_name.endswith(SET_SUFFIXES) or is_document_name(file_name)
+    return is_one and (is_stored(name) or os.path.isfile(name))
 
 
 def find_change(name: PathName) -> int | None:
@@ -171,6 +174,22 @@ def find_change(name: PathName) -> int | None:
     with suppress(OSError):  # whoever reads the file says what is wrong
         return os.stat(name).st_mtime_ns
     return None
+
+
+def _refuse_changed(
+    items: Iterable[SourceItem], files: Sequence[str], changes: Sequence[int | None]
+) -> Iterator[SourceItem]:
+    """The same items. Raises `UsageError` at their end if `find_change` of a file differs now.
+
+    A file that is gone was open until here, so it is as it was.
+    """
+    yield from items
+    for name, change in zip(files, changes, strict=True):
+        if find_change(name) not in (None, change):
+            raise UsageError(
+                f"{name} was written while it was read, so images of both versions may be mixed: "
+                "start again"
+            )
 
 
 def count_files(names: Sequence[str]) -> int | None:

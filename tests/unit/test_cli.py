@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from contextlib import closing, suppress
 from copy import copy
 from importlib import import_module
@@ -33,7 +34,7 @@ from protocol.errors import (
     UsageError,
 )
 from protocol.host.process import Unfailing
-from tests.drawing import draw_one, random_digits
+from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ
 from worker.models.card import WEIGHTS_FOLDER
 
@@ -402,12 +403,19 @@ def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
     assert capsys.readouterr().err == f"1 row in {tmp_path}/out.csv.partial\n"
 
 
-def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["a.npy", "a.zip", "a.pdf"])
+def test_a_run_over_a_set_that_was_written_anew_does_not_go_on(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITQ_BROKER_RETRY_SECONDS", "0.01")
-    table, truth, out = tmp_path / "a.npy", tmp_path / "truth.csv", tmp_path / "out.csv"
-    np.save(table, random_digits(2))
+    table, truth, out = tmp_path / name, tmp_path / "truth.csv", tmp_path / "out.csv"
+    if name == "a.npy":
+        np.save(table, random_digits(2))
+    elif name == "a.pdf":
+        draw_one().save(table)
+    else:
+        with zipfile.ZipFile(table, "w") as archive:
+            archive.writestr("0.png", encode_image(draw_one()))
     truth.write_text("id,label\n0,1\n")
     run = {"sources": [str(table)], "model": "mlp", "known": None, "limit": None}
     run |= {"weights": None, "digitq": version("digitq")}
@@ -420,7 +428,7 @@ def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
     check(capsys, 3, "can't reach Redis", *command)  # the run is its own
     for path, time in zip((table, truth), times, strict=True):
         os.utime(path, ns=(0, 0))
-        changed = "(a table, a set or the right answers have changed since)"
+        changed = "(a table, a set, a document or the right answers have changed since)"
         check(capsys, 2, f"belongs to another run {changed}", *command)
         os.utime(path, ns=(time, time))
     check(capsys, 3, "can't reach Redis", *command)

@@ -295,7 +295,11 @@ def test_an_array_that_is_cut_while_it_is_read_costs_what_is_gone(tmp_path: Path
     write_npy(tmp_path / "a.npy", digits)
     items = open_sources([str(tmp_path / "a.npy")]).items
     os.truncate(tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size - 18 * 784)
-    _, found, _ = read_pieces(items)
+    before_end = []
+    with pytest.raises(UsageError, match="was written while it was read"):
+        for item in items:
+            before_end.append(item)
+    _, found, _ = read_pieces(before_end)
     assert found[:2] == [digit.tobytes() for digit in digits[:2]]
     assert found[2] == "the file is damaged from here on: 18 images missing"
 

@@ -767,3 +767,27 @@ def test_any_iterable_of_paths_names_sources(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").touch()
     assert len([*open_sources(tmp_path.glob("*.png")).items]) == 2
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_set_that_is_written_while_it_is_read_is_refused(
+    limit: int | None, tmp_path: Path
+) -> None:
+    """Its rows would be of images of both versions, under the same ids."""
+    folder, archive = tmp_path / "folder", tmp_path / "a.zip"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"x")
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("a.png", "b.png"):
+            file.writestr(name, b"x")
+    items = iter(open_sources(archive, limit=limit).take())
+    next(items)
+    os.utime(archive, ns=(0, 0))
+    next(items)
+    with pytest.raises(UsageError, match=r"a\.zip was written while it was read, so images of"):
+        next(items)
+    items = iter(open_sources([folder, archive], limit=limit).take())
+    archive.rename(tmp_path / "b.zip")  # but then it is gone, and opened once more
+    next(items)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        next(items)
