@@ -18,7 +18,7 @@ from protocol.settings import settings
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 P = ParamSpec("P")
 T = TypeVar("T")
-MIN_DOUBT = 1e-6  # the probability of a reading counts as if it were this far from 0 and 1 at least
+NEVER_SURER = 1e-6  # a probability counts as if it were at least this far from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def list_features(chance: float, is_length_known: bool) -> dict[str, float]:
     - chance if length known: the log-odds once more in this case
     - offset: always 1
     """
-    odds = min(max(chance, MIN_DOUBT), 1 - MIN_DOUBT)
+    odds = min(max(chance, NEVER_SURER), 1 - NEVER_SURER)
     logit, known = math.log(odds / (1 - odds)), float(is_length_known)
     return {
         "chance": logit,
