@@ -27,6 +27,7 @@ MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
 CountRows = Callable[[str, Path, Box, int], int]
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
+FORM_VERSION = b"2"  # follows them; workers that would pass over a key of the form can't read it
 # What is known of a field, which travels as it does for numbers alone
 Encoded = Annotated[
     Known,
@@ -97,7 +98,9 @@ class Cell:
 class Form:
     """The fields, tables and rules of a page."""
 
-    __pydantic_config__: ClassVar = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    __pydantic_config__: ClassVar = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64", extra="forbid"
+    )
 
     blank: bytes | None  # the file of the empty form
     align: Align  # by the blank's printed features, or by the lines of the tables
@@ -122,12 +125,13 @@ class Form:
 
     def encode(self) -> bytes:
         """The form as it travels, in JSON with the blank in base64."""
-        return FORM_MAGIC + ENCODER.dump_json(self)
+        return FORM_MAGIC + FORM_VERSION + ENCODER.dump_json(self)
 
     @staticmethod
     def decode(payload: bytes) -> "Form":
-        """What `encode` encoded."""
-        return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC))
+        """What `encode` encoded, also in a version before 2, which wrote none. Raises `ValueError`
+        for a later one, and for a key that is unknown: to pass it over could give wrong answers."""
+        return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC).removeprefix(FORM_VERSION))
 
 
 ENCODER = TypeAdapter(Form)

@@ -65,7 +65,10 @@ def decode_known(payload: bytes) -> Known | Form:
         return Form.decode(payload) if payload.startswith(FORM_MAGIC) else Known.decode(payload)
     except (ValueError, TypeError) as error:
         reason = in_one_line(str(error).partition("\n")[0])
-        raise DigitqError(f"what is known of the numbers is damaged ({reason})") from None
+        raise DigitqError(
+            "what is known of the numbers is damaged, or of a newer version of digitq than this "
+            f"worker's: update the worker ({reason})"
+        ) from None
 
 
 def choose_reading(

@@ -1,15 +1,17 @@
 """Forms: the file that describes one, what of it travels, and which mistakes are told."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from protocol.errors import UsageError
+from protocol.errors import DigitqError, UsageError
 from protocol.form import Check, Field, Form, Table, read_form
 from protocol.form_file import KINDS_OF_PART, FormFile
 from protocol.known import Known
+from protocol.reading import decode_known
 
 
 def test_the_cells_of_a_page_are_in_order() -> None:
@@ -39,6 +41,44 @@ def test_a_form_travels_unchanged() -> None:
     assert found.tables[0].columns == ("", "c1") and found.tables[0].rows == 15
     assert found.fields[1].known.allowed is not None and found.fields[0].known.fill == "X"
     assert Form.decode(Form(None, "lines", (), (), ()).encode()).blank is None
+
+
+def change_form(place: tuple[str | int, ...], **keys: object) -> bytes:
+    """A form as it travels, with more keys at a place of it."""
+    table = Table("t", None, 2, ("v",), Known(), head=0)
+    form = Form(None, "lines", (Field("a", None, Known()),), (table,), (Check("a == 1", 0),))
+    content = json.loads(form.encode().removeprefix(b"FORM2"))
+    inside = content
+    for key in place:
+        inside = inside[key]
+    inside.update(keys)
+    return b"FORM2" + json.dumps(content).encode()
+
+
+PLACES: list[tuple[str | int, ...]] = [(), ("fields", 0), ("tables", 0), ("checks", 0)]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_worker_refuses_a_form_with_a_key_that_it_does_not_know(
+    place: tuple[str | int, ...],
+) -> None:
+    """A worker that passed it over, such as `optional`, gave wrong answers in silence."""
+    assert isinstance(decode_known(change_form(place)), Form)
+    told = "or of a newer version of digitq than this worker's: update the worker"
+    for payload in (change_form(place, new=True), b"FORM3" + change_form(place)[5:]):
+        with pytest.raises(DigitqError, match=told):
+            decode_known(payload)
+
+
+def test_a_form_of_an_older_program_is_read_and_none_is_read_by_an_older_worker() -> None:
+    payload = Form(None, "lines", (), (Table("t", None, 2, ("v",), Known()),), ()).encode()
+    content = json.loads(payload.removeprefix(b"FORM2"))
+    del content["risk"]
+    for key in ("fewest", "head", "optional"):
+        del content["tables"][0][key]
+    assert Form.decode(b"FORM" + json.dumps(content).encode()).tables[0].rows == 2
+    with pytest.raises(ValueError, match="Extra data"):  # older workers take all after FORM as JSON
+        json.loads(payload.removeprefix(b"FORM"))
 
 
 FILE = """
