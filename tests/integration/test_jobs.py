@@ -36,7 +36,7 @@ from protocol.errors import (
     UsageError,
 )
 from protocol.keys import CALLS_QUEUE, QUEUE, record_key
-from protocol.records import ChunkResult
+from protocol.records import ChunkResult, JobSpec
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
@@ -82,33 +82,41 @@ def test_a_submitter_that_waits_is_not_gone(
 
 
 def test_a_submitter_is_not_gone_as_soon_as_its_heartbeat_is_old(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is on each job if the clock of Redis is set forward, or if its machine has slept."""
-    monkeypatch.setattr(feeder, "HEARTBEAT_SECONDS", 0.5)
-    go_on, redis = threading.Event(), client.ledger.redis
+    client = Client(redis_only.url)
+    ledger, spec = client.ledger, JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
+    row = pa.RecordBatch.from_pylist([{"id": "0", "review": False}], RESULT_SCHEMA)
 
-    def slowly() -> Iterator[np.ndarray]:
-        yield DIGITS[:1024]  # a chunk
-        go_on.wait()
-        yield DIGITS[1]
+    def fall_silent() -> None:
+        ledger.redis.hset(record_key("j"), "fed", ledger.redis.time()[0] - 3600)
 
-    job = client.submit(slowly(), detached=True)
-    other = client.job(job.id)  # it has no feeder, as in another process
-    results = other.results()
-    next(results)
-    redis.hset(record_key(job.id), "fed", redis.time()[0] - 3600)
-    assert job.progress().state == "abandoned"
-    assert not other.wait_until_stored(timeout_seconds=0)
-    wait_for(lambda: job.progress().state == "feeding")
-    redis.hset(record_key(job.id), "fed", redis.time()[0] - 3600)
-    threading.Timer(0.2, go_on.set).start()
-    assert sum(batch.num_rows for batch in results) == 1
+    def store(number: int) -> None:
+        ledger.dispatch(spec, (0, 0), number, 1, b"chunk")
+        assert ledger.begin("j", number)
+        assert ledger.complete("j", number, ChunkResult(encode(row), 0, "pixels", 0, 0))
+
+    store(0)
+    fall_silent()
+    job = client.job("j")
+    results = job.results()
+    assert job.progress().state == "abandoned" and next(results).num_rows == 1
+    assert not job.wait_until_stored(timeout_seconds=0)
+
+    def go_on() -> None:
+        store(1)
+        fall_silent()
+        ledger.seal(spec, (0, 0), 2)
+
+    later = threading.Timer(0.2, go_on)
+    later.start()
+    assert [batch.num_rows for batch in results] == [1]
+    later.join()
     monkeypatch.setattr(producer.job, "GONE_SECONDS", 0.1)
-    redis.hset(record_key(job.id), "state", "feeding")
-    redis.hset(record_key(job.id), "fed", redis.time()[0] - 3600)
+    ledger.redis.hset(record_key("j"), "state", "feeding")
     with pytest.raises(JobAbandonedError, match="its submitter is gone"):
-        other.wait_until_stored()
+        job.wait_until_stored()
 
 
 @pytest.mark.parametrize("by_another", [False, True])
