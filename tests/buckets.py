@@ -16,7 +16,7 @@ from digitq.private.processes import find_free_port
 from tests.waiting import wait_for
 
 SECRET = "an+open/secret"
-RETURNED = ("Content-Length", "Content-Range", "Content-Type", "ETag", "Last-Modified")
+RETURNED = ("content-length", "content-range", "content-type", "etag", "last-modified")
 OWN = ("connection", "content-length", "expect", "host", "transfer-encoding")
 Fault = Callable[[str, str], str | None]  # of the method and the path: what goes wrong, if anything
 MOTO = "import sys; from moto.server import main; main(['-p', sys.argv[1]])"
@@ -77,7 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         connection.request(self.command, self.path, body, headers)
         with connection.getresponse() as answer:
             content = answer.read()
-            kept = {name: value for name, value in answer.headers.items() if name in RETURNED}
+            headers = {name.title(): value for name, value in answer.headers.items()}
+            kept = {name: value for name, value in headers.items() if name.lower() in RETURNED}
         connection.close()
         if fault == "huge":
             kept["Content-Length"] = str(5 << 30)

@@ -147,8 +147,11 @@ def download(url: str, path: Path) -> None:
         return
     with store_errors(url):
         files, key = open_bucket(url)
+        before = _look(url)  # each part is a request of its own
         with files.open_input_stream(key) as stream:
             save(stream.read)
+        if _look(url) != before:
+            raise StoreBusyError(f"can't read {shown(url)}: it was written while it was read")
 
 
 @patient

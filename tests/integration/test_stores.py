@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +24,8 @@ from producer.chunking import cut_chunks
 from producer.found_images import find_images
 from producer.sinks.stored import StoreSink
 from producer.sources import buckets as access
-from producer.sources import objects
-from producer.sources.opening import open_images
+from producer.sources import objects, stores
+from producer.sources.opening import find_change, open_images
 from producer.sources.source import Source
 from protocol.errors import StoreError, UsageError
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
@@ -291,6 +292,41 @@ def test_a_file_that_is_cut_is_copied_again(scheme: str, buckets: Buckets) -> No
     assert next(cuts, None) is None
 
 
+def test_an_object_that_is_written_while_it_is_copied_is_copied_again(
+    buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts of a copy would be of both versions."""
+    monkeypatch.setattr(stores, "PART_BYTES", 200)
+    old, new = (np.zeros((images, 28, 28), np.uint8) + images for images in (2, 3))
+    contents = []
+    for array in (old, new):
+        file = io.BytesIO()
+        np.save(file, array)
+        contents.append(file.getvalue())
+    buckets.put("scans/a.npy", contents[0])
+    parts = 0
+
+    def write_anew(method: str, path: str) -> None:
+        nonlocal parts
+        parts += method == "GET" and "a.npy" in path
+        if parts == 3:
+            parts += 1
+            buckets.put("scans/a.npy", contents[1])
+
+    buckets.gate.fault = write_anew
+    batches = [*open_sources("s3://scans/a.npy").take()]
+    pixels = [pixel for batch in batches for pixel in batch.column("pixels").to_pylist()]
+    assert pixels == [bytes([3]) * 784] * 3
+
+
+def test_a_run_over_an_object_that_was_written_anew_does_not_go_on(buckets: Buckets) -> None:
+    buckets.put("scans/a.zip", b"one")
+    before = find_change("s3://scans/a.zip")
+    wait_for(
+        lambda: buckets.put("scans/a.zip", b"two") or find_change("s3://scans/a.zip") != before
+    )
+
+
 def test_a_store_that_is_lost_ends_the_reading_after_what_came_before(buckets: Buckets) -> None:
     """So the same command makes progress."""
     for n in range(3):
@@ -391,7 +427,7 @@ def test_a_killed_run_goes_on_and_a_failed_upload_is_made_up_for(
     assert status == 3 and "can't write s3://scans/out/rows.csv: no rights" in told
     assert "603 rows in rows.csv.partial: the same command continues from there" in told
     gate.reset()
-    gate.fault = fail_at("run", "503")  # only an upload can succeed
+    gate.fault = fail_at("run", "503", "G")  # a look at a SOURCE can succeed, and an upload
     status, told = run()
     assert status == 0, told
     assert "the rows are in s3://scans/out/rows.csv" in told
