@@ -23,11 +23,8 @@ from protocol.pdf import PageError, draw_page
 
 MAX_DRAWING_SECONDS = 10  # the processor time that a page may take
 MAX_DRAWING_BYTES = 2 << 30  # the memory that a page may take, on Linux
-PIPE_BYTES = 1 << 20  # Linux's largest; with its default, a page takes 5 ms longer
-REQUEST = struct.Struct(
-    "!II"
-)  # the processor time in seconds, and the size of the PDF that follows
-REPLY = struct.Struct("!IIII")  # channels, width and height, and the size of the pixels that follow
+REQUEST = struct.Struct("!II")  # the processor time in seconds, the size of the PDF that follows
+REPLY = struct.Struct("!IIII")  # channels, width, height, the size of the pixels that follow
 MODES = {1: "L", 3: "RGB"}  # by their channels; 0 stands for an error, whose text follows
 
 
@@ -84,7 +81,6 @@ def start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # so that Ctrl-C does not reach it
-        pipesize=PIPE_BYTES,
     )
 
 
