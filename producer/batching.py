@@ -249,11 +249,13 @@ class Batcher:
         spec = JobSpec(
             job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS, known=known
         )
+        # A worker classifies shared calls together, with the model's own threshold
+        is_shared = queue.is_fast and not known
         stored, last, checks = False, b"0", 0
         try:
             while True:
                 if not stored:
-                    self._ledger.submit(spec, batch.num_rows, payload, is_shared=queue.is_fast)
+                    self._ledger.submit(spec, batch.num_rows, payload, is_shared)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     cells = queue.reading.cells

@@ -1,6 +1,9 @@
 """`--risk` from a command to the record, and `risk=` from Python to an answer."""
 
 import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,16 @@ from producer.client import Client
 from producer.record import find_record
 from producer.results import open_results
 from protocol.errors import JobFailedError, UsageError
+from protocol.keys import CALLS_QUEUE
+from protocol.mnist import load_mnist
 from protocol.risk import find_threshold
+from tests.waiting import wait_for
 from worker.models.model import load_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = sorted((EXAMPLES / "digits").iterdir())
 RISKS = load_model("cnn").card.risks
+SAMPLE = load_mnist("sample")[0][:500].reshape(-1, 28, 28)
 STRICT, LOOSE = 0.002, 0.3  # risks with more and fewer marks than the model's own threshold
 
 
@@ -81,6 +88,28 @@ def test_calls_keep_a_risk_of_their_own(local: Local) -> None:
         answer = client.classify(path, "cnn", risk=LOOSE)
         assert answer.review == is_marked and answer == reader.classify(path)
         assert is_marked <= client.classify(path, "cnn").review
+
+
+def test_calls_of_separate_clients_keep_their_risks(local: Local) -> None:
+    """They wait while the worker stands still, so that it could classify them together."""
+    worker, usual, strict = local._processes["worker1"].pid, {}, {"risk": STRICT}
+    marks = digitq.reader("cnn", **strict).classify([*SAMPLE]).table.column("review").to_pylist()
+    digits = [digit for digit, is_marked in zip(SAMPLE, marks, strict=True) if is_marked][:8]
+    asked = [usual, strict] * 4
+    wanted = [digitq.reader("cnn", **one).classify(digits[n]) for n, one in enumerate(asked)]
+    assert len({answer.review for answer in wanted}) == 2
+    with ThreadPoolExecutor(len(digits)) as callers:
+        os.killpg(worker, signal.SIGSTOP)
+        try:
+            answers = [
+                callers.submit(Client(local.url).classify, digit, "cnn", **one)
+                for digit, one in zip(digits, asked, strict=True)
+            ]
+            redis = Client(local.url).ledger.redis
+            wait_for(lambda: redis.llen(CALLS_QUEUE) >= len(digits) - 2)
+        finally:
+            os.killpg(worker, signal.SIGCONT)
+        assert [answer.result().review for answer in answers] == [one.review for one in wanted]
 
 
 def test_evaluate_prints_what_was_promised_and_what_is(
