@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
-from queue import LifoQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -167,12 +166,10 @@ class Eyes:
     def __init__(self, form: Form | None, images: int) -> None:
         """Enough for this many images; a process starts when all others are busy."""
         count = max(1, min(usable_cores(), images // IMAGES_PER_EYE))
-        self._eyes = [Eye(form) for _ in range(count)]
-        self._idle: LifoQueue[Eye] = LifoQueue()
-        for eye in self._eyes:
-            self._idle.put(eye)
+        self._idle = [Eye(form) for _ in range(count)]  # the one that was used last is at the end
         self._threads = ThreadPoolExecutor(count)
-        self.are_there = self._eyes[0].is_there
+        self._max_waiting = 2 * count
+        self.are_there = self._idle[0].is_there
 
     def look_at(
         self, images: Iterable[FoundImage], list_cells: Callable[[FoundImage], Sequence[str]]
@@ -183,7 +180,7 @@ class Eyes:
         for image in images:
             shown = self._threads.submit(self._show, image.content or b"", list_cells(image))
             waiting.append((image, shown))
-            if len(waiting) > 2 * len(self._eyes):
+            if len(waiting) > self._max_waiting:
                 first, shown = waiting.popleft()
                 yield first, shown.result()
         for image, shown in waiting:
@@ -192,14 +189,14 @@ class Eyes:
     def _show(self, content: bytes, cells: Sequence[str]) -> list[Thumbnail | None]:
         if not cells:
             return []
-        eye = self._idle.get()
+        eye = self._idle.pop()  # there is one for each thread
         try:
             return eye.show(content, cells)
         finally:
-            self._idle.put(eye)
+            self._idle.append(eye)
 
     def close(self) -> None:
         """End the processes."""
         self._threads.shutdown(cancel_futures=True)
-        for eye in self._eyes:
+        for eye in self._idle:
             eye.close()

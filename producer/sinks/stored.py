@@ -7,8 +7,7 @@ from pydantic import ValidationError
 from producer.record import PARSER, Record
 from producer.sinks.journal import Identity
 from producer.sinks.resumable import FileSink
-from producer.sources.buckets import exists as is_there
-from producer.sources.stores import WEB, remove, upload
+from producer.sources.stores import WEB, has_object, remove, upload
 from protocol.errors import OutputError, StoreError, UsageError
 from protocol.text import shown
 
@@ -22,7 +21,7 @@ class StoreSink(FileSink):
         bucket."""
         if WEB.match(url):
             raise UsageError(f"can't write {shown(url)}: name a file, or s3://, gs:// or az://")
-        self._is_there = is_there(url)
+        self._is_there = has_object(url)
         name = url.rpartition("/")[2]
         self._record_path = Path(f"{name}.partial.rec")
         super().__init__(Path(name), {**run, "out": url}, overwrite, url)

@@ -175,28 +175,3 @@ def patient(ask: Callable[P, T]) -> Callable[P, T]:
         return ask_once(*args, **options)
 
     return ask_again
-
-
-def exists(url: str) -> bool:
-    """Whether an object is there; False if the credentials do not allow to look. Raises
-    `UsageError`, also if there is no such bucket."""
-    with suppress(PermissionError):
-        try:
-            return has_object(url)
-        except StoreError as error:
-            raise UsageError(str(error)) from None
-    return False
-
-
-@patient
-def has_object(url: str) -> bool:
-    """Whether an object is there. Raises `UsageError` if there is no such bucket, and as
-    `store_errors`."""
-    with store_errors(url):
-        files, path = open_bucket(url)
-        info = files.get_file_info(path)
-        if info.type == pa.fs.FileType.NotFound:
-            bucket = path.partition("/")[0]
-            if files.get_file_info(bucket).type == pa.fs.FileType.NotFound:
-                raise UsageError(f"{url}: there is no such bucket")
-        return bool(info.type == pa.fs.FileType.File)

@@ -20,7 +20,6 @@ from producer.sources.buckets import (
     BUCKET,
     NO_RIGHTS,
     StoreBusyError,
-    exists,
     open_bucket,
     patient,
     store_errors,
@@ -52,7 +51,6 @@ def find_object(url: str) -> Found:
     try:
         if found := _look(url):
             return found
-        exists(url)  # raises if there is no such bucket
         raise FileNotFoundError
     except FileNotFoundError:
         raise UsageError(f"no such object or folder: {shown(url)}") from None
@@ -62,15 +60,32 @@ def find_object(url: str) -> Found:
         raise UsageError(f"{shown(url)} is no URL: {error}") from None
 
 
+def has_object(url: str) -> bool:
+    """Whether an object is there; False if the credentials do not allow to look. Raises
+    `UsageError`, also if there is no such bucket."""
+    with suppress(PermissionError):
+        try:
+            found = _look(url)
+        except StoreError as error:
+            raise UsageError(str(error)) from None
+        return found is not None and not found.is_folder
+    return False
+
+
 @patient
 def _look(url: str) -> Found | None:
-    """What is at the URL. Raises as `store_errors`."""
+    """What is at the URL; None for nothing. Raises `UsageError` if there is no such bucket, and as
+    `store_errors`."""
     if WEB.match(url):
         return _fetch(url, lambda answer: Found(False, answer.length, _date(answer)))
     with store_errors(url):
         files, path = open_bucket(url)
         info = files.get_file_info(path)
         if info.type == pa.fs.FileType.NotFound:
+            bucket = path.partition("/")[0]
+            with suppress(PermissionError), store_errors(url):
+                if files.get_file_info(bucket).type == pa.fs.FileType.NotFound:
+                    raise UsageError(f"{url}: there is no such bucket")
             return None
         return Found(info.type == pa.fs.FileType.Directory, info.size, info.mtime_ns)
 
