@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protocol.csv_rows import find, find_column, is_workbook, open_rows
 from protocol.errors import UsageError
-from protocol.risk import Risk
+from protocol.risk import RISK, Risk
 from protocol.text import name_some
 from protocol.values import (
     MAX_DIGITS,
@@ -115,8 +115,8 @@ class Known:
     def encode(self) -> bytes:
         """The pattern, the marks and the risk as JSON in the first line, then an allowed number in
         each line; empty for nothing."""
-        asked = [self.pattern, self.fill, *([self.risk.encode()] if self.risk else ())]
-        first = json.dumps(asked).encode() if self.pattern or self.fill or self.risk else b""
+        asked = [self.pattern, self.fill, *([asdict(self.risk)] if self.risk else ())]
+        first = json.dumps(asked).encode() if any(asked) else b""
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])
 
@@ -126,7 +126,7 @@ class Known:
         first, *numbers = payload.split(b"\n")
         pattern, fill, *risks = json.loads(first or b'[null, ""]')
         allowed = np.array(numbers, np.bytes_) if numbers else None
-        return cls(pattern, allowed, fill, *(Risk.decode(*risk) for risk in risks))
+        return cls(pattern, allowed, fill, *map(RISK.validate_python, risks))
 
 
 @lru_cache(maxsize=4)

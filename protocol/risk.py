@@ -8,11 +8,11 @@ results that a person has corrected.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from protocol.errors import UsageError
 from protocol.sample import BOUND_CONFIDENCE, bound_share, show_bound
@@ -43,14 +43,8 @@ class Risk:
     curve: Curve = ()  # that of a person's own answers; empty for that of the model's card
     weights: tuple[str, ...] = ()  # the networks that gave these answers; empty for any
 
-    def encode(self) -> list[Any]:
-        """As JSON has it."""
-        return [self.share, self.curve, self.weights]
 
-    @staticmethod
-    def decode(share: float, curve: list[list[float]], weights: list[str]) -> "Risk":
-        """What `encode` encoded."""
-        return Risk(share, tuple((low, most) for low, most in curve), tuple(weights))
+RISK = TypeAdapter(Risk)  # reads what JSON has of one
 
 
 class LikeRecord(BaseModel):

@@ -90,7 +90,7 @@ def difference(old: Identity, new: Identity) -> str:
         return "it was started by another command or an older version"
     words = {  # the journal has only hashes for these
         "modified": "a table, a set, a document or the right answers have changed since",
-        "known": "the form, the length or the allowed numbers were different",
+        "known": "the form, the risk, or what is known of the numbers was different",
         "weights": f"its weights were {old.get('weights') or 'built in'}, not "
         f"{new.get('weights') or 'those built in'}",
     }

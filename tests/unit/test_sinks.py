@@ -217,7 +217,10 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
     for wrong, message in [
         (other, "(model was mlp)"),
         ({**RUN, "sources": ["y"]}, "(sources was x)"),
-        ({**RUN, "known": "2ce9"}, "(the form, the length or the allowed numbers were different)"),
+        (
+            {**RUN, "known": "2ce9"},
+            "(the form, the risk, or what is known of the numbers was different)",
+        ),
         ({**RUN, "digitq": "0.2"}, "(digitq was 0.1)"),
         (
             {**RUN, "weights": "2ce9"},
