@@ -33,7 +33,11 @@ def find_broken_rules(
 ) -> Iterator[tuple[str, set[str]]]:
     """The rules that the result rows of a page break, if a person gives these answers by id; each
     with the ids of the rows to look at. A worker has marked these, too."""
-    rows = [row for row in page if row["reason"] != ABSENT or row["id"] in answers]
+    page = [*page]
+    present = {  # a row of which a person has answered one cell is on the page with all its cells
+        name_line(row) for row in page if row["reason"] != ABSENT or row["id"] in answers
+    }
+    rows = [row for row in page if name_line(row) in present]
     written = [
         Written(answers[row["id"]], True)
         if row["id"] in answers
@@ -48,3 +52,8 @@ def find_broken_rules(
     for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
         wanted = f" wants {breach.wanted} here" if breach.wanted else ""
         yield f"{breach.rule}{wanted}", {rows[at]["id"] for at in breach.cells}
+
+
+def name_line(row: Mapping[str, Any]) -> str:
+    """The id of the table's row in which a result row is; that of the page for a field."""
+    return str(row["id"].rpartition("/")[0])
