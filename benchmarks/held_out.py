@@ -14,15 +14,15 @@ others, and its calibration error is measured on this source, and on all reading
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from protocol.chunk import CALIBRATION_BINS
 from protocol.known import Known
 from protocol.values import ALPHABET, NO_PUNCTUATION, NUMERALS
 from training.hands import list_sources, load_numbers
@@ -56,6 +56,18 @@ class Way(NamedTuple):
     known: Callable[[Item], Known]  # what is known of the number in a picture
     is_right: Callable[[str, str], bool]  # whether an answer is right, for the truth
     items: list[Item]
+
+
+class Read(NamedTuple):
+    """The answers to some pictures."""
+
+    is_right: NDArray[np.bool_]  # (N,)
+    confidence: NDArray[np.float64]  # (N,); 0 if there is no answer
+    reasons: list[str | None]  # why each is to review, by the model's own threshold
+
+    @property
+    def is_marked(self) -> NDArray[np.bool_]:
+        return np.array([reason is not None for reason in self.reasons])
 
 
 def list_items(path: Path, column: str) -> list[Item]:
@@ -118,39 +130,41 @@ def list_ways(path: Path) -> Iterator[Way]:
     yield Way("listed", always(listed), is_same, items)
 
 
-def read(item: Item, known: Known) -> dict[str, Any]:
-    batch = pa.record_batch({"id": [item.path.name], "image": [item.path.read_bytes()]})
-    (row,) = read_numbers(batch, read_image, known).to_pylist()
-    return dict(row)
+def read(way: Way, items: Sequence[Item]) -> Read:
+    """The answers to some of a way's pictures."""
+    rows = list[dict[str, Any]]()
+    for path, known in ((item.path, way.known(item)) for item in items):
+        batch = pa.record_batch({"id": [path.name], "image": [path.read_bytes()]})
+        rows += read_numbers(batch, read_image, known).to_pylist()
+    is_right = [
+        row["number"] is not None and way.is_right(row["number"], item.truth)
+        for row, item in zip(rows, items, strict=True)
+    ]
+    return judge(is_right, rows)
 
 
-def measure(way: Way, limit: int | None) -> list[str]:
-    """The figures of a way to read, as texts."""
-    step = max(1, len(way.items) // limit) if limit else 1
-    items = way.items[::step]
-    rows = [read(item, way.known(item)) for item in items]
-    is_right = np.array(
-        [
-            row["number"] is not None and way.is_right(row["number"], item.truth)
-            for row, item in zip(rows, items, strict=True)
-        ]
-    )
-    is_marked = np.array([row["review"] for row in rows])
-    has_answer = np.array([row["confidence"] is not None for row in rows])
+def judge(is_right: Sequence[bool], rows: Sequence[dict[str, Any]]) -> Read:
+    """What counts of result rows."""
     confidence = np.array([row["confidence"] or 0.0 for row in rows])
-    is_sure = confidence >= SURE
-    shares = is_right.mean(), is_marked.mean(), (~is_right & ~is_marked).mean()
-    sure = f"{is_right[is_sure].mean():.1%}" if is_sure.any() else "-"
-    gaps = (confidence - is_right)[has_answer]
-    bins = (confidence[has_answer] * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
-    error = np.abs(np.bincount(bins, gaps)).sum() / max(1, len(gaps))
-    mean = confidence[has_answer].mean()
+    return Read(np.array(is_right), confidence, [row["reason"] for row in rows])
+
+
+def measure(one: Read) -> list[str]:
+    """The figures of a way to read, as texts."""
+    has_answer, is_sure = one.confidence > 0, one.confidence >= SURE
+    wrong = ~one.is_right & ~one.is_marked
+    sure = f"{one.is_right[is_sure].mean():.1%}" if is_sure.any() else "-"
+    answered = (
+        torch.from_numpy(one.confidence[has_answer]),
+        torch.from_numpy(one.is_right[has_answer]),
+    )
+    figures = one.confidence[has_answer].mean(), measure_calibration_error(*answered)
     return [
-        str(len(rows)),
-        *(f"{share:.1%}" for share in shares),
+        str(len(one.is_right)),
+        *(f"{share.mean():.1%}" for share in (one.is_right, one.is_marked, wrong)),
         str(is_sure.sum()),
         sure,
-        *(f"{share:.1%}" for share in (mean, error)),
+        *(f"{figure:.1%}" for figure in figures),
     ]
 
 
@@ -188,7 +202,9 @@ def main() -> None:
         source = path.parent.name
         if options.only in (None, source):
             for way in list_ways(path):
-                print(show(source, way.name, *measure(way, options.limit)), flush=True)
+                step = max(1, len(way.items) // options.limit) if options.limit else 1
+                one = read(way, way.items[::step])
+                print(show(source, way.name, *measure(one)), flush=True)
 
 
 if __name__ == "__main__":

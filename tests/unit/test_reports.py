@@ -699,6 +699,37 @@ def test_an_answer_that_breaks_a_rule_with_an_empty_place_is_seen(tmp_path: Path
         assert found == marked, answers
 
 
+def test_a_row_that_was_not_found_on_its_page_may_be_answered_cell_by_cell(tmp_path: Path) -> None:
+    form, out = tmp_path / "form.toml", tmp_path / "out.jsonl"
+    form.write_text(
+        'align = "lines"\n[tables.marks]\nrows = "1-2"\nhead = 0\ncolumns = ["a", "b", "c"]\n'
+        '[[checks]]\nrule = "a + b == c"\n'
+    )
+    rows = [
+        {
+            **{"id": f"1.png/marks/{row}/{field}", "page": "1.png", "field": field, "row": row},
+            **{"number": number, "confidence": 0.9 if number else None, "review": False},
+            "reason": None if number else "absent",
+        }
+        for row, numbers in ((1, "459"), (2, (None, None, None)))
+        for field, number in zip("abc", numbers, strict=True)
+    ]
+    write(out, pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), Origin(form=str(form)))
+    for answers, marked in (
+        ({"a": "4"}, []),  # a corrected table is corrected again
+        ({"b": "5"}, []),
+        ({"c": "8"}, []),  # no cell is left that nobody has answered
+    ):
+        given = [(f"1.png/marks/2/{field}", number) for field, number in answers.items()]
+        corrections = write_corrections(tmp_path / "corrections.csv", given, "number")
+        final = tmp_path / f"{[*answers]}.jsonl"
+        assert run("correct", out, corrections, "-o", final) == 0
+        found = rows_of(final)
+        assert [row["field"] for row in found if row["review"]] == marked
+        assert next(r for r in found if r["id"] == given[0][0])["number"] == answers[given[0][0][-1]]
+        out = final
+
+
 def test_fields_of_a_rule_that_holds_with_the_corrections_need_no_review(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
