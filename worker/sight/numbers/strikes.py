@@ -105,7 +105,8 @@ def see_ink(picture: Grey, boxes: NDArray[np.float32]) -> View:
     places = (boxes - np.array([left, top, left, top], np.float32)) * np.float32(scale)
     (x, y), (end, base) = places[:, :2].min(0).clip(0), places[:, 2:].max(0)
     digits = contrast[int(y) : int(base) + 1, int(x) : int(end) + 1]
-    dark, light = np.percentile(digits, PEN_PERCENTILES).tolist()
+    ordered = np.sort(digits, axis=None)  # np.percentile takes five times as long
+    dark, light = (int(ordered[len(ordered) * percent // 100]) for percent in PEN_PERCENTILES)
     ink = contrast < MIN_PEN * dark if -dark >= light else contrast > MIN_PEN * light
     return View(np.asarray(ink, np.uint8), places, scale, left, top)
 
@@ -132,11 +133,10 @@ def find_strokes(ink: Ink, angle: float) -> list[Points]:
     turned = np.asarray(cv2.warpAffine(255 * ink, matrix, size) > 127, np.uint8)
     turned = cv2.dilate(turned, np.ones((2, 1), np.uint8))  # no hand draws quite straight
     run = np.ones((1, int(MIN_STRIKE * VIEW_HEIGHT)), np.uint8)
-    runs = cv2.morphologyEx(
-        turned, cv2.MORPH_OPEN, run, borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )
-    if not runs.any():
+    middles = cv2.erode(turned, run, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    if not middles.any():
         return []
+    runs = cv2.dilate(middles, run)
     back = cv2.invertAffineTransform(matrix)
     found = []
     count, labels = cv2.connectedComponents(runs)
@@ -156,7 +156,7 @@ def crosses(ink: Ink, row: int, start: int, end: int) -> bool:
     """Whether a level stroke begins and ends on paper, and crosses ink between."""
     columns = ink[:, start : end + 1]
     above, below = measure_ink(columns[: row + 1][::-1]), measure_ink(columns[row:])
-    usual = np.percentile(above, 25), np.percentile(below, 25)  # half of the pen's width
+    usual = [int(np.sort(each)[len(each) // 4]) for each in (above, below)]  # half the pen's width
     free = (above <= usual[0] + 2) & (below <= usual[1] + 2)
     rim = max(3.0, CROSSED_RIM * VIEW_HEIGHT)
     beside = (round(row - usual[0] - rim + 1), round(row + usual[1] + rim - 1))
