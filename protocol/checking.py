@@ -11,6 +11,9 @@ from functools import lru_cache
 from itertools import chain, islice, product
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protocol.form import Cell, Check
 from protocol.known import Known
 from protocol.rules import Rule, bind_rule, parse_rule, read_values
@@ -18,7 +21,6 @@ from protocol.values import PatternAutomaton, list_values
 
 MAX_COMBINATIONS = 256  # so many combinations of values are tried, where numbers have several
 MAX_TRIED = 15_000  # a place is tried with all values of its pattern if there are no more
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,24 @@ class Held:
     def within(self) -> Fraction:
         return Fraction(repr(self.check.within))
 
-    def compare(self, values: Sequence[Fraction]) -> bool:
-        """Whether it is satisfied, if each cell has this value."""
-        sums = {
-            key: sum((values[at] for at in places), Fraction(0))
-            for key, places in self.places.items()
-        }
+    def subtract(self, values: Sequence[Fraction]) -> Fraction:
+        """The left side without the right one, if each cell has this value."""
+        keys = self.places.items()
+        return self.rule.subtract(
+            {key: sum((values[at] for at in each), Fraction(0)) for key, each in keys}
+        )
+
+    def is_satisfied(self, values: Sequence[Fraction]) -> bool:
+        """Whether it is, if each cell has this value."""
         try:
-            return bool(self.rule.compare(self.rule.subtract(sums), self.within))
+            return bool(self.rule.compare(self.subtract(values), self.within))
         except ZeroDivisionError:
             return False
+
+    def find_factor(self, at: int) -> Fraction:
+        """What the value of a cell is multiplied by in a linear rule."""
+        counts = {key: places.count(at) for key, places in self.places.items()}
+        return sum((self.rule.coefficients[key] * counts[key] for key in counts), Fraction(0))
 
 
 class Breach(NamedTuple):
@@ -96,7 +106,7 @@ def find_breach(
     if not all(values[at] for at in places) or not any(written[at].number for at in places):
         return None  # there is nothing to compare
     combinations = [*combine(values, sorted(places))]
-    if any(map(held.compare, combinations)):
+    if any(map(held.is_satisfied, combinations)):
         return None
     single = {at for key in held.rule.names for at in held.places[key]}
     empty = {at for at in single if written[at].number == "" and not written[at].is_sure}
@@ -127,64 +137,49 @@ def combine(
 def can_hold(
     held: Held, cells: Sequence[Cell], free: Sequence[int], values: list[Fraction]
 ) -> bool:
-    """Whether the rule may be satisfied with numbers that are possible in these cells."""
+    """Whether the rule may be satisfied with numbers that are possible in these cells, whose
+    values are 0."""
     if len(free) == 1 and (possible := list_possible(cells[free[0]].known)) is not None:
-        return any(held.compare(put(values, free[0], one)) for one in possible)
+        sums = {
+            key: float(sum(values[at] for at in places)) + places.count(free[0]) * possible
+            for key, places in held.places.items()
+        }
+        return bool(held.rule.are_satisfied(sums, float(held.within)).any())
     if not held.rule.is_linear:
         return True  # as far as is known
-    low = high = float(measure(held, values))
+    low = high = float(held.subtract(values))
     for at in free:
-        factor = find_factor(held, at)
+        factor = held.find_factor(at)
         ends = [float(factor * end) if end else 0.0 for end in bound_possible(cells[at].known)]
         low, high = low + min(0.0, *ends), high + max(0.0, *ends)
-    within = float(held.within)
-    if held.rule.compare(low, within) or held.rule.compare(high, within):
-        return True
-    # An equation is also satisfied between them, and only it is satisfied by 0 alone
-    return bool(low < 0 < high and held.rule.compare(0.0, within))
-
-
-def put(values: list[Fraction], at: int, value: Fraction) -> list[Fraction]:
-    return [*values[:at], value, *values[at + 1 :]]
-
-
-def measure(held: Held, values: Sequence[Fraction]) -> Fraction:
-    """The left side of a linear rule without the right one."""
-    sums = {key: sum((values[at] for at in each), Fraction(0)) for key, each in held.places.items()}
-    return held.rule.subtract(sums)
-
-
-def find_factor(held: Held, at: int) -> Fraction:
-    """What the value of a cell is multiplied by in a linear rule."""
-    factors = held.rule.coefficients
-    return sum(
-        (factors[key] * places.count(at) for key, places in held.places.items()), Fraction(0)
-    )
+    # Only an equation needs a value between them
+    differences = (low, high, 0.0) if low < 0 < high else (low, high)
+    return any(held.rule.compare(one, float(held.within)) for one in differences)
 
 
 def find_wanted(held: Held, at: int, values: list[Fraction]) -> str:
-    """The number that a linear equation wants in a cell, "" if this is not known."""
-    is_equation = held.rule.compare(0, 0) and not (
-        held.rule.compare(1, 0) or held.rule.compare(-1, 0)
-    )
-    if not (is_equation and held.rule.is_linear and (factor := find_factor(held, at))):
+    """The number that a linear equation wants in a cell with the value 0; "" if it is not known."""
+    if not (held.rule.is_equation and held.rule.is_linear and (factor := held.find_factor(at))):
         return ""
-    value = -measure(held, put(values, at, Fraction(0))) / factor
+    value = -held.subtract(values) / factor
     text = f"{float(value):.15g}"
     return text if Fraction(text) == value else ""
 
 
 @lru_cache(maxsize=64)
-def list_possible(known: Known) -> list[Fraction] | None:
+def list_possible(known: Known) -> NDArray[np.float64] | None:
     """The values that a number may have, by what is known of it; None if there are too many."""
     texts = list_values(known.automaton, MAX_TRIED)
-    return None if texts is None else [*{value for text in texts for value in read_values(text)}]
+    if texts is None:
+        return None
+    return np.array([float(value) for text in texts for value in read_values(text)])
 
 
-def bound_possible(known: Known) -> Interval:
+def bound_possible(known: Known) -> tuple[float, float]:
     """Between which values a number is, by what is known of it."""
-    if possible := list_possible(known):
-        return float(min(possible)), float(max(possible))
+    possible = list_possible(known)
+    if possible is not None and possible.size:
+        return float(possible.min()), float(possible.max())
     automaton = known.automaton
     most = automaton.digits[1] if isinstance(automaton, PatternAutomaton) else math.inf
     high = 10.0 ** min(most, 300)

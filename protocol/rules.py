@@ -11,6 +11,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protocol.errors import UsageError
 from protocol.text import name_some
 from protocol.values import FRACTIONS
@@ -19,6 +22,7 @@ MAX_RULE = 500  # a rule has at most this many characters
 MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
 HOW = "it is like a + b == c: names, numbers, + - * /, sum(c, d), ( ) and == != < <= > >="
 MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
+ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 SUM = "sum("  # the key of a sum begins so
 QUOTE = "a name in a rule begins with a letter, or is in quotes"
 BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
@@ -87,6 +91,24 @@ class Rule:
         """The left side without the right one."""
         left, right = self.measure(values)
         return Fraction(left - right)
+
+    @property
+    def is_equation(self) -> bool:
+        return self.compare is COMPARISONS[ast.Eq]
+
+    def are_satisfied(
+        self, values: Mapping[str, NDArray[np.float64]], within: float
+    ) -> NDArray[np.bool_]:
+        """Whether it is satisfied with each of these values by their keys, (N,), but for rounding.
+
+        A division by zero satisfies nothing.
+        """
+        with np.errstate(all="ignore"):
+            left, right = self.measure(values, float)
+            difference = left - right
+            is_near = abs(abs(difference) - within) <= ROUNDING * np.maximum(abs(left), abs(right))
+            exact = np.where(is_near, np.copysign(within, difference), difference)
+            return np.asarray(np.isfinite(difference) & self.compare(exact, within))
 
     def measure(self, values: Mapping[str, Any], number: type = Fraction) -> tuple[Any, Any]:
         """Both sides, for the values by their keys. `number` is the type of the numbers beside."""

@@ -257,7 +257,7 @@ def list_values(automaton: Automaton, limit: int) -> list[str] | None:
     for text, state in beginnings:
         if text and automaton.is_final(state):
             found.append(text)
-        for sign in NUMERALS + automaton.signs if len(text) < MAX_CHARACTERS else "":
+        for sign in DIGIT_SIGNS + automaton.signs if len(text) < MAX_CHARACTERS else "":
             if (after := automaton.step(state, sign)) is not None:
                 beginnings.append((text + sign, after))
         if len(beginnings) > limit:

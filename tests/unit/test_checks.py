@@ -319,3 +319,21 @@ def test_many_broken_rules() -> None:
     decided = solve({"a": {"3": 1.0}, "b": {"3": 1.0}}, *["a > b"] * 200)
     assert numbers(decided) == ["3", "3"] and failed(decided) == ["a", "b"]
     assert all(math.isfinite(one.confidence) for one in decided.values())
+
+
+def test_empty_places_of_many_rows_are_tried_in_no_time() -> None:
+    known = Known.check(pattern=r"\d{1,4}")  # 11,110 values
+    cells = [Cell(name, "m", row, known) for row in range(300) for name in "abt"]
+    written = [Written({"a": "", "b": "2", "t": "99999"}[cell.field]) for cell in cells]
+    began = time.process_time()
+    breaches = [*find_breaches(cells, written, hold_checks(cells, [Check("a + b == t", 0.0)]))]
+    assert len(breaches) == 300 and all(len(one.cells) == 3 for one in breaches)
+    assert time.process_time() - began < 10  # it was a minute
+
+
+def test_an_empty_place_may_want_a_half() -> None:
+    known = Known.check(pattern=r"\d½?")
+    cells = [Cell("a", "", 0, known), Cell("b", "", 0, Known()), Cell("t", "", 0, Known())]
+    written = [Written(number) for number in ("", "2", "9½")]
+    (breach,) = find_breaches(cells, written, hold_checks(cells, [Check("a + b == t", 0.0)]))
+    assert (breach.cells, breach.wanted) == ({0}, "7.5")

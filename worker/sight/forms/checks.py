@@ -39,7 +39,6 @@ MIN_WAY = BROKEN**2 / 10  # less probable combinations are dropped: two rules ca
 MAX_OPEN_SUMS = 500  # at most this many, counted at each place, and rules are decided at once
 MAX_VISITS = 10_000  # places that are gone through, on a page whose rules have their turns
 MIN_CHANGE = 0.01  # if a probability changes by more, the rules of its place have another turn
-ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 MIXER = np.int64(-7046029254386353131)  # odd, and its bits look random
 Sums = NDArray[np.float64]
 
@@ -113,11 +112,8 @@ class BoundRule:
             difference = sums[:, 0] + float(self.rule.coefficients[""] * self.scale)
             is_satisfied = self.rule.compare(difference, float(self.within * self.scale))
         else:
-            with np.errstate(all="ignore"):  # a division by zero satisfies nothing
-                values = dict(zip(self.rule.keys, sums.T, strict=False))
-                left, right = self.rule.measure(values, float)
-                within = float(self.within) + ROUNDING * np.maximum(abs(left), abs(right))
-                is_satisfied = np.isfinite(left - right) & self.rule.compare(left - right, within)
+            values = dict(zip(self.rule.keys, sums.T, strict=False))
+            is_satisfied = self.rule.are_satisfied(values, float(self.within))
         return np.where(is_satisfied, 1.0, np.where(sums[:, -1] > 0, NOT_HELD, BROKEN))
 
 
