@@ -282,7 +282,7 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
         (2, "'number' is not one of", ["classify", "IMAGES", "--model", "number"]),
         (2, "the length '6-3' must be", ["classify", "IMAGES", *NUMBERS, "--length", "6-3"]),
         (2, "need whole numbers: --read number", ["submit", "IMAGES", "--length", "9"]),
-        (2, "needs 'k': a number has only", ["classify", "IMAGES", *NUMBERS, "--pattern", r"\d+kg"]),
+        (2, "needs 'k': a number has", ["classify", "IMAGES", *NUMBERS, "--pattern", r"\d+kg"]),
         (2, "missing )", ["submit", "IMAGES", *NUMBERS, "--pattern", "("]),
         (
             2,

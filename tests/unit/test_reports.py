@@ -726,7 +726,8 @@ def test_a_row_that_was_not_found_on_its_page_may_be_answered_cell_by_cell(tmp_p
         assert run("correct", out, corrections, "-o", final) == 0
         found = rows_of(final)
         assert [row["field"] for row in found if row["review"]] == marked
-        assert next(r for r in found if r["id"] == given[0][0])["number"] == answers[given[0][0][-1]]
+        first = given[0][0]
+        assert next(r for r in found if r["id"] == first)["number"] == answers[first[-1]]
         out = final
 
 
