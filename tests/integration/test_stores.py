@@ -320,7 +320,7 @@ def test_an_object_that_is_written_while_it_is_copied_is_copied_again(
     assert pixels == [bytes([3]) * 784] * 3
 
 
-def test_a_run_over_an_object_that_was_written_anew_does_not_go_on(buckets: Buckets) -> None:
+def test_a_change_of_an_object_is_seen(buckets: Buckets) -> None:
     buckets.put("scans/a.zip", b"one")
     before = find_change("s3://scans/a.zip")
     wait_for(
