@@ -210,8 +210,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--risk",
         metavar="SHARE",
-        help="so much may be wrong among the answers that are not marked, such as 0.5%: a smaller "
-        "share marks more",
+        help="the largest share that may be wrong among the answers that are not marked, such as "
+        "0.5%; a smaller share marks more",
     )
     @click.option(
         "--like",

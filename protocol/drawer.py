@@ -54,7 +54,7 @@ class Drawer:
         """The first page of a PDF, as `draw_page` gives it. Raises `PageError`."""
         with self._lock:
             if self._process and self._process.poll() is not None:
-                self.stop()  # somebody has ended it; no page has
+                self.stop()  # it was killed between two pages
             process = self._process = self._process or start()
             try:
                 reply = ask(process, content)

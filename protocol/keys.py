@@ -18,9 +18,7 @@ PRIORITIES = (0, 3, 6, 9)  # kombu keeps a list for each of its priorities
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 PRIORITY_MARK = "\x06\x16"  # stands before the priority in kombu's name for a list
-CALLS_QUEUE = (
-    f"{QUEUE}{PRIORITY_MARK}{CALLS_PRIORITY}"  # kombu's name for the list of that priority
-)
+CALLS_QUEUE = f"{QUEUE}{PRIORITY_MARK}{CALLS_PRIORITY}"  # kombu's name for its list
 JOB = "digitq:job:"  # with a job's id: the key of its record
 KNOWN = "digitq:known:"  # with its name: the key of what is known of the numbers of single calls
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key

@@ -17,8 +17,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from protocol.errors import UsageError
 from protocol.sample import BOUND_CONFIDENCE, bound_share, show_bound
 
-MAX_RISK = 0.5  # a larger risk is a slip: 0.5 for 0.5 %
-ROWS_PER_THRESHOLD = 200  # a curve has a threshold for so many answers
+MAX_RISK = 0.5  # a larger risk is taken for a mistake, such as 0.5 for 0.5 %
+ROWS_PER_THRESHOLD = 200  # a curve has one threshold for each 200 answers
 MAX_THRESHOLDS = 20  # a curve has at most this many thresholds
 THRESHOLD_UNIT = 1e-6  # thresholds are rounded up to a multiple of this
 Curve = tuple[tuple[float, float], ...]  # rising thresholds, each with the share that may be wrong
@@ -31,7 +31,7 @@ class RiskError(UsageError):
 class Asked(TypedDict, total=False):
     """What a person asks of answers that are not marked."""
 
-    risk: float | str | None  # so much of them may be wrong: 0.005 or "0.5%"
+    risk: float | str | None  # the largest share of them that may be wrong: 0.005 or "0.5%"
     like: str | os.PathLike[str] | None  # a file of `digitq correct`, of images like these
 
 
@@ -39,7 +39,7 @@ class Asked(TypedDict, total=False):
 class Risk:
     """What travels with a job."""
 
-    share: float  # so much may be wrong among the answers that are not marked
+    share: float  # at most this share may be wrong among the answers that are not marked
     curve: Curve = ()  # that of a person's own answers; empty for that of the model's card
     weights: tuple[str, ...] = ()  # the networks that gave these answers; empty for any
 

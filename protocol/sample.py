@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import ceil, exp, floor, inf, lgamma, log, log1p, log10
 
 BOUND_CONFIDENCE = 0.95  # a bound is too low for at most 5 % of the samples that could be drawn
-MAX_SAMPLE = 2000  # so many rows can be drawn: a page with their pictures has some 20 MB
-BISECTIONS = 50  # so often a bound is halved: its error is below 1e-15
+MAX_SAMPLE = 2000  # at most this many rows can be drawn: their pictures take some 20 MB
+BISECTIONS = 50  # an interval is halved this often, so a bound's error is below 1e-15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def bound_share(wrong: int, looked_at: int, confidence: float = BOUND_CONFIDENCE
     return high
 
 
-def bound_count(wrong: int, looked_at: int, rows: int, confidence: float = BOUND_CONFIDENCE) -> int:
+def bound_count(wrong: int, looked_at: int, rows: int) -> int:
     """The largest number of wrong rows among so many of which the sample was drawn.
 
     As `bound_share`, with the rows that are left: it is exact if all rows were looked at.
@@ -64,7 +64,7 @@ def bound_count(wrong: int, looked_at: int, rows: int, confidence: float = BOUND
             exp(log_choose(count, few) + log_choose(rows - count, looked_at - few) - whole)
             for few in range(wrong + 1)
         )
-        low, high = (count, high) if chance > 1 - confidence else (low, count - 1)
+        low, high = (count, high) if chance > 1 - BOUND_CONFIDENCE else (low, count - 1)
     return low
 
 

@@ -23,7 +23,9 @@ class Amounts:
     has_text: bool = False
     points: set[str] = field(default_factory=set)  # signs before decimals
     separators: set[str] = field(default_factory=set)  # signs between thousands
-    unclear: set[str] = field(default_factory=set)  # signs of values such as 12.500: one of both
+    unclear: set[str] = field(
+        default_factory=set
+    )  # signs of values such as 12.500, which may be either
 
     def add(self, number: str) -> None:
         """Take another value of the column into account."""
@@ -63,7 +65,7 @@ def find_amounts(batches: Iterable[pa.RecordBatch], form: Form | None) -> dict[s
     """The fields of a wide table whose values are numbers in all of its rows.
 
     A value such as 12.500 may be worth two numbers. Other values of its column say which, or else
-    the column is none of numbers. Numbers of a list, dates and times are text.
+    the column stays text. So do numbers of a list, dates and times.
     """
     texts = {
         cell.field

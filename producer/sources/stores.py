@@ -98,7 +98,7 @@ def list_folder(url: str) -> dict[str, list[int | None]]:
     with store_errors(url):
         files, path = open_bucket(url)
         path = path.rstrip("/")
-        # Of the folders in Google's buckets, Arrow lists only those that are objects
+        # Arrow lists a Google folder only if an object has its name
         is_deep = isinstance(files, pa.fs.GcsFileSystem)
         for info in files.get_file_info(pa.fs.FileSelector(path, True, is_deep)):
             name, is_below, _ = info.path[len(path) + 1 :].partition("/")

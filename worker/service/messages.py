@@ -68,7 +68,7 @@ as_python: Any = loads
 
 
 def read_message(content: object, queue: str) -> dict[str, Any]:
-    """The message for Celery of what was in the queue; what has been read can be read again.
+    """The message for Celery, made of what was in the queue. It can be read in this way again.
 
     Raises `ValueError` with a reason of one line.
     """

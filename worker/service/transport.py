@@ -13,13 +13,12 @@ from typing import Any
 
 from celery.utils.log import get_logger
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
 from redis import RedisError, ResponseError
 
 from protocol.broker.connection import refuse_unusable
 from protocol.celery import CLASSIFY, app
 from protocol.errors import DigitqError
-from worker.service.messages import IS_NAME, read_message, shorten
+from worker.service.messages import IS_NAME, as_json, read_message, shorten
 
 REDIS_ERRORS = OSError, RedisError  # what is raised if Redis is lost, or refuses a command
 
@@ -80,7 +79,6 @@ class QoS(redis.QoS):
         """Make up for the records that a full Redis refused. Raises `ResponseError`."""
         for tag, message in [*self.unrecorded.items()]:
             delivery = message.delivery_info
-            as_json: Any = dumps  # kombu has no types here
             content = [message._raw, delivery["exchange"], delivery["routing_key"]]
             with self.pipe_or_acquire() as pipe:
                 pipe.zadd(self.unacked_index_key, {tag: time.time()})

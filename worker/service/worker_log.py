@@ -140,5 +140,5 @@ def drop_death_traceback(record: logging.LogRecord) -> bool:
 
 
 def drop_told_traceback(record: logging.LogRecord) -> bool:
-    """Leaves out Celery's traceback of digitq's own errors, which `log_trouble` has told."""
+    """Leaves out Celery's traceback of digitq's own errors: `log_trouble` has logged them."""
     return not (record.exc_info and isinstance(record.exc_info[1], DigitqError))
