@@ -44,8 +44,7 @@ class Amounts:
     @property
     def are_clear(self) -> bool:
         """Whether each value of the column is worth one number."""
-        both = self.points & self.separators
-        known = (self.points | self.separators) - both
+        known = self.points ^ self.separators  # a sign that is both says nothing
         return self.has_numbers and not self.has_text and self.unclear <= known
 
     def measure(self, number: str | None) -> float | None:

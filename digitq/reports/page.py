@@ -294,18 +294,18 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
     least_sure = "those to review, and the least sure others"
     has_pages = any(image.page for image in images)
     first = "The page with the least sure first." if has_pages else "The least sure first."
-    groups = [  # name, title, images in the file, which of them are shown, a note
-        ("review", "To review", counts.review, "the least sure", first),
-        ("failed", "Failed", counts.failed, "the first", ""),
-        ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
-        ("answers", "By answer", answered, least_sure, "A wrong one stands out. Tap on it."),
-    ]
     shown = Counter(group for image in images for group in image.groups)
     drawn = (
         f"Drawn at random among the {survey.unmarked:,} that are not marked. Give each its answer, "
         "in this order: `digitq correct` then says how many of all of them may be wrong."
     )
-    groups.insert(1, ("sample", "Sample", shown["sample"], "", drawn))
+    groups = [  # name, title, images in the file, which of them are shown, a note
+        ("review", "To review", counts.review, "the least sure", first),
+        ("sample", "Sample", shown["sample"], "", drawn),
+        ("failed", "Failed", counts.failed, "the first", ""),
+        ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
+        ("answers", "By answer", answered, least_sure, "A wrong one stands out. Tap on it."),
+    ]
     for group, title, count, which, note in groups:
         if shown[group] < count:
             note = f"This page has {shown[group]:,} of {count:,}: {which}. {note}"

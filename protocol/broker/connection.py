@@ -295,17 +295,13 @@ def may_come(client: RetryingRedis, error: redis.RedisError) -> bool:
     pool = client.connection_pool
     if not hasattr(pool, "sentinel_manager"):
         return is_passing(error) and not stays_wrong(error)
-    is_any_away = False
+    refusals = []
     for sentinel in pool.sentinel_manager.sentinels:
         try:
-            if pool.service_name in sentinel.sentinel_masters():
-                return is_passing(error)
-            return False
-        except redis.RedisError as refused:
-            if not is_passing(refused):
-                return False
-            is_any_away |= not stays_wrong(refused)
-    return is_any_away
+            return pool.service_name in sentinel.sentinel_masters() and is_passing(error)
+        except redis.RedisError as refusal:
+            refusals.append(refusal)
+    return all(map(is_passing, refusals)) and not all(map(stays_wrong, refusals))
 
 
 def stays_wrong(error: BaseException) -> bool:
