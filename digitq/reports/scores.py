@@ -50,11 +50,11 @@ class ScoreSink(Sink):
         self.unmarked[0] += pc.sum(is_unmarked).as_py() or 0
         if "truth" not in batch.schema.names:
             return
-        right = pc.equal(answers(batch), batch.column("truth")).filter(is_unmarked).drop_null()
-        self.unmarked[1:] += len(right), len(right) - (pc.sum(right).as_py() or 0)
-        batch = batch.filter(pc.equal(answers(batch), batch.column("truth")).is_valid())
+        right = pc.equal(answers(batch), batch.column("truth"))
+        sure = right.filter(is_unmarked).drop_null()
+        self.unmarked[1:] += len(sure), len(sure) - (pc.sum(sure).as_py() or 0)
+        batch, right = batch.filter(right.is_valid()), right.drop_null()
         answer, truth = answers(batch), batch.column("truth")
-        right = pc.equal(answer, truth)
         reasons = pc.if_else(batch.column("review"), batch.column("reason").fill_null("other"), "")
         self.answers.update(reasons.to_pylist())
         self.wrong.update(reasons.filter(pc.invert(right)).to_pylist())
