@@ -22,7 +22,7 @@ from digitq.summary import (
 )
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import find_weights, settings
 from protocol.text import plural, shown
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def demo(workers: int | None, keep: bool) -> None:
     from digitq.backend import LocalClient, take_results
     from digitq.private.processes import Local
 
+    if own := settings().own_weights():
+        find_weights(own, settings().model, is_read_with=False)  # raises if it lacks the network
     source = _open_demo()
     out = Path("results/demo.csv")
     try:

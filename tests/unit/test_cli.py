@@ -544,6 +544,7 @@ def test_weights_that_are_none_are_told_before_workers_start(
         ("classify x.png --model mlp", "", "x.png"),
         ("classify x.png --read number", "", "x.png"),
         ("classify x.png", "mlp", "x.png"),
+        ("demo", "", "has no mlp.json, but cnn"),
     ],
 )
 def test_own_weights_are_not_passed_over_in_silence(
