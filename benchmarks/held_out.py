@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.known import Known
-from protocol.values import ALPHABET, NO_PUNCTUATION, NUMERALS
+from protocol.values import ALPHABET, NUMERALS, only_digits
 from training.hands import list_sources, load_numbers
 from worker.classify import read_image, read_numbers
 from worker.learning.calibration import (
@@ -35,6 +35,7 @@ from worker.learning.calibration import (
     measure_calibration_error,
     measure_gaps,
     read_pictures,
+    write_form,
 )
 from worker.models.number import load_networks
 
@@ -78,10 +79,6 @@ def list_items(path: Path, column: str) -> list[Item]:
     return [item for item in items if any(sign in NUMERALS for sign in item.truth)]
 
 
-def only_digits(text: str) -> str:
-    return text.translate(NO_PUNCTUATION)
-
-
 def has_digits(answer: str, truth: str) -> bool:
     return only_digits(answer) == only_digits(truth)
 
@@ -100,11 +97,6 @@ def has_value_or_digits(answer: str, truth: str) -> bool:
 
 def always(known: Known) -> Callable[[Item], Known]:
     return lambda _: known
-
-
-def write_form(text: str) -> str:
-    """The pattern of texts with digits and signs in the same places."""
-    return "".join(r"\d" if sign in NUMERALS else rf"\{sign}" for sign in text)
 
 
 def list_ways(path: Path) -> Iterator[Way]:

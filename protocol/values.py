@@ -286,6 +286,11 @@ class ListAutomaton(ValueSet):
         return bool(self.values[state[1]] == encode(state[0]))
 
 
+def only_digits(value: str) -> str:
+    """A value without its punctuation."""
+    return value.translate(NO_PUNCTUATION)
+
+
 def encode(value: str) -> bytes:
     """A value in Latin-1, where each of its signs is a byte."""
     return value.encode("latin-1")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protocol.chunk import CALIBRATION_BINS
 from protocol.known import Known
-from protocol.values import NO_PUNCTUATION, NUMERALS
+from protocol.values import NUMERALS, only_digits
 from worker.models.card import Card, list_features
 from worker.models.network import Network
 from worker.models.number import NumberReader
@@ -164,9 +164,8 @@ def read_ways(
     reader: NumberReader, picture: Grey, number: str
 ) -> Iterator[tuple[float, bool, bool, bool, bool]]:
     """What `Answers` has of one picture, for each way to read it."""
-    form = "".join(r"\d" if sign in NUMERALS else re.escape(sign) for sign in number)
-    ways = Known(), Known("integer"), Known(form)
-    wanted = number, number.translate(NO_PUNCTUATION), number
+    ways = Known(), Known("integer"), Known(write_form(number))
+    wanted = number, only_digits(number), number
     seen = None
     with suppress(ImageError):  # nothing was found
         seen = look(reader, picture)
@@ -179,6 +178,11 @@ def read_ways(
         is_length_known = known.fixes_length and not is_free
         is_right = best.number == right
         yield chance, is_length_known, known.is_nothing, reason != "", is_right
+
+
+def write_form(number: str) -> str:
+    """The pattern of numbers with digits and signs in the same places."""
+    return "".join(r"\d" if sign in NUMERALS else re.escape(sign) for sign in number)
 
 
 def calibrate_card(card: Card, answers: Answers) -> Card:

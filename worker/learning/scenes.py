@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protocol.values import ALPHABET, DIGITS_ONLY, NO_PUNCTUATION
+from protocol.values import ALPHABET, DIGITS_ONLY, only_digits
 from worker.learning.column_batches import NO_BOXES, LearnedStrip, Rng, cut_inexactly
 from worker.models.number import NumberReader
 from worker.sight.numbers.ctc import pass_over, spell
@@ -56,7 +56,7 @@ def place_number(reader: NumberReader, real: RealNumber) -> PlacedNumber | None:
 
     If the network of columns reads its digits, they are placed where it sees them.
     """
-    digits = real.text.translate(NO_PUNCTUATION)
+    digits = only_digits(real.text)
     if not {*real.text} <= {*ALPHABET}:
         return None
     try:

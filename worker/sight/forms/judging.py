@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.known import Known
-from protocol.values import NO_PUNCTUATION
+from protocol.values import only_digits
 from worker.sight.types import Grey, ImageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def has_head(heights: NDArray[np.float64], rows: Sequence[Sequence[Grey]], known
     if differences[0] > MIN_DIFFERENCE and differences[1:].max(initial=0) < MAX_UNEVEN:
         return True
     numbers = [*read_cells(rows[0], known)]
-    texts = [one.numbers[0].number.translate(NO_PUNCTUATION) if one else "" for one in numbers]
+    texts = [only_digits(one.numbers[0].number) if one else "" for one in numbers]
     steps = [int(after or 0) - int(before or 0) == 1 for before, after in pairwise(texts)]
     if len(steps) > 1 and sum(steps) >= MIN_NUMBERED * len(steps):
         return True

@@ -6,8 +6,8 @@ They take such a fraction for one or two digits, for a slash or for a percent si
 import numpy as np
 
 from protocol.known import Known
-from protocol.values import ALPHABET
-from worker.sight.numbers.ctc import Answer
+from protocol.values import ALPHABET, NUMERALS
+from worker.sight.numbers.ctc import Answer, spell
 from worker.sight.numbers.finding import Candidates
 
 LOOKALIKES = "/%"  # the signs for which the networks take a fraction
@@ -24,13 +24,15 @@ LAST_OF_WHOLE, LAST_OF_LOW = "234", "247"  # what a whole fraction is read as, a
 def may_be_fraction(answer: Answer, line: Candidates, number: str, known: Known) -> bool:
     """Whether the number that is read in a line may have a fraction.
 
-    A fraction is likely if a sign like one is passed over. Or else the last digit has the place of
+    A fraction is likely if a sign like one is passed over, which is followed by one digit at most:
+    a date has more after each sign. Or else the last digit has the place of
     one: it is much taller than the others, or set lower than the first, or hardly a digit. The
     shares were chosen by real halves, and by how many other numbers are marked.
     """
     if "/" not in known.fill and not {*LOOKALIKES} & {*number}:
-        chances = np.exp(answer[[*map(ALPHABET.index, LOOKALIKES)]])
-        if chances.sum(0).max() >= MIN_LOOKALIKE:
+        digits = [column for sign, column in spell(answer) if sign in NUMERALS]
+        end = answer[[*map(ALPHABET.index, LOOKALIKES)], digits[-2] if len(digits) > 1 else 0 :]
+        if np.exp(end).sum(0).max() >= MIN_LOOKALIKE:
             return True
     signs = line.likely(PLACE_CHANCE)
     boxes = signs.boxes

@@ -18,12 +18,12 @@ from protocol.values import (
     AS_WRITTEN,
     DIGITS_ONLY,
     MAX_DIGITS,
-    NO_PUNCTUATION,
     NUMERALS,
     Automaton,
     ValueSet,
     accepts,
     is_written,
+    only_digits,
 )
 from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
@@ -74,10 +74,6 @@ class NumberReading:
     digits: list[FoundDigit]
     alternatives: list[Alternative]  # up to five other numbers, the most probable first
     reason: Reason  # why a person should look at it; "" if there is no need
-
-
-def only_digits(number: str) -> str:
-    return number.translate(NO_PUNCTUATION)
 
 
 def clip_sum(scores: NDArray[np.float64]) -> float:
@@ -230,10 +226,7 @@ def trace_readings(
     numbers, reason, is_free = choose_readings(seen, known)
     best = numbers[0]
     if best.number:
-        if not reason and may_be_fraction(seen.answers[0], seen.line, best.number, known):
-            reason = "other signs"
-        is_fixed = not is_free and known.fixes_length
-        confidence = card.calibrate(best.chance, is_fixed)
+        confidence = card.calibrate(best.chance, not is_free and known.fixes_length)
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
     return Readings(numbers, confidence, seen, grey, reason, known.fill, printed)
@@ -303,7 +296,9 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, b
     automaton = known.automaton
     wanted = seen.weigh(automaton)
     if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
-        return wanted, seen.reason, known.is_nothing
+        is_fraction = may_be_fraction(seen.answers[0], seen.line, wanted[0].number, known)
+        reason: Reason = seen.reason or ("other signs" if is_fraction else "")
+        return wanted, reason, known.is_nothing
     free = [] if known.is_nothing else seen.weigh()
     if not free:
         raise ImageError(NOTHING_SEEN)
