@@ -46,8 +46,9 @@ def find_broken_rules(
     ]
     known = {cell.id: cell for cell in form.cells}
     names = [row["id"].removeprefix(f"{row['page']}/") for row in rows]
-    if not known.keys() >= {*names}:
-        return  # the form has changed
+    each_page = {cell.id for cell in form.cells if cell.is_sure}
+    if not each_page <= {*names} <= known.keys():
+        return  # the form has changed, or the rows of a page were deleted
     cells = [known[name] for name in names]
     for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
         wanted = f" wants {breach.wanted} here" if breach.wanted else ""

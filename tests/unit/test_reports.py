@@ -697,6 +697,8 @@ def test_an_answer_that_breaks_a_rule_with_an_empty_place_is_seen(tmp_path: Path
         assert run("correct", out, corrections, "-o", final, "--overwrite") == 0
         found = {row["field"]: row["reason"] for row in rows_of(final) if row["review"]}
         assert found == marked, answers
+    form.write_text(form.read_text().replace('"c"]', '"c", "d"]').replace("== c", "== d"))
+    assert run("correct", out, corrections, "-o", final, "--overwrite") == 0  # pages have no d
 
 
 def test_a_row_that_was_not_found_on_its_page_may_be_answered_cell_by_cell(tmp_path: Path) -> None:

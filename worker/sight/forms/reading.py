@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from protocol.chunk import Reason
 from protocol.form import Cell, Form
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.decoding.scales import scale_to_file
@@ -54,31 +55,22 @@ def decide_page(
 
     If the rules can't be computed with these numbers, all of the page are marked.
     """
-    cells = [cell for cell, cut in zip(form.cells, cuts, strict=True) if cut]
-    numbers = [
-        readings.calibrated if readings else []
-        for cut, (readings, _) in zip(cuts, outcomes, strict=True)
-        if cut
-    ]
+    there = [at for at, cut in enumerate(cuts) if cut]
+    cells = [form.cells[at] for at in there]
+    readings = [outcomes[at][0] for at in there]
+    numbers = [one.calibrated if one else [] for one in readings]
     try:
         decisions = decide(cells, numbers, form.checks)
     except ArithmeticError:
         unchecked = decide(cells, numbers, ())
         decisions = [one._replace(failed=True) for one in unchecked]
-    decided: list[tuple[NumberReading | None, str | None]] = []
-    left = iter(decisions)
-    for cut, (readings, error) in zip(cuts, outcomes, strict=True):
-        if cut is None:
-            decided.append((None, None))
-            continue
-        decision = next(left)
-        if readings is None or isinstance(cut, ImageError):
-            decided.append((None, error))
-            continue
-        reading = readings.choose(
-            decision.number, decision.confidence, decision.alternatives, cut.to_page, form.risk
-        )
-        if decision.failed:
-            reading = replace(reading, reason="check failed")
-        decided.append((reading, None))
+    decided: list[tuple[NumberReading | None, str | None]] = [(None, one) for _, one in outcomes]
+    for at, one, decision in zip(there, readings, decisions, strict=True):
+        cut = cuts[at]
+        if one and isinstance(cut, Cut):
+            reading = one.choose(
+                decision.number, decision.confidence, decision.alternatives, cut.to_page, form.risk
+            )
+            reason: Reason = "check failed" if decision.failed else reading.reason
+            decided[at] = replace(reading, reason=reason), None
     return decided
