@@ -318,6 +318,10 @@ class DigitsAutomaton:
             met = len(self.is_counted)
             self.find_steps(np.ones((met, len(NUMERALS)), bool))
         self.has_few_states = met == len(self.is_counted)
+        after = self.steps[self.START : len(self.is_counted)]
+        # whether all numbers are possible, as with the pattern `integer`
+        are_final = all(self.is_counted[self.START :])
+        self.has_all = self.has_few_states and are_final and bool(after.all())
 
     def _step(self, state: frozenset[Any], digit: str) -> frozenset[Any] | None:
         after = {self.values.step(one, digit) for one in state} - {None}

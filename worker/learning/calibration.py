@@ -193,12 +193,12 @@ def calibrate_card(card: Card, answers: Answers) -> Card:
     """
     kept = ~answers.is_doubted & (answers.chances > 0)
     rows = zip(answers.chances[kept].tolist(), answers.is_length_known[kept].tolist(), strict=True)
-    features = [list_features(*row) for row in rows]
-    names = [*list_features(0.5, False)][:-1]  # the offset is the last one
-    inputs = torch.tensor([[row[name] for name in names] for row in features])
-    slopes = fit_logistic(inputs.double().reshape(-1, len(names)), answers.is_right[kept].double())
-    calibration = dict(zip([*names, "offset"], (round(one, 4) for one in slopes), strict=True))
-    card = replace(card, calibration=calibration)
+    names = [*list_features(0.5, False)]  # the last one is the offset
+    values = [value for row in rows for value in list_features(*row).values()]
+    inputs = torch.tensor(values, dtype=torch.double).reshape(-1, len(names))[:, :-1]
+    slopes = fit_logistic(inputs, answers.is_right[kept].double())
+    rounded = (round(one, 4) for one in slopes)
+    card = replace(card, calibration=dict(zip(names, rounded, strict=True)))
     return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
 
 

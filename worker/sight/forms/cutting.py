@@ -33,9 +33,7 @@ from worker.sight.types import Grey, ImageError
 
 PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced
-MIN_PAGE_LIGHT = (
-    10  # grey value: writing on a page whose lightest parts are darker is lost in noise
-)
+MIN_PAGE_LIGHT = 10  # grey value: if a page's lightest parts are darker, writing is lost in noise
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page

@@ -15,9 +15,7 @@ LINE_LENGTH = 25  # px: ink in a run of this length may be a line of a form
 DOT_GAP = 7  # px: dots and dashes that are at most so far apart may be one line
 LINE_RIM = 5  # px: the edge of a line, and what smears beside it, is within a square of this side
 PRINTED_RIM = 9  # px: the same for what is printed on a blank, which is aligned to a few px
-MIN_LINE_SPAN = (
-    0.7  # a line of a form spans at least this share of the picture, or reaches its edge
-)
+MIN_LINE_SPAN = 0.7  # a form's line spans at least this share of the picture, or reaches its edge
 MAX_CUT = 0.2  # what reaches at most this far into the picture is cut off from a neighbour
 MIN_STROKE = 0.12  # a stroke is at least so long, in shorter sides of the picture
 MIN_STROKE_PX = 6  # px: ... and at least this long; a speck or a dot of a form is shorter

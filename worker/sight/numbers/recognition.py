@@ -126,7 +126,7 @@ class Seen:
         shares *= min(max(share, MIN_WEIGHED_SHARE), 1.0) / max(shares.sum(), 1e-9)
         readings = map(Proposal, numbers, shares.tolist())
         possible = [one for one in readings if one.chance > 0]
-        # in doubt, something is written: "" is the first only if it has more than half
+        # An empty answer wins only above one half
         return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
     def list_numbers(self, automaton: Automaton, answers: Sequence[Answer]) -> dict[str, float]:

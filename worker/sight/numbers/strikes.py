@@ -16,11 +16,8 @@ from worker.sight.numbers.finding import Candidates, find_median
 from worker.sight.types import Grey
 
 VIEW_HEIGHT = 24  # px: digits are this high in the picture in which strikes are searched
-VIEW_MARGINS = (
-    1.5,
-    0.6,
-)  # heights of a digit: so much is seen beside the line, and above and below it
-PEN_PERCENTILES = (4, 96)  # percentiles: the darkest and the lightest px of the digits show the pen
+VIEW_MARGINS = 1.5, 0.6  # heights of a digit: what is seen beside the line, and above and below it
+PEN_PERCENTILES = 4, 96  # percentiles: the darkest and the lightest px of the digits show the pen
 MIN_PEN = 0.4  # ink has at least this share of the digits' contrast
 PEN_PAPER_SIDE = 43  # px: the paper around a px is the median of a square with this side
 MAX_ANGLE, ANGLE_STEP = 35, 5  # degrees: steeper strokes are parts of digits, or slashes
