@@ -84,29 +84,21 @@ class Ruled:
     rows: list[list[Cut | ImageError]]  # the cells of all columns in each row of the grid
     shape: tuple[int, ...]  # of the page
 
-    def see(self, first: int = 0, end: int | None = None) -> list[list[Grey]]:
-        """What is seen of the cells that are read, in some of the rows."""
+    def see(self, rows: slice = slice(None), step: int = 1) -> list[list[Grey]]:
+        """What is seen of the cells that are read, in some of the rows; with a step of -1, as if
+        the page were turned by 180°."""
         return [
-            [one.picture for one in self.choose(row) if isinstance(one, Cut)]
-            for row in self.rows[first:end]
+            [
+                np.ascontiguousarray(one.picture[::step, ::step])
+                for one in self.choose(row[::step])
+                if isinstance(one, Cut)
+            ]
+            for row in self.rows[::step][rows]
         ]
 
     def choose(self, row: Sequence[Cut | ImageError]) -> list[Cut | ImageError]:
         """The cells of the columns that are read."""
         return [one for one, name in zip(row, self.table.columns, strict=True) if name]
-
-    def turn(self) -> "Ruled":
-        """The same turned by 180°, without the lines."""
-        turned = [
-            [
-                replace(one, picture=np.ascontiguousarray(one.picture[::-1, ::-1]))
-                if isinstance(one, Cut)
-                else one
-                for one in row[::-1]
-            ]
-            for row in self.rows[::-1]
-        ]
-        return replace(self, rows=turned)
 
     def take_rows(self) -> list[list[Cut | ImageError]]:
         """The rows below the head. Raises `ImageError` if it is not sure which these are."""
@@ -120,7 +112,7 @@ class Ruled:
             head = int(has_head(self.grid.heights, self.see(), self.table.known))
         if len(self.rows) - head not in counts:
             raise ImageError(f"{differ(len(self.rows) - head, counts, 'rows')}{hint}")
-        grid = self.grid.without_head(head)
+        grid = replace(self.grid, rows=self.grid.rows[head:])
         if grid.may_lack_rows():
             raise ImageError("page not aligned: a line between rows of its table may be missing")
         if len(counts) > 1:
@@ -277,10 +269,10 @@ def choose_way(seen: dict[int, Ruled], table: Table) -> int:
     """
     clear = dict[int, float]()
     for turns, ruled in seen.items():
-        ends = (1, -1) if table.head != 0 and len(ruled.rows) > MIN_ROWS_BELOW else (0, None)
+        has_ends = table.head != 0 and len(ruled.rows) > MIN_ROWS_BELOW
+        rows = slice(1, -1) if has_ends else slice(None)
         upright, other = (
-            count_sure(chain.from_iterable(each.see(*ends)), table.known)
-            for each in (ruled, ruled.turn())
+            count_sure(chain.from_iterable(ruled.see(rows, step)), table.known) for step in (1, -1)
         )
         clear[turns], clear[turns + 2] = UPRIGHT_FACTOR * upright, other
     best, second = sorted(clear, key=lambda turns: -clear[turns])[:2]

@@ -84,10 +84,6 @@ class Grid:
         """Points (N, 2) of the straight table on the page."""
         return project(self.to_page, undo_shift(points, self.shift, self.size))
 
-    def without_head(self, rows: int) -> "Grid":
-        """The grid without so many rows at its top."""
-        return replace(self, rows=self.rows[rows:])
-
     def may_lack_rows(self) -> bool:
         """Whether a row is as high as several others, so that a line between may be missing."""
         heights = self.heights
