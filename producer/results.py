@@ -158,6 +158,10 @@ def open_results(path: Path) -> ResultFile:
     wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
     if suffix in SHEETS and read == "digit":
         wanted |= {*SHARES}
+    if "page" in names and "field" not in names:
+        raise UsageError(
+            f"{path} has all fields of a page in one row: name the results that it was made of"
+        )
     if missing := sorted(wanted - set(names)):
         raise UsageError(
             f"{path} is no result file of this version of digitq: it has no column {missing[0]!r}"

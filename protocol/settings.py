@@ -181,7 +181,8 @@ def find_weights(
     if model and model not in found:
         use = {NUMBER: '`--read number`, in Python read="number"'}
         how = use.get(found[0], f'`--model {found[0]}`, in Python model="{found[0]}"')
-        add = f": add {how}" if is_read_with else ""
+        hint = "`digitq train number` makes one" if model == NUMBER else f"add {how}"
+        add = f": {hint}" if is_read_with else ""
         raise UsageError(f"{named}{folder} has no {model}.json, but {', '.join(found)}{add}")
     return folder
 

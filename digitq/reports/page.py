@@ -297,7 +297,7 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
     shown = Counter(group for image in images for group in image.groups)
     drawn = (
         f"Drawn at random among the {survey.unmarked:,} that are not marked. Give each its answer, "
-        "in this order: `digitq correct` then says how many of all of them may be wrong."
+        "in this order: digitq correct then says how many of all of them may be wrong."
     )
     groups = [  # name, title, images in the file, which of them are shown, a note
         ("review", "To review", counts.review, "the least sure", first),

@@ -541,6 +541,11 @@ def test_weights_that_are_none_are_told_before_workers_start(
         ("classify x.png", "", "has no mlp.json, but cnn: add `--model cnn`"),
         ("evaluate x.png", "", "has no mlp.json, but cnn: add `--model cnn`"),
         ("inspect x.png", "", "has no mlp.json, but cnn: add `--model cnn`"),
+        (
+            "classify x.png --read number --weights .",
+            "",
+            "has no number.json, but cnn: `digitq train number` makes one",
+        ),
         ("classify x.png --model mlp", "", "x.png"),
         ("classify x.png --read number", "", "x.png"),
         ("classify x.png", "mlp", "x.png"),

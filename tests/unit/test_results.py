@@ -173,6 +173,7 @@ def test_rows_that_are_missing_or_changed(tmp_path: Path) -> None:
         ("".join(lines).replace("false", "perhaps"), "can't read the rows of"),
         ("".join(lines).replace("confidence", "sure"), "has no column 'confidence'"),
         ("a,b\n1,2\n", "is no result file of this version of digitq"),
+        ("page,row,c1,review\na,1,7,\n", "has all fields of a page in one row: name the results"),
         ("", "can't read the rows of"),
     ):
         path.write_text(content)
