@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias, Unpack
 
 from protocol.errors import DigitqError, UsageError
 from protocol.form import FORM_MAGIC, Form, read_form
-from protocol.known import Known, WhatIsKnown
-from protocol.risk import Asked, choose_risk
+from protocol.known import Known, WhatIsKnown, describe_known
+from protocol.risk import Asked, choose_risk, describe_way
 from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
 from protocol.text import in_one_line
 
@@ -88,7 +88,8 @@ def choose_reading(
     reading = choose_known(model, read, form, **known)
     if risk is None and like is None:
         return reading
-    chosen = choose_risk(risk, like, reading.model)
+    way = describe_way(*describe_known(b"" if reading.form else reading.known), bool(reading.form))
+    chosen = choose_risk(risk, like, reading.model, way)
     asked = replace(decode_known(reading.known), risk=chosen)
     where = None if like is None else os.path.abspath(like)
     return reading._replace(known=asked.encode(), risk=chosen.share, like=where)

@@ -55,14 +55,28 @@ class LikeRecord(BaseModel):
 
     model: str
     parts: tuple[Part, ...]
+    pattern: str | None = None
+    allowed: int | None = None
+    form: str | None = None
     curve: Curve = ()
 
 
-def choose_risk(risk: float | str | None, like: str | os.PathLike[str] | None, model: str) -> Risk:
-    """The risk that a person asks for.
+def describe_way(pattern: str | None, allowed: int | None, has_form: bool) -> str:
+    """What is known of the numbers, in words; a confidence means something else if it differs."""
+    if has_form:
+        return "a form"
+    found = [] if pattern is None else [f"the pattern {pattern}"]
+    found += [] if allowed is None else ["a list"]
+    return " and ".join(found) or "no pattern, list or form"
+
+
+def choose_risk(
+    risk: float | str | None, like: str | os.PathLike[str] | None, model: str, way: str
+) -> Risk:
+    """The risk that a person asks for; `way` is as `describe_way` gives it.
 
     Raises `UsageError` for a share that can't be, and for results that were read with another model
-    or that promise no such risk.
+    or in another way, or that promise no such risk.
     """
     if risk is None:
         raise UsageError("`like` says for which images a risk holds: name the risk, such as 0.5%")
@@ -72,6 +86,11 @@ def choose_risk(risk: float | str | None, like: str | os.PathLike[str] | None, m
     record = read_like(Path(like))
     if record.model != model:
         raise UsageError(f"{like} was read with {record.model}, and not with {model}")
+    its_way = describe_way(record.pattern, record.allowed, record.form is not None)
+    if its_way != way:
+        raise UsageError(
+            f"{like} was read with {its_way}, and not with {way}: its confidences can't be compared"
+        )
     if not record.curve:
         raise UsageError(
             f"{like} has no sample of unmarked rows that a person has looked at: "

@@ -1,7 +1,9 @@
 """How much may be wrong without a mark: the curve, what travels of it, and what workers mark."""
 
 import csv
+import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from protocol.risk import (
     MAX_THRESHOLDS,
     Risk,
     RiskError,
-    choose_risk,
     find_threshold,
     measure_curve,
     read_share,
@@ -232,10 +233,36 @@ def test_a_harder_source_gets_a_stricter_threshold(tmp_path: Path) -> None:
     assert float((rows.schema.metadata or {})[REVIEW_BELOW_KEY]) == thresholds[2]
 
 
+def test_results_that_were_read_in_another_way_are_not_like_these(tmp_path: Path) -> None:
+    """A sample of what a pattern has given says nothing of what is read freely, or with a form."""
+    final = tmp_path / "final.csv"
+    write_final(final, 0, "number")
+    form = 'align = "lines"\n[tables.marks]\nrows = 2\ncolumns = ["a"]\n'
+    (tmp_path / "form.toml").write_text(form)
+    ways: dict[str, dict[str, Any]] = {
+        "no pattern, list or form": {},
+        "the pattern integer": {"pattern": "integer"},
+        "a list": {"allowed": ["7", "12"]},
+        "a form": {"form": tmp_path / "form.toml"},
+    }
+    record = json.loads(record_path(final).read_text())
+    for its, stored in zip(
+        ways, ({}, {"pattern": "integer"}, {"allowed": 9}, {"form": "a"}), strict=True
+    ):
+        record_path(final).write_text(json.dumps(record | stored))
+        for way, known in ways.items():
+            asked = partial(choose_reading, read="number", risk="2%", like=final, **known)
+            if way == its:
+                assert asked().like == str(final)
+            else:
+                with pytest.raises(UsageError, match=f"was read with {its}, and not with {way}"):
+                    asked()
+
+
 def test_results_that_can_t_be_like_others_are_told(tmp_path: Path) -> None:
     final = tmp_path / "final.csv"
     with pytest.raises(UsageError, match=r"final.csv.json is missing: .* `digitq correct` wrote"):
-        choose_risk(0.01, final, "cnn")
+        choose_reading("cnn", risk=0.01, like=final)
     write_final(final, 3)
     with pytest.raises(UsageError, match="was read with cnn, and not with number"):
         choose_reading(read="number", risk=0.01, like=final)
