@@ -502,7 +502,9 @@ def draw_strokes(picture: np.ndarray, *strokes: tuple[int, int, int, int]) -> np
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-@pytest.mark.parametrize("pattern", [None, "integer", "decimal", r"\d+(\.5)?", r"\d+½?"])
+@pytest.mark.parametrize(
+    "pattern", [None, "integer", "decimal", r"\d+(\.5)?", r"\d+\.\d", r"\d+½?"]
+)
 @pytest.mark.parametrize("whole", ["2", "3", "5", "6", "7", "8", "9", "12"])
 def test_a_half_is_marked(whole: str, pattern: str | None) -> None:
     """The networks do not read it: they see a 2, or a percent sign that is passed over."""
@@ -510,7 +512,14 @@ def test_a_half_is_marked(whole: str, pattern: str | None) -> None:
     digits = write_digits((whole, 20, 65, 1.5), ("2", left + 18, 74, 0.8))
     one, slash = (left + 4, 44, left + 4, 26), (left + 2, 72, left + 24, 24)
     reading = read_number(encode(draw_strokes(digits[:, :170], one, slash)), Known(pattern))
-    assert reading.reason in ("other signs", "unsure")
+    assert reading.reason in ("other signs", "unsure", "not allowed")
+
+
+@pytest.mark.parametrize("pattern", ["integer", r"\d+\.\d"])
+def test_a_low_digit_is_marked_also_after_a_sign_that_is_put_in(pattern: str) -> None:
+    picture = write_digits(("12", 20, 62, 1.5), ("2", 102, 76, 1.1))[:, :170]
+    reading = read_number(encode(picture), Known(pattern))
+    assert reading.number in ("122", "12.2") and reading.reason == "other signs"
 
 
 def test_a_pattern_that_needs_a_fraction_marks_and_is_no_error() -> None:

@@ -6,7 +6,7 @@ They take such a fraction for one or two digits, for a slash or for a percent si
 import numpy as np
 
 from protocol.known import Known
-from protocol.values import ALPHABET, NUMERALS
+from protocol.values import ALPHABET, NUMERALS, only_digits
 from worker.sight.numbers.ctc import Answer, spell
 from worker.sight.numbers.finding import Candidates
 
@@ -29,14 +29,17 @@ def may_be_fraction(answer: Answer, line: Candidates, number: str, known: Known)
     one: it is much taller than the others, or set lower than the first, or hardly a digit. The
     shares were chosen by real halves, and by how many other numbers are marked.
     """
+    spelled = spell(answer)
     if "/" not in known.fill and not {*LOOKALIKES} & {*number}:
-        digits = [column for sign, column in spell(answer) if sign in NUMERALS]
-        end = answer[[*map(ALPHABET.index, LOOKALIKES)], digits[-2] if len(digits) > 1 else 0 :]
+        columns = [column for sign, column in spelled if sign in NUMERALS]
+        end = answer[[*map(ALPHABET.index, LOOKALIKES)], columns[-2] if len(columns) > 1 else 0 :]
         if np.exp(end).sum(0).max() >= MIN_LOOKALIKE:
             return True
     signs = line.likely(PLACE_CHANCE)
     boxes = signs.boxes
-    is_short = 1 < len(number) <= MAX_READ_AS and number.isdecimal()
+    digits = only_digits(number)
+    has_sign = any(sign in number and sign not in NUMERALS for sign, _ in spelled)
+    is_short = 1 < len(digits) <= MAX_READ_AS and not has_sign
     if known.fixes_length or not is_short or len(boxes) < 2:
         return False
     *others, (_, top, _, bottom) = boxes.tolist()
@@ -49,5 +52,5 @@ def may_be_fraction(answer: Answer, line: Candidates, number: str, known: Known)
     is_other = signs.others[-1] > MIN_OTHER
     lowered = (top - first_top) / height, (bottom - first_bottom) / height
     is_low = ratio < 1 and lowered[0] > MIN_LOWERED[0] and lowered[1] > MIN_LOWERED[1]
-    is_whole = (is_tall or is_other) and number[-1] in LAST_OF_WHOLE
-    return is_whole or (is_low and number[-1] in LAST_OF_LOW)
+    is_whole = (is_tall or is_other) and digits[-1] in LAST_OF_WHOLE
+    return is_whole or (is_low and digits[-1] in LAST_OF_LOW)
