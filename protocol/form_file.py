@@ -208,8 +208,10 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
         if both := [column for column in table.columns if column in file.fields]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
         count += sum(map(bool, table.columns)) * (table.rows or (0, 0))[1]
-    if not 0 < count <= MAX_CELLS:
-        raise UsageError(f"fields and tables have 1 to {MAX_CELLS:,} values, not {count:,}")
+    if not count:
+        raise UsageError("the form has no field")
+    if count > MAX_CELLS:
+        raise UsageError(f"a form has at most {MAX_CELLS:,} values, not {count:,}")
 
 
 def check_rows(name: str, table: TablePart, has_blank: bool) -> None:
