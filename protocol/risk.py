@@ -164,5 +164,6 @@ def find_threshold(curve: Curve, share: float, name: str) -> float:
         )
     best = min(most for _, most in curve)
     raise RiskError(
-        f"{name} can promise a risk of {show_bound(best)} at best, and not of {show_bound(share)}"
+        f"{name} can promise a risk of {show_bound(best)} at best, and not of {show_bound(share)}: "
+        "--like results with a larger sample (`digitq report --sample`) may promise a smaller one"
     )
