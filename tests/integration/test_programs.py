@@ -228,6 +228,15 @@ def test_jobs_and_images_take_turns(
     assert 0 < count_tasks(deployment) - before < 150
 
 
+def test_the_command_of_celery_hears_a_worker(deployment: Local) -> None:
+    (state,) = Client(deployment.url).ledger.workers()
+    asked = "inspect", "ping", "--destination", state.name, "--timeout", str(SECONDS)
+    command = [sys.executable, "-m", "celery", "-A", "worker", *asked]
+    environment = os.environ | {"DIGITQ_BROKER_URL": deployment.url}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert said.returncode == 0 and "pong" in said.stdout, said.stderr
+
+
 def count_tasks(deployment: Local) -> int:
     """How many images Celery has given the worker, which may not hear the first question."""
     found = dict[str, Any]()

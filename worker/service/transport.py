@@ -21,6 +21,8 @@ from protocol.errors import DigitqError
 from worker.service.messages import IS_NAME, as_json, read_message, shorten
 
 REDIS_ERRORS = OSError, RedisError  # what is raised if Redis is lost, or refuses a command
+# How the names of queues end from which `celery inspect` takes answers; a worker reads none of them
+REPLIES = f".{app.control.mailbox.reply_exchange.name}"
 
 logger = get_logger(__name__)
 
@@ -106,7 +108,8 @@ class Channel(redis.Channel):
 
     def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
         super().basic_consume(queue, *args, **options)  # type: ignore[no-untyped-call]
-        if queue not in self._fanout_queues:  # these are Celery's remote control
+        # Celery's remote control has orders in the former, and answers in the latter
+        if not (queue in self._fanout_queues or queue.endswith(REPLIES)):
             callbacks = self.connection._callbacks
             callbacks[queue] = partial(self.receive, queue, callbacks[queue])
 
