@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -48,9 +49,9 @@ def draw_message(random: Random, job_id: str, image: str) -> bytes:
     }
     for _ in range(random.choice((0, 1, 1, 2))):
         name = random.choice([*HEADERS])
-        content["headers"][name] = random.choice((*HEADERS[name], *VALUES))
+        content["headers"][name] = draw(random, *HEADERS[name], *VALUES)
     if random.random() < 0.3:
-        body[2][random.choice(FOLLOWING)] = random.choice(([SIGNATURE], SIGNATURE, *VALUES))
+        body[2][random.choice(FOLLOWING)] = draw(random, [SIGNATURE], SIGNATURE, *VALUES)
     properties = content["properties"]
     for _ in range(random.choice((0, 1, 1, 2))):
         change(random, random.choice((body, content, properties)))
@@ -72,6 +73,11 @@ def draw_message(random: Random, job_id: str, image: str) -> bytes:
     return raw
 
 
+def draw(random: Random, *values: Any) -> Any:
+    """A copy of one of the values: what `change` does to it must not reach the next message."""
+    return deepcopy(random.choice(values))
+
+
 def change(random: Random, part: Any) -> None:
     """Replace, remove or add something in a list or an object, or deep in it."""
     places = [*(range(len(part)) if isinstance(part, list) else part)]
@@ -83,9 +89,9 @@ def change(random: Random, part: Any) -> None:
     elif random.random() < 0.3:
         del part[place]
     else:
-        part[place] = random.choice(VALUES)
+        part[place] = draw(random, *VALUES)
     if isinstance(part, dict) and random.random() < 0.2:
-        part[random.choice([*HEADERS, *FOLLOWING, "self", "x"])] = random.choice(VALUES)
+        part[random.choice([*HEADERS, *FOLLOWING, "self", "x"])] = draw(random, *VALUES)
 
 
 def draw_batch(random: Random, batch: pa.RecordBatch) -> bytes:
