@@ -14,7 +14,7 @@ from worker.sight.types import Grey, ImageError
 if TYPE_CHECKING:
     from worker.sight.numbers.recognition import Readings
 
-RIM = 0.2  # this share of each side of a cell may show its lines
+PLACE_RIM = 0.2  # this share of each side of a cell may show its lines
 MAX_PRINT_LIGHT = 0.8  # print is at most so light, as a share of the light of paper
 MIN_PRINT = 0.005  # something is printed in a cell of a blank if this share of it is dark
 MIN_DIFFERENCE = 0.2  # a head is higher or lower than the usual row by more, in its heights
@@ -39,7 +39,7 @@ def is_printed(cells: Sequence[Grey]) -> bool:
     """Whether something is printed in most of these cells of a blank."""
     printed = 0
     for cell in cells:
-        high, wide = (round(RIM * side) for side in cell.shape)
+        high, wide = (round(PLACE_RIM * side) for side in cell.shape)
         inside = cell[high:-high, wide:-wide]
         printed += bool((inside < MAX_PRINT_LIGHT * np.median(inside)).mean() > MIN_PRINT)
     return printed > len(cells) / 2
