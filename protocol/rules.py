@@ -218,7 +218,7 @@ def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]
         for node in ast.walk(side):
             if isinstance(node, ast.Constant) and repr(node.value) in columns:
                 raise UsageError(
-                    f"`{node.value!r}`: {QUOTE}; the number is {float(node.value)!r}"  # type: ignore[arg-type]
+                    f"`{node.value!r}`: {QUOTE}; the number is {float(repr(node.value))!r}"
                 )
     single = [name for name in rule.names if "" not in columns[name]]
     tables = [
