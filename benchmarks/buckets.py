@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from digitq.private.processes import Local
-from producer import Client
-from producer.chunking import cut_source
-from producer.sources.opening import open_sources
-from protocol.reading import Reading
+from digitq.producer import Client
+from digitq.producer.chunking import cut_source
+from digitq.producer.sources.opening import open_sources
+from digitq.protocol.reading import Reading
 
 OBJECTS = 20_000
 KEYS = 1_000  # a listing comes in pages of this many

@@ -23,11 +23,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from protocol.known import Known
-from protocol.values import ALPHABET, NUMERALS, only_digits
-from training.hands import list_sources, load_numbers
-from worker.classify import read_image, read_numbers
-from worker.learning.calibration import (
+from digitq.protocol.known import Known
+from digitq.protocol.values import ALPHABET, NUMERALS, only_digits
+from digitq.worker.classify import read_image, read_numbers
+from digitq.worker.learning.calibration import (
     NumberPicture,
     calibrate_card,
     calibrated,
@@ -37,7 +36,8 @@ from worker.learning.calibration import (
     read_pictures,
     write_form,
 )
-from worker.models.number import load_networks
+from digitq.worker.models.number import load_networks
+from training.hands import list_sources, load_numbers
 
 SURE = 0.999  # a row with at least this confidence is sure
 HEAD = "", "way to read", "images", "right", "marked", "silent", "sure", "right", "conf.", "ECE"

@@ -20,16 +20,16 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 
-from protocol.known import Known
+from digitq.protocol.known import Known
+from digitq.worker.classify import read_image, read_numbers
+from digitq.worker.dataset import load_mnist
+from digitq.worker.models.number import load_networks
+from digitq.worker.sight.numbers.finding import find_candidates
+from digitq.worker.sight.numbers.line_strip import turn
+from digitq.worker.sight.numbers.search import FIRST_LOOK
 from training.synthetic.forms import FORMS
 from training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 from training.synthetic.writing import Scripts
-from worker.classify import read_image, read_numbers
-from worker.dataset import load_mnist
-from worker.models.number import load_networks
-from worker.sight.numbers.finding import find_candidates
-from worker.sight.numbers.line_strip import turn
-from worker.sight.numbers.search import FIRST_LOOK
 
 FIELD = (300, 100)  # px: width and height
 PHOTO = (4000, 3000)

@@ -14,8 +14,8 @@ import numpy as np
 import PIL.Image
 
 from digitq.private.processes import Local, find_free_port
-from producer import Client
-from protocol.mnist import load_mnist
+from digitq.producer import Client
+from digitq.protocol.mnist import load_mnist
 
 ARRAYS, FILES = 600_000, 60_000
 WORKERS = 2

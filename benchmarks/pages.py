@@ -16,16 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from producer.chunking import cut_chunks
-from producer.sources.source import Entry
-from protocol.form import Field, Form
-from protocol.known import Known
-from worker.classify import classify_chunk, read_image
-from worker.sight.decoding.any_file import read_picture
-from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.recognition import trace_readings
-from worker.sight.types import Grey
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.source import Entry
+from digitq.protocol.form import Field, Form
+from digitq.protocol.known import Known
+from digitq.worker.classify import classify_chunk, read_image
+from digitq.worker.sight.decoding.any_file import read_picture
+from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.numbers.recognition import trace_readings
+from digitq.worker.sight.types import Grey
 
 SIZE = WIDTH, HEIGHT = 1654, 2339  # px: A4 at 200 dpi
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -12,10 +12,10 @@ from pathlib import Path
 from celery import Celery
 
 from digitq.private.processes import Local
-from producer import Client
-from protocol.broker.address import read_address
-from protocol.celery import CLASSIFY_IMAGE
-from protocol.keys import IMAGES_QUEUE
+from digitq.producer import Client
+from digitq.protocol.broker.address import read_address
+from digitq.protocol.celery import CLASSIFY_IMAGE
+from digitq.protocol.keys import IMAGES_QUEUE
 
 CALLS = 64
 ROUNDS = 4  # the first one warms up

@@ -22,11 +22,11 @@ import pyarrow as pa
 import torch
 import torchvision
 
+from digitq.worker.classify import read_image, read_pixels, watch
+from digitq.worker.dataset import load_mnist
+from digitq.worker.sight.digits import trace_digit
+from digitq.worker.sight.types import Picture
 from training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
-from worker.classify import read_image, read_pixels, watch
-from worker.dataset import load_mnist
-from worker.sight.digits import trace_digit
-from worker.sight.types import Picture
 
 FILE_COUNTS = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}
 JPEG_QUALITY = 85

@@ -19,12 +19,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.held_out import Read, judge, list_ways, read
-from protocol.chunk import Chunk, Reason
-from protocol.risk import find_threshold, measure_curve
-from protocol.settings import NUMBER
+from digitq.protocol.chunk import Chunk, Reason
+from digitq.protocol.risk import find_threshold, measure_curve
+from digitq.protocol.settings import NUMBER
+from digitq.worker.classify import classify_chunk
+from digitq.worker.models.card import card_path, read_card
 from training.hands import list_sources
-from worker.classify import classify_chunk
-from worker.models.card import card_path, read_card
 
 MAX_GLYPHS = 2000  # at most this many digits of a source count, or one source would decide
 BATCH_IMAGES = 500  # images in a chunk

@@ -20,18 +20,18 @@ from typing import Any
 from unittest.mock import patch
 
 from digitq.private.processes import Local
-from producer.sources.arrays import label_batches
-from protocol.broker.connection import connect
-from protocol.celery import app
-from protocol.chunk import Chunk, untimed_rows
-from protocol.host.cores import usable_cores
-from protocol.ledger import Ledger
-from protocol.mnist import load_mnist
-from protocol.records import JobSpec
-from protocol.settings import MODELS
-from worker import classify, tasks
-from worker.celery import keep_freed_memory
-from worker.models.model import Model
+from digitq.producer.sources.arrays import label_batches
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.celery import app
+from digitq.protocol.chunk import Chunk, untimed_rows
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.mnist import load_mnist
+from digitq.protocol.records import JobSpec
+from digitq.protocol.settings import MODELS
+from digitq.worker import classify, tasks
+from digitq.worker.celery import keep_freed_memory
+from digitq.worker.models.model import Model
 
 TASK_ROUNDS = 7  # the first only warms up and does not count
 TASK_PARTS = {  # by its name in the table: the owner of the function that is timed, and its name

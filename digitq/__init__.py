@@ -5,16 +5,14 @@
 """
 
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from digitq.backend import local as local
     from digitq.notebook import Results as Results
     from digitq.notebook import classify as classify
+    from digitq.producer import *  # noqa: F403 (`__getattr__` imports these names)
     from digitq.without_queue import reader as reader
-    from producer import *  # noqa: F403 (`__getattr__` imports these names)
 
     __version__: str
 
@@ -32,9 +30,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # takes as long as all else that `--check` needs
 
         return version("digitq")
-    if reason := describe_foreign_module():
-        raise ImportError(f"digitq: {reason}")
-    producer = import_module("producer")
+    producer = import_module("digitq.producer")
     if name == "__all__":
         return sorted([*producer.__all__, *OWN])
     if name in OWN:
@@ -46,18 +42,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__getattr__("__all__"), "__version__"]
-
-
-def describe_foreign_module() -> str | None:
-    """Which file of the user hides digitq's `producer` or `protocol`, and what to do about it."""
-    for name in ("producer", "protocol"):
-        if not (spec := find_spec(name)):
-            continue  # Python's own error says that the package is missing
-        # A folder without an __init__.py has no origin
-        path = Path(spec.origin or next(iter(spec.submodule_search_locations or ()))).resolve()
-        if path != Path(__file__).resolve().parents[1] / name / "__init__.py":
-            return (
-                f"{path} is imported in place of digitq's own `{name}`: "
-                "rename it, or run from a folder without it"
-            )
-    return None

@@ -4,13 +4,11 @@ import gc
 import os
 import sys
 
-from digitq import describe_foreign_module
-
 
 def hide_password() -> None:
     """If `--broker` has a password, put the URL into the environment and start this program anew
     with `***` in its place: everyone on this host sees the arguments of a process."""
-    from protocol.broker.address import HIDDEN_URL, without_password
+    from digitq.protocol.broker.address import HIDDEN_URL, without_password
 
     url, arguments = "", [*sys.orig_argv]
     for index, part in enumerate(sys.orig_argv):
@@ -26,10 +24,7 @@ def hide_password() -> None:
 
 def main() -> None:
     """Run the command line of `digitq.cli`, which takes a while to import."""
-    if reason := describe_foreign_module():
-        print(f"digitq: {reason}", file=sys.stderr)
-        sys.exit(2)
-    from protocol.host.process import end_at_once, leave_pandas_out, run_without_waiting
+    from digitq.protocol.host.process import end_at_once, leave_pandas_out, run_without_waiting
 
     end_at_once()
     if sys.argv[1:2] == ["worker"]:
@@ -42,7 +37,7 @@ def main() -> None:
     if not "".join(sys.argv[1:2]).startswith("-"):  # help needs no Arrow, which takes 0.1 s
         leave_pandas_out()
     from digitq import cli
-    from protocol.settings import OTHER_BROKERS
+    from digitq.protocol.settings import OTHER_BROKERS
 
     for name in OTHER_BROKERS:
         os.environ.pop(name, None)

@@ -14,18 +14,18 @@ from rich.text import Text
 
 from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.private.processes import Local
+from digitq.producer.client import Client
+from digitq.producer.job import Job
+from digitq.producer.record import Record
+from digitq.producer.sinks.sink import Sink, StreamSink
 from digitq.progress import progress_bar
+from digitq.protocol.broker.address import url_in_command
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.settings import FolderLike, find_weights, read_by, settings
+from digitq.protocol.text import plural
 from digitq.summary import describe_flaws
 from digitq.terminal import echo_err
-from producer.client import Client
-from producer.job import Job
-from producer.record import Record
-from producer.sinks.sink import Sink, StreamSink
-from protocol.broker.address import url_in_command
-from protocol.errors import DigitqError, UsageError
-from protocol.host.cores import usable_cores
-from protocol.settings import FolderLike, find_weights, read_by, settings
-from protocol.text import plural
 
 FILES_PER_WORKER = 64  # while one more worker starts, the others classify this many files
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for

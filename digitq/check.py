@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from protocol.host.probe import HeartbeatFile, node_name
+from digitq.protocol.host.probe import HeartbeatFile, node_name
 
 CHECKS = ("live", "ready")
 

@@ -19,9 +19,9 @@ from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.reports import correct, report, wide
 from digitq.commands.run import doctor, flower, inspect, metrics, up, worker
 from digitq.commands.train import train
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.host.process import make_stderr_unfailing
 from digitq.terminal import ExitStatus, echo_err
-from protocol.errors import DigitqError, UsageError
-from protocol.host.process import make_stderr_unfailing
 
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from digitq.protocol.form import Form, read_form
+from digitq.protocol.form_file import Box
 from digitq.terminal import find_missing
-from protocol.form import Form, read_form
-from protocol.form_file import Box
 
-ROWS = [sys.executable, "-P", "-m", "worker", "rows"]
+ROWS = [sys.executable, "-P", "-m", "digitq.worker", "rows"]
 
 
 def read_form_file(path: str) -> Form:

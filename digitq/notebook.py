@@ -11,20 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.backend import open_client, take_results
+from digitq.producer.client import Client
+from digitq.producer.prediction import NumberPrediction, Prediction, to_predictions
+from digitq.producer.sinks.encoders import describe_rows
+from digitq.producer.sinks.sink import Sink
+from digitq.producer.sources.image_tables import is_pandas, to_arrow
+from digitq.producer.sources.in_memory import Images
+from digitq.producer.sources.opening import open_images
+from digitq.producer.sources.source import Source
+from digitq.protocol.chunk import result_schema
+from digitq.protocol.errors import UsageError
+from digitq.protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from digitq.protocol.risk import Asked
+from digitq.protocol.settings import FolderLike, What, choose_weights, settings
 from digitq.summary import summarise
-from producer.client import Client
-from producer.prediction import NumberPrediction, Prediction, to_predictions
-from producer.sinks.encoders import describe_rows
-from producer.sinks.sink import Sink
-from producer.sources.image_tables import is_pandas, to_arrow
-from producer.sources.in_memory import Images
-from producer.sources.opening import open_images
-from producer.sources.source import Source
-from protocol.chunk import result_schema
-from protocol.errors import UsageError
-from protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from protocol.risk import Asked
-from protocol.settings import FolderLike, What, choose_weights, settings
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
 AnswerT = TypeVar("AnswerT", Prediction, NumberPrediction)

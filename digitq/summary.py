@@ -6,27 +6,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from digitq.protocol.errors import (
+    BrokerError,
+    DigitqError,
+    OutputError,
+    UnknownJobError,
+    UsageError,
+)
+from digitq.protocol.settings import What
+from digitq.protocol.text import in_one_line, plural
 from digitq.terminal import echo_err
-from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
-from protocol.settings import What
-from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
-    from producer.counts import Counts
-    from producer.sinks.sink import Sink
-    from producer.sources.source import TruthGaps
-    from protocol.records import JobRecord
+    from digitq.producer.counts import Counts
+    from digitq.producer.sinks.sink import Sink
+    from digitq.producer.sources.source import TruthGaps
+    from digitq.protocol.records import JobRecord
 
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
     """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
-    from producer.sinks.encoders import encode_csv, encode_lines
-    from producer.sinks.resumable import FileSink
-    from producer.sinks.sink import StreamSink
-    from producer.sinks.stored import StoreSink
-    from producer.sources.stores import is_stored
+    from digitq.producer.sinks.encoders import encode_csv, encode_lines
+    from digitq.producer.sinks.resumable import FileSink
+    from digitq.producer.sinks.sink import StreamSink
+    from digitq.producer.sinks.stored import StoreSink
+    from digitq.producer.sources.stores import is_stored
 
     if out is not None and is_stored(out):
         return StoreSink(out, run, overwrite)
@@ -47,7 +53,7 @@ def report_interruption(
     `collected` is the id of the job that is collected, if the run has no job of its own. Redis knew
     it at the start, so `UnknownJobError` becomes `BrokerError`.
     """
-    from producer.sinks.resumable import FileSink
+    from digitq.producer.sinks.resumable import FileSink
 
     try:
         yield
@@ -72,8 +78,8 @@ def report_rows(
     sink: "Sink", skipped: str = "", has_speed: bool = True, what: str = "image"
 ) -> None:
     """Tell what is written and where, how fast it was, and whether workers were at odds."""
-    from producer.record import all_fingerprints, all_weights
-    from producer.sinks.resumable import FileSink
+    from digitq.producer.record import all_fingerprints, all_weights
+    from digitq.producer.sinks.resumable import FileSink
 
     speed = ""
     if has_speed:
@@ -93,8 +99,8 @@ def report_rows(
 
 def report_risk(sink: "Sink", risk: float | None) -> None:
     """Tell what is promised of the answers that are not marked, if anything is."""
-    from producer.record import all_thresholds
-    from protocol.sample import show_bound
+    from digitq.producer.record import all_thresholds
+    from digitq.protocol.sample import show_bound
 
     if risk is None:
         return
@@ -141,8 +147,8 @@ def report_truth(
 
     `truth` is the value of `--truth`; `gaps` are those of the source, if it was read here.
     """
-    from producer.sources.source import TruthGaps
-    from protocol.values import is_written
+    from digitq.producer.sources.source import TruthGaps
+    from digitq.protocol.values import is_written
 
     gaps = gaps or TruthGaps()
     if counts.unlabelled:

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import click
 
-from protocol.errors import UsageError
-from protocol.text import in_one_line
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import in_one_line
 
 # The modules that digitq's extras bring
 EXTRAS = {

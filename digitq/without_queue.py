@@ -7,16 +7,16 @@ from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 import numpy as np
 
 from digitq.notebook import AnswerT, Results, TableSink, build_results
+from digitq.producer.batching import put_together, read_call
+from digitq.producer.chunking import cut_source
+from digitq.producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
+from digitq.producer.sources.in_memory import DataFrame, Image, Images, is_one_image
+from digitq.producer.sources.opening import open_images
+from digitq.protocol.chunk import Chunk
+from digitq.protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from digitq.protocol.risk import Asked
+from digitq.protocol.settings import FolderLike, What, choose_weights
 from digitq.terminal import require
-from producer.batching import put_together, read_call
-from producer.chunking import cut_source
-from producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
-from producer.sources.in_memory import DataFrame, Image, Images, is_one_image
-from producer.sources.opening import open_images
-from protocol.chunk import Chunk
-from protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from protocol.risk import Asked
-from protocol.settings import FolderLike, What, choose_weights
 
 OneT = TypeVar("OneT", Prediction, NumberPrediction, dict[str, NumberPrediction])
 
@@ -27,7 +27,7 @@ class Reader(Generic[OneT, AnswerT]):
     def __init__(self, reading: Reading, weights: Path | None = None) -> None:
         """Load the networks. Raises `UsageError` if the extra `worker` is not installed."""
         require("worker")
-        from worker.in_process import classify_chunks
+        from digitq.worker.in_process import classify_chunks
 
         self._reading = reading
         self._classify_chunks = partial(classify_chunks, reading=reading, weights=weights)

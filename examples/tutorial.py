@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from worker.dataset import load_mnist
-from worker.models.model import load_model
+from digitq.worker.dataset import load_mnist
+from digitq.worker.models.model import load_model
 
 SHADES = " ░▒▓█"
 

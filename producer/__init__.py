@@ -1,27 +1,31 @@
-"""Feeds images to the queue and collects the results: `from producer import Client`."""
+"""Feeds images to the queue and collects the results: `from digitq.producer import Client`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from protocol import errors
+from digitq.protocol import errors
 
 if TYPE_CHECKING:
-    from producer.client import Client as Client
-    from producer.job import Job as Job
-    from producer.prediction import NumberPrediction as NumberPrediction
-    from producer.prediction import Prediction as Prediction
-    from producer.sources.opening import open_sources as open_sources
-    from protocol.errors import *  # noqa: F403 (all of them)
-    from protocol.records import JobRecord as JobRecord
+    from digitq.producer.client import Client as Client
+    from digitq.producer.job import Job as Job
+    from digitq.producer.prediction import NumberPrediction as NumberPrediction
+    from digitq.producer.prediction import Prediction as Prediction
+    from digitq.producer.sources.opening import open_sources as open_sources
+    from digitq.protocol.errors import *  # noqa: F403 (all of them)
+    from digitq.protocol.records import JobRecord as JobRecord
 
 MODULES = {
-    "Client": "producer.client",
-    "Job": "producer.job",
-    "JobRecord": "protocol.records",
-    "NumberPrediction": "producer.prediction",
-    "Prediction": "producer.prediction",
-    "open_sources": "producer.sources.opening",
-    **{name: "protocol.errors" for name, kind in vars(errors).items() if isinstance(kind, type)},
+    "Client": "digitq.producer.client",
+    "Job": "digitq.producer.job",
+    "JobRecord": "digitq.protocol.records",
+    "NumberPrediction": "digitq.producer.prediction",
+    "Prediction": "digitq.producer.prediction",
+    "open_sources": "digitq.producer.sources.opening",
+    **{
+        name: "digitq.protocol.errors"
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type)
+    },
 }
 if not TYPE_CHECKING:  # mypy takes the names that are imported above
     __all__ = sorted(MODULES)
@@ -31,4 +35,4 @@ def __getattr__(name: str) -> Any:
     """Import a name on demand, so that `digitq --help` does not wait for Celery and Arrow."""
     if name in MODULES:
         return getattr(import_module(MODULES[name]), name)
-    raise AttributeError(f"module 'producer' has no attribute {name!r}")
+    raise AttributeError(f"module 'digitq.producer' has no attribute {name!r}")

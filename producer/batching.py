@@ -16,19 +16,19 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 import pyarrow as pa
 
-from producer.chunking import cut_chunks
-from producer.job import IDLE_MS, LOGGED_CHECKS
-from producer.prediction import Answer, to_fields, to_predictions
-from producer.sources.arrays import pixels_batch
-from producer.sources.in_memory import Image, image_source
-from producer.sources.source import refuse_url
-from protocol.chunk import PIXELS, Chunk, decode_result, result_schema, untimed_rows
-from protocol.errors import UnknownJobError, UsageError
-from protocol.ledger import Ledger
-from protocol.reading import Reading
-from protocol.records import JobSpec
-from protocol.settings import settings
-from protocol.text import plural
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.job import IDLE_MS, LOGGED_CHECKS
+from digitq.producer.prediction import Answer, to_fields, to_predictions
+from digitq.producer.sources.arrays import pixels_batch
+from digitq.producer.sources.in_memory import Image, image_source
+from digitq.producer.sources.source import refuse_url
+from digitq.protocol.chunk import PIXELS, Chunk, decode_result, result_schema, untimed_rows
+from digitq.protocol.errors import UnknownJobError, UsageError
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.reading import Reading
+from digitq.protocol.records import JobSpec
+from digitq.protocol.settings import settings
+from digitq.protocol.text import plural
 
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
 GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered

@@ -11,11 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.counts import Counts, add_ids
-from producer.sources.objects import start_ahead
-from producer.sources.source import Entry, Source, SourceItem, TruthGaps, UnreadableImageError
-from producer.sources.truth import adapt_truth, take_truth
-from protocol.chunk import (
+from digitq.producer.counts import Counts, add_ids
+from digitq.producer.sources.objects import start_ahead
+from digitq.producer.sources.source import (
+    Entry,
+    Source,
+    SourceItem,
+    TruthGaps,
+    UnreadableImageError,
+)
+from digitq.producer.sources.truth import adapt_truth, take_truth
+from digitq.protocol.chunk import (
     ERROR,
     FILES_SCHEMA,
     ID,
@@ -27,10 +33,10 @@ from protocol.chunk import (
     truth_field,
     untimed_rows,
 )
-from protocol.errors import UsageError
-from protocol.reading import Reading
-from protocol.settings import read_by, settings
-from protocol.text import plural, printable, too_large
+from digitq.protocol.errors import UsageError
+from digitq.protocol.reading import Reading
+from digitq.protocol.settings import read_by, settings
+from digitq.protocol.text import plural, printable, too_large
 
 T = TypeVar("T")
 READ_FILES = 512  # this many files are read into one batch

@@ -7,24 +7,24 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, Self, Unpack, cast, overload
 
-from producer.batching import Batcher, is_pixels, read_call
-from producer.chunking import cut_source
-from producer.counts import Counts
-from producer.feeder import Feeder
-from producer.job import Job
-from producer.prediction import Answer, NumberPrediction, Prediction
-from producer.sources.in_memory import Image, Images
-from producer.sources.opening import open_images
-from producer.sources.source import Source
-from protocol.broker.connection import connect, wait_for_server
-from protocol.errors import BrokerError, UnknownJobError
-from protocol.known import describe_known
-from protocol.ledger import Ledger
-from protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from protocol.records import JobRecord, JobSpec
-from protocol.risk import Asked
-from protocol.settings import DEFAULT_BROKER, What, settings
-from protocol.text import printable
+from digitq.producer.batching import Batcher, is_pixels, read_call
+from digitq.producer.chunking import cut_source
+from digitq.producer.counts import Counts
+from digitq.producer.feeder import Feeder
+from digitq.producer.job import Job
+from digitq.producer.prediction import Answer, NumberPrediction, Prediction
+from digitq.producer.sources.in_memory import Image, Images
+from digitq.producer.sources.opening import open_images
+from digitq.producer.sources.source import Source
+from digitq.protocol.broker.connection import connect, wait_for_server
+from digitq.protocol.errors import BrokerError, UnknownJobError
+from digitq.protocol.known import describe_known
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from digitq.protocol.records import JobRecord, JobSpec
+from digitq.protocol.risk import Asked
+from digitq.protocol.settings import DEFAULT_BROKER, What, settings
+from digitq.protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
 IN_FLIGHT_CHUNKS = 16  # a job may have this many chunks in flight, and more if the queue is empty

@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.chunk import NUMBER_TRUTH, absences, answers, corrected, count_reviews, failures
+from digitq.protocol.chunk import (
+    NUMBER_TRUTH,
+    absences,
+    answers,
+    corrected,
+    count_reviews,
+    failures,
+)
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 

@@ -10,15 +10,15 @@ from multiprocessing.util import Finalize
 from typing import NamedTuple
 from weakref import WeakSet
 
-from protocol.broker.connection import connect
-from protocol.chunk import KINDS, Chunk
-from protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
-from protocol.keys import QUEUE, record_key
-from protocol.ledger import Ledger
-from protocol.records import JobSpec
-from protocol.room import MAX_FILL
-from protocol.settings import settings
-from protocol.text import printable
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.chunk import KINDS, Chunk
+from digitq.protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
+from digitq.protocol.keys import QUEUE, record_key
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import JobSpec
+from digitq.protocol.room import MAX_FILL
+from digitq.protocol.settings import settings
+from digitq.protocol.text import printable
 
 FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or workers need more
 HEARTBEAT_SECONDS = 5.0  # how often the submitter sends a heartbeat

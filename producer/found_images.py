@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from producer.record import Record
-from producer.sources.objects import path_entries
-from producer.sources.opening import count_files, open_source, prefix_of, refuse_overlap
-from producer.sources.source import (
+from digitq.producer.record import Record
+from digitq.producer.sources.objects import path_entries
+from digitq.producer.sources.opening import count_files, open_source, prefix_of, refuse_overlap
+from digitq.producer.sources.source import (
     EmptyError,
     Entry,
     Naming,
@@ -22,9 +22,9 @@ from producer.sources.source import (
     UniqueIds,
     UnreadableImageError,
 )
-from protocol.chunk import ARRAY, PIXELS, Kind, kind_of
-from protocol.errors import UsageError
-from protocol.text import printable
+from digitq.protocol.chunk import ARRAY, PIXELS, Kind, kind_of
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import printable
 
 NUMBER_MARK = re.compile(r"#\d+$")  # of a page, or of the second of two equal ids
 

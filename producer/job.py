@@ -13,10 +13,10 @@ from weakref import finalize
 
 import pyarrow as pa
 
-from producer.feeder import FEEDER_POLL_SECONDS, HEARTBEAT_SECONDS, LACK_OF_ROOM, Feeder
-from protocol.broker.connection import connect
-from protocol.chunk import decode_result, result_schema
-from protocol.errors import (
+from digitq.producer.feeder import FEEDER_POLL_SECONDS, HEARTBEAT_SECONDS, LACK_OF_ROOM, Feeder
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.chunk import decode_result, result_schema
+from digitq.protocol.errors import (
     BrokerError,
     DigitqError,
     JobAbandonedError,
@@ -24,13 +24,13 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
-from protocol.host.thread import DaemonThread
-from protocol.ledger import Ledger
-from protocol.origin import Origin
-from protocol.records import JobRecord
-from protocol.room import FREE_FILL
-from protocol.settings import read_by, settings
-from protocol.text import in_one_line, plural
+from digitq.protocol.host.thread import DaemonThread
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.origin import Origin
+from digitq.protocol.records import JobRecord
+from digitq.protocol.room import FREE_FILL
+from digitq.protocol.settings import read_by, settings
+from digitq.protocol.text import in_one_line, plural
 
 MAX_RESULTS = 8  # one request fetches the results of at most this many chunks
 IDLE_MS = 500  # after this long without a result, the job is checked
@@ -136,8 +136,8 @@ class Job:
     def results(
         self, skipped: int = 0, sync: Callable[[], None] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield result batches in source order, with the columns `protocol.chunk.RESULT_SCHEMA`,
-        or `NUMBER_SCHEMA` of a job that reads whole numbers.
+        """Yield result batches in source order, with the columns `RESULT_SCHEMA` of
+        `digitq.protocol.chunk`, or `NUMBER_SCHEMA` of a job that reads whole numbers.
 
         For an attached job, a second call goes on where the first one stopped; `cancel` the job if
         you need no more results. If reading the source raises an error, it is raised here; for an

@@ -6,14 +6,14 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from protocol.chunk import ABSENT, Alternative, FoundDigit
+from digitq.protocol.chunk import ABSENT, Alternative, FoundDigit
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
-    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`. `id`
-    is that of the image; answers are equal whatever it is."""
+    a person should look at the image, and `reason` says why: one of `REASONS` of
+    `digitq.protocol.chunk`. `id` is that of the image; answers are equal whatever it is."""
 
     label: int | None
     confidence: float | None

@@ -11,13 +11,13 @@ from typing import Self, TypeVar
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from producer.counts import Counts
-from protocol.chunk import FINGERPRINT_KEY, REVIEW_BELOW_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
-from protocol.errors import UsageError
-from protocol.origin import Origin
-from protocol.risk import Curve
-from protocol.sample import Sample
-from protocol.settings import What, read_by, settings
+from digitq.producer.counts import Counts
+from digitq.protocol.chunk import FINGERPRINT_KEY, REVIEW_BELOW_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
+from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
+from digitq.protocol.risk import Curve
+from digitq.protocol.sample import Sample
+from digitq.protocol.settings import What, read_by, settings
 
 MAX_RECORD_BYTES = 1 << 20
 MIN_SECONDS = 0.001  # the speed of a shorter part is that of this time

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.record import Record, find_record
-from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
-from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
-from producer.sources.stores import is_stored
-from protocol.chunk import (
+from digitq.producer.record import Record, find_record
+from digitq.producer.sinks.encoders import ENCODERS, LISTS, plain_ids
+from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
+from digitq.producer.sources.stores import is_stored
+from digitq.protocol.chunk import (
     ABSENT,
     CELL_FIELDS,
     CLASSES,
@@ -28,12 +28,12 @@ from protocol.chunk import (
     result_schema,
     truth_field,
 )
-from protocol.csv_rows import is_workbook, open_rows
-from protocol.errors import UsageError
-from protocol.settings import What
-from protocol.text import in_one_line
-from protocol.values import WRITTEN_WORDS
-from protocol.xlsx_rows import XLSX, read_sheet
+from digitq.protocol.csv_rows import is_workbook, open_rows
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import What
+from digitq.protocol.text import in_one_line
+from digitq.protocol.values import WRITTEN_WORDS
+from digitq.protocol.xlsx_rows import XLSX, read_sheet
 
 READ_ROWS = 1 << 13  # rows that are read at a time
 READ_ERRORS = (  # the readers of all formats raise these

@@ -5,10 +5,17 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from protocol.broker.address import Address, read_address
-from protocol.broker.connection import TIMEOUT_SECONDS
-from protocol.keys import CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE, UNACKED, UNACKED_INDEX
-from protocol.settings import DEFAULT_BROKER, settings
+from digitq.protocol.broker.address import Address, read_address
+from digitq.protocol.broker.connection import TIMEOUT_SECONDS
+from digitq.protocol.keys import (
+    CALLS_PRIORITY,
+    IMAGES_QUEUE,
+    PRIORITIES,
+    QUEUE,
+    UNACKED,
+    UNACKED_INDEX,
+)
+from digitq.protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.form import Cell, Check
-from protocol.known import Known
-from protocol.rules import Rule, bind_rule, parse_rule, read_values
-from protocol.values import PatternAutomaton, list_values
+from digitq.protocol.form import Cell, Check
+from digitq.protocol.known import Known
+from digitq.protocol.rules import Rule, bind_rule, parse_rule, read_values
+from digitq.protocol.values import PatternAutomaton, list_values
 
 MAX_COMBINATIONS = 256  # so many combinations of values are tried, where numbers have several
 MAX_TRIED = 15_000  # a place is tried with all values of its pattern if there are no more

@@ -7,10 +7,10 @@ from typing import IO, Literal, NamedTuple, Self, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.errors import BrokerError, DigitqError
-from protocol.settings import NUMBER, What, settings
-from protocol.text import name_some, plural
-from protocol.values import MAX_CHARACTERS, WRITTEN
+from digitq.protocol.errors import BrokerError, DigitqError
+from digitq.protocol.settings import NUMBER, What, settings
+from digitq.protocol.text import name_some, plural
+from digitq.protocol.values import MAX_CHARACTERS, WRITTEN
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
 MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
@@ -111,7 +111,7 @@ FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])
 # In the metadata of a result batch
 WEIGHTS_KEY = b"weights"  # the first digits of the SHA-256 of the network's card
 REVIEW_BELOW_KEY = b"review below"  # answers of a lower confidence are to be reviewed
-FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `worker.service.identity`
+FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `digitq.worker.service.identity`
 WEIGHTS_DIGITS = 16
 
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import UsageError
-from protocol.text import name_some
-from protocol.xlsx_rows import XLSX, read_sheet
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import name_some
+from digitq.protocol.xlsx_rows import XLSX, read_sheet
 
 
 def find_column(where: str | Path) -> tuple[Path, str, str]:

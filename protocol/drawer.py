@@ -1,4 +1,4 @@
-"""Draws pages of PDFs in a process of its own: `python -m protocol.drawer`.
+"""Draws pages of PDFs in a process of its own: `python -m digitq.protocol.drawer`.
 
 A page of a few kB may take pdfium hours, in which it does not return to Python, and a damaged one
 may end its process. So the kernel ends this process, and the one that wants the page goes on.
@@ -19,7 +19,7 @@ from typing import IO
 
 import PIL.Image
 
-from protocol.pdf import PageError, draw_page
+from digitq.protocol.pdf import PageError, draw_page
 
 MAX_DRAWING_SECONDS = 10  # the processor time that a page may take
 MAX_DRAWING_BYTES = 2 << 30  # the memory that a page may take, on Linux
@@ -77,7 +77,7 @@ class Drawer:
 def start() -> subprocess.Popen[bytes]:
     """Start the process. It ends with this one, since its stdin is closed then."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "protocol.drawer"],
+        [sys.executable, "-P", "-m", "digitq.protocol.drawer"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # so that Ctrl-C does not reach it

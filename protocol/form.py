@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 
-from protocol.errors import UsageError
-from protocol.form_file import (
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form_file import (
     PAGE_ROWS,
     Align,
     Box,
@@ -18,10 +18,10 @@ from protocol.form_file import (
     parse_form_file,
     telling,
 )
-from protocol.known import Known
-from protocol.risk import Risk
-from protocol.rules import bind_rule, parse_rule
-from protocol.values import encode
+from digitq.protocol.known import Known
+from digitq.protocol.risk import Risk
+from digitq.protocol.rules import bind_rule, parse_rule
+from digitq.protocol.values import encode
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0

@@ -20,12 +20,12 @@ from pydantic import (
     ValidationError,
 )
 
-from protocol.errors import UsageError
-from protocol.known import Known, read_allowed, read_text
-from protocol.pdf import PDF, PageError, measure_page
-from protocol.rules import MAX_NUMBER
-from protocol.settings import settings
-from protocol.text import too_large
+from digitq.protocol.errors import UsageError
+from digitq.protocol.known import Known, read_allowed, read_text
+from digitq.protocol.pdf import PDF, PageError, measure_page
+from digitq.protocol.rules import MAX_NUMBER
+from digitq.protocol.settings import settings
+from digitq.protocol.text import too_large
 
 MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
 MAX_HEAD = 5  # a table has at most this many rows of head

@@ -13,11 +13,11 @@ from typing import Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.csv_rows import find, find_column, is_workbook, open_rows
-from protocol.errors import UsageError
-from protocol.risk import RISK, Risk
-from protocol.text import name_some
-from protocol.values import (
+from digitq.protocol.csv_rows import find, find_column, is_workbook, open_rows
+from digitq.protocol.errors import UsageError
+from digitq.protocol.risk import RISK, Risk
+from digitq.protocol.text import name_some
+from digitq.protocol.values import (
     MAX_DIGITS,
     PUNCTUATION,
     WRITTEN_WORDS,

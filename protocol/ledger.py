@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from redis.exceptions import NoScriptError
 
-from protocol.broker.connection import Command, Payload, RetryingRedis
-from protocol.chunk import KINDS, Kind
-from protocol.errors import BrokerError, UnknownJobError
-from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
-from protocol.keys import (
+from digitq.protocol.broker.connection import Command, Payload, RetryingRedis
+from digitq.protocol.chunk import KINDS, Kind
+from digitq.protocol.errors import BrokerError, UnknownJobError
+from digitq.protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
+from digitq.protocol.keys import (
     ACTIVE,
     CALLS_QUEUE,
     COUNTERS,
@@ -35,10 +35,10 @@ from protocol.keys import (
     lists_of,
     record_key,
 )
-from protocol.known import name_known
-from protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, RunningChunk
-from protocol.room import Memory
-from protocol.script import SCRIPT, Argument, arrange
+from digitq.protocol.known import name_known
+from digitq.protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, RunningChunk
+from digitq.protocol.room import Memory
+from digitq.protocol.script import SCRIPT, Argument, arrange
 
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises
 READ_RECORDS = 1000  # one round trip reads at most this many records

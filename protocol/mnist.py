@@ -1,6 +1,6 @@
 """MNIST, which is downloaded once, and a sample of it, which pip installs with a Python package.
 
-`python -m protocol.mnist` only makes sure of the download.
+`python -m digitq.protocol.mnist` only makes sure of the download.
 """
 
 import importlib.util
@@ -19,10 +19,10 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from protocol.chunk import PIXELS
-from protocol.errors import UsageError
-from protocol.host.thread import DaemonThread
-from protocol.settings import settings
+from digitq.protocol.chunk import PIXELS
+from digitq.protocol.errors import UsageError
+from digitq.protocol.host.thread import DaemonThread
+from digitq.protocol.settings import settings
 
 Part: TypeAlias = Literal["train", "test", "sample"]
 MNIST_PARTS: tuple[Part, ...] = ("test", "train", "sample")

@@ -6,9 +6,9 @@ It is read by plain commands: a program that only reads needs no right to write 
 from collections import Counter
 from dataclasses import dataclass
 
-from protocol.heartbeat import WorkerState
-from protocol.ledger import Ledger
-from protocol.records import JobRecord, RunningChunk
+from digitq.protocol.heartbeat import WorkerState
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import JobRecord, RunningChunk
 
 MAX_JOBS = 1000  # the newest jobs are read, up to this many, and all that have not ended
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost

@@ -6,12 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, Unpack
 
-from protocol.errors import DigitqError, UsageError
-from protocol.form import FORM_MAGIC, Form, read_form
-from protocol.known import Known, WhatIsKnown, describe_known
-from protocol.risk import Asked, choose_risk, describe_way
-from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
-from protocol.text import in_one_line
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.form import FORM_MAGIC, Form, read_form
+from digitq.protocol.known import Known, WhatIsKnown, describe_known
+from digitq.protocol.risk import Asked, choose_risk, describe_way
+from digitq.protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
+from digitq.protocol.text import in_one_line
 
 FormLike: TypeAlias = str | os.PathLike[str] | Form  # a form, or its file
 

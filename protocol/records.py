@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
 
-from protocol.broker.connection import Payload
-from protocol.chunk import Kind
-from protocol.errors import JobCancelledError, JobFailedError
-from protocol.known import name_known
-from protocol.origin import Origin
+from digitq.protocol.broker.connection import Payload
+from digitq.protocol.chunk import Kind
+from digitq.protocol.errors import JobCancelledError, JobFailedError
+from digitq.protocol.known import name_known
+from digitq.protocol.origin import Origin
 
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
 
@@ -48,7 +48,7 @@ class ChunkResult(NamedTuple):
     review: int = 0  # rows with an answer that a person should check
     work_seconds: float = 0  # time that the process spent on the chunk
     worker: str = ""  # its name, as in its heartbeat
-    fingerprint: str = ""  # what its answers depend on, see `worker.service.identity`
+    fingerprint: str = ""  # what its answers depend on, see `digitq.worker.service.identity`
 
 
 class RunningChunk(NamedTuple):

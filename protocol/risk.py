@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from protocol.errors import UsageError
-from protocol.sample import BOUND_CONFIDENCE, bound_share, show_bound
+from digitq.protocol.errors import UsageError
+from digitq.protocol.sample import BOUND_CONFIDENCE, bound_share, show_bound
 
 MAX_RISK = 0.5  # a larger risk is taken for a mistake, such as 0.5 for 0.5 %
 ROWS_PER_THRESHOLD = 200  # a curve has one threshold for each 200 answers

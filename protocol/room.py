@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from protocol.settings import What
-from protocol.text import plural
+from digitq.protocol.settings import What
+from digitq.protocol.text import plural
 
 MAX_FILL = 0.7  # above this share of Redis's maxmemory, producers wait: workers need the rest
 # Above this share, the results of a job that is still being stored are freed as they are collected:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.errors import UsageError
-from protocol.text import name_some
-from protocol.values import FRACTIONS
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import name_some
+from digitq.protocol.values import FRACTIONS
 
 MAX_RULE = 500  # a rule has at most this many characters
 MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators

@@ -3,8 +3,8 @@
 import re
 from importlib.resources import files
 
-from protocol import keys
-from protocol.broker.connection import Payload
+from digitq.protocol import keys
+from digitq.protocol.broker.connection import Payload
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 MAX_PEEKED = 1000  # a sweep looks at this many messages of Celery's default queue
@@ -18,7 +18,7 @@ local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
 local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
 local UNACKED, UNACKED_INDEX = '{keys.UNACKED}', '{keys.UNACKED_INDEX}'
 """
-SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
+SCRIPT = CONSTANTS + files("digitq.protocol").joinpath("ledger.lua").read_text()
 PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))
 Argument = Payload | str | float
 

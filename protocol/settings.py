@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 INSPECT_SUFFIX = ".inspect.png"  # drawings of `digitq inspect` end in this; sources leave them out
 DEFAULT_BROKER = "redis://localhost:6379/0"

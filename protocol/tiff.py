@@ -3,9 +3,9 @@
 import struct
 from typing import IO
 
-from protocol.pdf import DAMAGED_PAGE, PageError
-from protocol.settings import settings
-from protocol.text import too_large
+from digitq.protocol.pdf import DAMAGED_PAGE, PageError
+from digitq.protocol.settings import settings
+from digitq.protocol.text import too_large
 
 BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 BIG = (b"+\0", b"\0+")  # a BigTIFF, whose offsets have 64 bits, has this after its byte order

@@ -15,7 +15,7 @@ from warnings import catch_warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 if TYPE_CHECKING:
     from greenery.rxelems import Mult, Pattern

@@ -6,8 +6,8 @@ from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import UsageError
-from protocol.text import name_some, plural
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import name_some, plural
 
 XLSX = ".xlsx"
 OLD_FILE = bytes.fromhex("d0cf11e0")  # an encrypted .xlsx and an old .xls begin so

@@ -12,11 +12,11 @@ import pytest
 
 from digitq.private import processes
 from digitq.private.processes import Local
-from producer.client import Client
-from protocol.broker.connection import connect
-from protocol.host.cores import usable_cores
-from protocol.mnist import RAW
-from protocol.settings import settings
+from digitq.producer.client import Client
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.mnist import RAW
+from digitq.protocol.settings import settings
 
 # What is imported and collected stays until the end: to search it for garbage takes seconds.
 gc.disable()  # until all tests are collected

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.form import Field, Form, Table
-from protocol.form_file import Box
-from protocol.known import Known
-from worker.sight.forms.perspective import HALF, Points, project
-from worker.sight.types import Grey
+from digitq.protocol.form import Field, Form, Table
+from digitq.protocol.form_file import Box
+from digitq.protocol.known import Known
+from digitq.worker.sight.forms.perspective import HALF, Points, project
+from digitq.worker.sight.types import Grey
 
 WIDTH, HEIGHT = 850, 1100  # px: a page
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from digitq.worker.sight.decoding.pillow import load_heif
 from tests.drawing import draw_one, encode_image
-from worker.sight.decoding.pillow import load_heif
 
 READ = ""  # what a file that can be read is expected to say
 LARGE = Path(__file__).parent / "large.zip"  # `python -m tests.gallery` makes it in 10 s

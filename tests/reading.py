@@ -1,7 +1,7 @@
 """The digit that a worker sees in a file."""
 
-from worker.sight.digits import trace_digit
-from worker.sight.normalisation.steps import Step
+from digitq.worker.sight.digits import trace_digit
+from digitq.worker.sight.normalisation.steps import Step
 
 
 def read_digit(content: bytes) -> Step:

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from protocol.chunk import Alternative, FoundDigit
-from protocol.known import Known
-from worker.sight.numbers.recognition import NumberReading
-from worker.sight.types import ImageError
+from digitq.protocol.chunk import Alternative, FoundDigit
+from digitq.protocol.known import Known
+from digitq.worker.sight.numbers.recognition import NumberReading
+from digitq.worker.sight.types import ImageError
 
 
 def read_text(content: bytes, known: Known) -> NumberReading:
@@ -34,5 +34,5 @@ def trace_text(content: bytes, known: Known) -> Iterator[NumberReading]:
 def reader_of_texts() -> Iterator[None]:
     """Within this context, this process reads numbers so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.classify.trace_number", trace_text)
+        patch.setattr("digitq.worker.classify.trace_number", trace_text)
         yield

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from protocol.celery import CLASSIFY, CLASSIFY_IMAGE
-from protocol.chunk import encode
+from digitq.protocol.celery import CLASSIFY, CLASSIFY_IMAGE
+from digitq.protocol.chunk import encode
 
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 5, 1 << 70, 1e308, "", "x", "\ud800", "\x00\n", "a" * 5000),

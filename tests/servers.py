@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from digitq.private.processes import find_free_port, find_redis_server
-from protocol.broker.connection import connect
-from protocol.celery import make_app
-from protocol.errors import BrokerError
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.celery import make_app
+from digitq.protocol.errors import BrokerError
 from tests.waiting import wait_for
 
 

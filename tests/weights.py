@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worker.models.card import WEIGHTS_FOLDER, read_card
+from digitq.worker.models.card import WEIGHTS_FOLDER, read_card
 
 
 def copy_weights(folder: Path, model: str, **changes: Any) -> Path:

@@ -5,8 +5,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from protocol.errors import DigitqError, OutputError
-from protocol.settings import NUMBER
+from digitq.protocol.errors import DigitqError, OutputError
+from digitq.protocol.settings import NUMBER
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     if options.limit_images is not None and options.limit_images < 60:
         parser.error("--limit-images must be 60 or more")
     try:
-        from worker.learning.own import check_writable
+        from digitq.worker.learning.own import check_writable
 
         check_writable(out, name)
         out.mkdir(parents=True, exist_ok=True)

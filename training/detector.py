@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from worker.learning.columns import Residual, convolution, normalised
-from worker.models.number import EDGES, SIGNS
+from digitq.worker.learning.columns import Residual, convolution, normalised
+from digitq.worker.models.number import EDGES, SIGNS
 
 
 def residual(channels: int) -> Residual:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worker.learning.column_batches import Rng, answer
-from worker.learning.scenes import Scene
-from worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
-from worker.sight.numbers.finding import equalise, shrink_by_factor
-from worker.sight.numbers.line_strip import Boxes
+from digitq.worker.learning.column_batches import Rng, answer
+from digitq.worker.learning.scenes import Scene
+from digitq.worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
+from digitq.worker.sight.numbers.finding import equalise, shrink_by_factor
+from digitq.worker.sight.numbers.line_strip import Boxes
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 400_000  # a batch has as many scenes as fit

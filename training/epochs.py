@@ -14,15 +14,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from protocol.errors import UsageError
-from protocol.host.cores import usable_cores
-from protocol.text import plural
+from digitq.protocol.errors import UsageError
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.text import plural
+from digitq.worker.learning.column_batches import MakeBatches, NumberRecipe, draw_batches
+from digitq.worker.learning.learner import Learner, MeasureLosses, report_epoch
+from digitq.worker.learning.scenes import Scene
 from training.muon import Muon
 from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
-from worker.learning.column_batches import MakeBatches, NumberRecipe, draw_batches
-from worker.learning.learner import Learner, MeasureLosses, report_epoch
-from worker.learning.scenes import Scene
 
 
 @dataclass(frozen=True)

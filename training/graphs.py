@@ -10,8 +10,8 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor, fx, nn
 
+from digitq.worker.learning.columns import Columns, fold
 from training.detector import Detector
-from worker.learning.columns import Columns, fold
 
 OPSET, IR_VERSION = 17, 8  # the versions of ONNX; any ONNX Runtime that digitq can use has them
 

@@ -5,7 +5,7 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from worker.models.network import Cnn
+from digitq.worker.models.network import Cnn
 
 
 class NormalisedCnn(Cnn):

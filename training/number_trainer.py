@@ -18,7 +18,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from protocol.settings import NUMBER
+from digitq.protocol.settings import NUMBER
+from digitq.worker.learning import column_batches
+from digitq.worker.learning.calibration import (
+    NumberPicture,
+    calibrate_card,
+    fit_logistic,
+    measure_gaps,
+    read_pictures,
+)
+from digitq.worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
+from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.learning.own import write_model
+from digitq.worker.learning.scenes import (
+    PlacedNumber,
+    Scene,
+    cut_number,
+    cut_strips,
+    place_number,
+)
+from digitq.worker.models.card import Card, card_path, read_card
+from digitq.worker.models.network import NUMBER_READER
+from digitq.worker.models.number import divide, make_reader, read_number_weights
 from training import detector_batches
 from training.detector import Detector
 from training.epochs import SceneLearner, ScenesRecipe, train
@@ -27,27 +48,6 @@ from training.recipes import describe_command
 from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
 from training.synthetic.writing import REAL_SHARE
-from worker.learning import column_batches
-from worker.learning.calibration import (
-    NumberPicture,
-    calibrate_card,
-    fit_logistic,
-    measure_gaps,
-    read_pictures,
-)
-from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
-from worker.learning.columns import Columns, fold
-from worker.learning.own import write_model
-from worker.learning.scenes import (
-    PlacedNumber,
-    Scene,
-    cut_number,
-    cut_strips,
-    place_number,
-)
-from worker.models.card import Card, card_path, read_card
-from worker.models.network import NUMBER_READER
-from worker.models.number import divide, make_reader, read_number_weights
 
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = ScenesRecipe(epochs=45)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from digitq.worker.learning.augmentation import Distortion
+from digitq.worker.learning.recipes import CnnRecipe, DigitRecipe, MlpRecipe
+from digitq.worker.models.card import card_path, read_card
+from digitq.worker.models.network import Cnn, Mlp, Network
 from training.normalised_cnn import NormalisedCnn
-from worker.learning.augmentation import Distortion
-from worker.learning.recipes import CnnRecipe, DigitRecipe, MlpRecipe
-from worker.models.card import card_path, read_card
-from worker.models.network import Cnn, Mlp, Network
 
 # Standard deviations of the initial weights of both layers of `mlp`; `MlpRecipe` says why they
 # differ. The loss after 30 epochs was 0.104 with a second scale of 8 and a rate of 0.03, and 0.072

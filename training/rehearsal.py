@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 
+from digitq.worker.learning.own_numbers import REHEARSAL_FILE
+from digitq.worker.sight.types import Grey
 from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
-from worker.learning.own_numbers import REHEARSAL_FILE
-from worker.sight.types import Grey
 
 REHEARSED_SCENES, TESTED_SCENES = 1_050, 380
 WEBP_QUALITY = 80

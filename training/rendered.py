@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from digitq.worker.dataset import load_mnist
+from digitq.worker.learning.own_digits import VALIDATION_IMAGES
+from digitq.worker.learning.scenes import Scene
+from digitq.worker.sight.decoding.pillow import prepare_libraries
 from training.hands import load_glyphs, load_papers
 from training.synthetic.numbers import render_number
 from training.synthetic.writing import Scripts
-from worker.dataset import load_mnist
-from worker.learning.own_digits import VALIDATION_IMAGES
-from worker.learning.scenes import Scene
-from worker.sight.decoding.pillow import prepare_libraries
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
 

@@ -8,6 +8,7 @@ digits, or none. A worker should mark them for review.
 import cv2
 import numpy as np
 
+from digitq.worker.sight.types import Mask, Picture
 from training.synthetic.scenes import (
     IN_A_FORM,
     Kind,
@@ -20,7 +21,6 @@ from training.synthetic.scenes import (
     put,
     resize,
 )
-from worker.sight.types import Mask, Picture
 
 CLEAN = PhotoRanges((200, 255), (5, 90), 0.1, 3, 0.2)
 BOARD = PhotoRanges((20, 90), (170, 250), 0.5, 5, 0)

@@ -21,13 +21,11 @@ import cv2
 import numpy as np
 import torch
 
-from training import step_kinds
-from training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
-from worker.classify import TTA_BELOW, combine_views
-from worker.dataset import load_mnist
-from worker.models.model import load_model
-from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.normalisation import (
+from digitq.worker.classify import TTA_BELOW, combine_views
+from digitq.worker.dataset import load_mnist
+from digitq.worker.models.model import load_model
+from digitq.worker.sight.decoding.pillow import prepare_libraries
+from digitq.worker.sight.normalisation import (
     background,
     colours,
     doubts,
@@ -40,7 +38,9 @@ from worker.sight.normalisation import (
     steps,
     views,
 )
-from worker.sight.types import Grey, ImageError, Picture
+from digitq.worker.sight.types import Grey, ImageError, Picture
+from training import step_kinds
+from training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 COMPARED = ("cnn", "mlp")
 NO_ANSWER = -1  # the label of a picture of two digits

@@ -19,9 +19,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protocol.chunk import CLASSES
-from protocol.errors import UsageError
-from protocol.text import plural
+from digitq.protocol.chunk import CLASSES
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import plural
+from digitq.worker.dataset import load_mnist
+from digitq.worker.learning.augmentation import Augmenter
+from digitq.worker.learning.calibration import (
+    choose_digit_threshold,
+    choose_temperature,
+    classify,
+    measure,
+)
+from digitq.worker.learning.learner import Learner, has_bfloat16, report_epoch
+from digitq.worker.learning.own import write_model
+from digitq.worker.learning.own_digits import VALIDATION_IMAGES
+from digitq.worker.learning.recipes import (
+    DigitBatch,
+    DigitData,
+    DigitRecipe,
+    draw_batches,
+    measure_loss,
+)
+from digitq.worker.models.card import Card
+from digitq.worker.models.model import load_model
+from digitq.worker.models.network import Network, softmax
 from training.hands import choose_glyphs, load_glyphs
 from training.normalised_cnn import NormalisedCnn
 from training.recipes import (
@@ -39,21 +60,6 @@ from training.synthetic.rendering import (
     render_set,
     start_processes,
 )
-from worker.dataset import load_mnist
-from worker.learning.augmentation import Augmenter
-from worker.learning.calibration import (
-    choose_digit_threshold,
-    choose_temperature,
-    classify,
-    measure,
-)
-from worker.learning.learner import Learner, has_bfloat16, report_epoch
-from worker.learning.own import write_model
-from worker.learning.own_digits import VALIDATION_IMAGES
-from worker.learning.recipes import DigitBatch, DigitData, DigitRecipe, draw_batches, measure_loss
-from worker.models.card import Card
-from worker.models.model import load_model
-from worker.models.network import Network, softmax
 
 MNIST_PER_GLYPH = 2  # this many of MNIST's images are learned, and held back, for each real glyph
 LAST_PART = 10  # the best epoch is sought in the last tenth: an earlier one is good by luck

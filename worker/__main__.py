@@ -4,12 +4,12 @@ import gc
 import os
 import sys
 
-from protocol.host.process import end_at_once, make_stderr_unfailing
+from digitq.protocol.host.process import end_at_once, make_stderr_unfailing
 
 if __name__ == "__main__":
     end_at_once()  # at Ctrl-C, also while torch is being imported
     make_stderr_unfailing()
-    from worker.commands import commands
+    from digitq.worker.commands import commands
 
     try:
         commands(prog_name="digitq")

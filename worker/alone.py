@@ -1,4 +1,4 @@
-"""The network alone, without a queue: `python -m worker.alone MODEL IMAGES THREADS`.
+"""The network alone, without a queue: `python -m digitq.worker.alone MODEL IMAGES THREADS`.
 
 It classifies the MNIST training images, repeated, and prints `{"images_per_second": …}`. The model
 `number` looks once at blank pictures of 144×48 px, for which it takes as long as for others.
@@ -15,12 +15,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from protocol.chunk import PIXELS
-from protocol.settings import NUMBER
-from worker.dataset import load_mnist
-from worker.models.model import load_model
-from worker.models.number import load_networks
-from worker.sight.numbers.search import FIRST_LOOK
+from digitq.protocol.chunk import PIXELS
+from digitq.protocol.settings import NUMBER
+from digitq.worker.dataset import load_mnist
+from digitq.worker.models.model import load_model
+from digitq.worker.models.number import load_networks
+from digitq.worker.sight.numbers.search import FIRST_LOOK
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10

@@ -20,17 +20,17 @@ from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
 from kombu.transport import TRANSPORT_ALIASES
 
-from protocol.broker.address import read_address
-from protocol.broker.connection import connect, refuse_unusable
-from protocol.celery import app, result_options, sentinel_options
-from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
-from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
-from protocol.host.cores import usable_cores
-from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, leave_pandas_out
-from protocol.ledger import Ledger
-from protocol.settings import DEFAULT_BROKER, settings
-from worker.service.heartbeat import Connected, Heartbeat
-from worker.service.worker_log import log_end
+from digitq.protocol.broker.address import read_address
+from digitq.protocol.broker.connection import connect, refuse_unusable
+from digitq.protocol.celery import app, result_options, sentinel_options
+from digitq.protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
+from digitq.protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, leave_pandas_out
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.settings import DEFAULT_BROKER, settings
+from digitq.worker.service.heartbeat import Connected, Heartbeat
+from digitq.worker.service.worker_log import log_end
 
 if is_collecting:
     gc.enable()
@@ -39,8 +39,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 logger = get_logger(__name__)
 
 # This process uses the first for `redis://`, `rediss://` and `redis+socket://`
-TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.service.transport:Transport"))
-TRANSPORT_ALIASES["sentinel"] = "worker.service.transport:SentinelTransport"
+TRANSPORT_ALIASES.update(
+    dict.fromkeys(("redis", "rediss"), "digitq.worker.service.transport:Transport")
+)
+TRANSPORT_ALIASES["sentinel"] = "digitq.worker.service.transport:SentinelTransport"
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
     include=[f"worker.{name}" for name in ("celery", "tasks", "images", "service.watchdog")],
@@ -96,8 +98,8 @@ def import_no_pandas(**_: Any) -> None:
 def prepare_worker(conf: Any, **_: Any) -> None:
     """Runs before the fork. Without `--concurrency`, the pool gets a process for each GPU, or for
     each core if there is no GPU."""
-    from worker.models.card import card_path
-    from worker.models.model import count_gpus
+    from digitq.worker.models.card import card_path
+    from digitq.worker.models.model import count_gpus
 
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
     if settings().log_format == "json":
@@ -143,8 +145,8 @@ def prepare_process(**_: Any) -> None:
     """Runs after the fork: one thread for each process, and the default model loaded and warm."""
     import torch
 
-    from worker.classify import classify_chunk
-    from worker.models.model import TORCH_THREADS
+    from digitq.worker.classify import classify_chunk
+    from digitq.worker.models.model import TORCH_THREADS
 
     torch.set_num_threads(TORCH_THREADS)
     keep_freed_memory()

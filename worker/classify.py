@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from protocol.chunk import (
+from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
     CLASSES,
@@ -28,23 +28,23 @@ from protocol.chunk import (
     kind_of,
     result_schema,
 )
-from protocol.errors import BrokerError, DigitqError
-from protocol.form import Form
-from protocol.known import Known
-from protocol.risk import Risk, RiskError
-from protocol.settings import read_by
-from worker.models.card import CachedByWeights, Card, hash_card
-from worker.models.model import Model, load_on_device
-from worker.models.number import load_networks
-from worker.service.limits import Watch
-from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.digits import trace_digit, trace_other_views
-from worker.sight.forms.cutting import Cut
-from worker.sight.forms.reading import decide_page, trace_cell, trace_page
-from worker.sight.normalisation.steps import Views
-from worker.sight.normalisation.views import VIEW_WEIGHTS
-from worker.sight.numbers.recognition import NumberReading, trace_number
-from worker.sight.types import INPUT_SIDE, ImageError, error_of_row
+from digitq.protocol.errors import BrokerError, DigitqError
+from digitq.protocol.form import Form
+from digitq.protocol.known import Known
+from digitq.protocol.risk import Risk, RiskError
+from digitq.protocol.settings import read_by
+from digitq.worker.models.card import CachedByWeights, Card, hash_card
+from digitq.worker.models.model import Model, load_on_device
+from digitq.worker.models.number import load_networks
+from digitq.worker.service.limits import Watch
+from digitq.worker.sight.decoding.pillow import prepare_libraries
+from digitq.worker.sight.digits import trace_digit, trace_other_views
+from digitq.worker.sight.forms.cutting import Cut
+from digitq.worker.sight.forms.reading import decide_page, trace_cell, trace_page
+from digitq.worker.sight.normalisation.steps import Views
+from digitq.worker.sight.normalisation.views import VIEW_WEIGHTS
+from digitq.worker.sight.numbers.recognition import NumberReading, trace_number
+from digitq.worker.sight.types import INPUT_SIDE, ImageError, error_of_row
 
 Reasons = NDArray[np.uint8]  # (N,): the index of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")

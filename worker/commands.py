@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from protocol.errors import DigitqError, OutputError
-from protocol.settings import NUMBER
-from protocol.text import in_one_line
+from digitq.protocol.errors import DigitqError, OutputError
+from digitq.protocol.settings import NUMBER
+from digitq.protocol.text import in_one_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,8 +35,8 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
     The task, in JSON, has the picture's name, or none, as `out`; the `model`; and as `known` the
     descriptor of a file with what is known of numbers, or the form.
     """
-    from protocol.reading import decode_known
-    from worker.sight.inspection import inspect as inspect_one
+    from digitq.protocol.reading import decode_known
+    from digitq.worker.sight.inspection import inspect as inspect_one
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     out, model = task["out"] and Path(task["out"]), task["model"]
@@ -63,10 +63,10 @@ def train(task: dict[str, Any]) -> None:
     The task, in JSON, has the options of `digitq train`; `images` is the descriptor of a file with
     the images in chunks.
     """
-    from protocol.chunk import read_chunks
-    from worker.learning.own import check_writable, write_if_better
-    from worker.learning.own_digits import train_own_digits
-    from worker.learning.own_numbers import train_own_numbers
+    from digitq.protocol.chunk import read_chunks
+    from digitq.worker.learning.own import check_writable, write_if_better
+    from digitq.worker.learning.own_digits import train_own_digits
+    from digitq.worker.learning.own_numbers import train_own_numbers
 
     name, out, seed = task["name"], Path(task["out"]), task["seed"]
     try:
@@ -97,11 +97,11 @@ def form(task: dict[str, str | None]) -> None:
     paths = {name: Path(path) for name, path in task.items() if path is not None}
     try:
         if "blank" in paths:
-            from worker.sight.forms.proposal import write_proposal
+            from digitq.worker.sight.forms.proposal import write_proposal
 
             write_proposal(**paths)
         else:
-            from worker.sight.forms.overlay import show_form
+            from digitq.worker.sight.forms.overlay import show_form
 
             sys.exit(show_form(**paths))
     except DigitqError as error:
@@ -112,7 +112,7 @@ def form(task: dict[str, str | None]) -> None:
 @click.argument("task", type=json.loads)
 def rows(task: list[Any]) -> None:
     """Print what `count_rows` gives; the task, in JSON, has its arguments."""
-    from worker.sight.forms.proposal import count_rows
+    from digitq.worker.sight.forms.proposal import count_rows
 
     name, blank, box, columns = task
     print(count_rows(name, Path(blank), box, columns))
@@ -121,6 +121,6 @@ def rows(task: list[Any]) -> None:
 @commands.command(hidden=True)
 def show() -> None:
     """Write what is seen of the images on stdin, as `show_images` has it."""
-    from worker.sight.forms.surroundings import show_images
+    from digitq.worker.sight.forms.surroundings import show_images
 
     show_images(sys.stdin.buffer, sys.stdout.buffer)

@@ -20,22 +20,22 @@ from celery.result import AsyncResult
 from celery.worker.request import Request
 from redis import RedisError
 
-from protocol.celery import CLASSIFY_IMAGE, app
-from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
-from protocol.errors import BrokerError, UsageError
-from protocol.form import Form
-from protocol.keys import IMAGES_QUEUE
-from protocol.known import Known, WhatIsKnown
-from protocol.reading import Reading, choose_reading, decode_known
-from protocol.risk import RiskError
-from protocol.settings import NUMBER, settings
-from protocol.text import printable, too_large
-from worker.classify import classify_chunk
-from worker.service.limits import MAX_CLOCK_SECONDS
-from worker.service.messages import as_python, read_message
-from worker.service.worker_log import log_chunk, log_trouble
-from worker.sight.types import describe
-from worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
+from digitq.protocol.celery import CLASSIFY_IMAGE, app
+from digitq.protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
+from digitq.protocol.errors import BrokerError, UsageError
+from digitq.protocol.form import Form
+from digitq.protocol.keys import IMAGES_QUEUE
+from digitq.protocol.known import Known, WhatIsKnown
+from digitq.protocol.reading import Reading, choose_reading, decode_known
+from digitq.protocol.risk import RiskError
+from digitq.protocol.settings import NUMBER, settings
+from digitq.protocol.text import printable, too_large
+from digitq.worker.classify import classify_chunk
+from digitq.worker.service.limits import MAX_CLOCK_SECONDS
+from digitq.worker.service.messages import as_python, read_message
+from digitq.worker.service.worker_log import log_chunk, log_trouble
+from digitq.worker.sight.types import describe
+from digitq.worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
 ARGUMENTS = ("image", "model", "read", *WhatIsKnown.__annotations__, "risk")  # in this order

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from protocol.chunk import Chunk
-from protocol.reading import Reading, decode_known
-from protocol.settings import in_use
-from worker.classify import classify_chunk, watch
-from worker.models.model import TORCH_THREADS
+from digitq.protocol.chunk import Chunk
+from digitq.protocol.reading import Reading, decode_known
+from digitq.protocol.settings import in_use
+from digitq.worker.classify import classify_chunk, watch
+from digitq.worker.models.model import TORCH_THREADS
 
 lock = threading.Lock()  # one thread at a time: the watch and torch's threads are the process's
 

@@ -20,7 +20,7 @@ from benchmarks.queues.shared import (
 from digitq.bench.measures import WORKERS, Bench
 from digitq.bench.rounds import Rows
 from digitq.private.processes import Local
-from protocol.chunk import decode, encode
+from digitq.protocol.chunk import decode, encode
 
 CHUNK_ROWS = 1024  # images in a message
 DRAMATIQ_ANSWER_MS = 60_000  # without an answer for so long, a worker has died

@@ -13,7 +13,7 @@ from benchmarks.queues.shared import classify, running, start_worker
 from digitq.bench.measures import CALLERS, WORKERS, Bench, time_callers
 from digitq.bench.rounds import Rows
 from digitq.private.processes import find_free_port
-from protocol.chunk import CLASSES, PIXELS
+from digitq.protocol.chunk import CLASSES, PIXELS
 
 HOST = "127.0.0.1"
 MAX_MOSEC_BATCH_ROWS = CALLERS // WORKERS  # images in a batch, so that each worker gets one

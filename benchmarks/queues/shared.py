@@ -16,11 +16,11 @@ import torch
 
 from digitq.bench.measures import BENCH_MODEL, WORKERS, Bench
 from digitq.private import tether
-from producer.sinks.resumable import FileSink
-from protocol.chunk import PIXELS
-from worker.alone import CACHED_ROWS
-from worker.classify import build_result, read_image, read_pixels
-from worker.models.model import load_model
+from digitq.producer.sinks.resumable import FileSink
+from digitq.protocol.chunk import PIXELS
+from digitq.worker.alone import CACHED_ROWS
+from digitq.worker.classify import build_result, read_image, read_pixels
+from digitq.worker.models.model import load_model
 
 WARM = "warm-"  # a worker that is warm makes a file of this name and its process id
 STOP_SECONDS = 10  # a process that has not ended by then is killed

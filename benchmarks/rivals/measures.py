@@ -23,7 +23,7 @@ from digitq.bench.measures import (
 )
 from digitq.bench.rounds import Ratios, Rows, rotate
 from digitq.private.processes import Local
-from producer.sources.opening import open_sources
+from digitq.producer.sources.opening import open_sources
 
 CALLS_IN_A_ROW = 200  # one program calls this often before the other one does
 PLAIN_ANSWER_SECONDS = 60  # without an answer for so long, a worker of plain Celery has died

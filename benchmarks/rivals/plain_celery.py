@@ -8,8 +8,8 @@ from celery import Celery
 from celery.signals import worker_process_init
 
 from digitq.bench.measures import BENCH_MODEL
-from protocol.broker.address import read_address
-from protocol.settings import DEFAULT_BROKER, settings
+from digitq.protocol.broker.address import read_address
+from digitq.protocol.settings import DEFAULT_BROKER, settings
 
 PLAIN_TASK = "plain.classify"
 
@@ -37,7 +37,7 @@ def classify(pixels: list[int]) -> list[float]:
     """Ten probabilities for 784 grey values."""
     import torch  # here, so that the process that sends tasks does without it
 
-    from worker.models.model import load_model
+    from digitq.worker.models.model import load_model
 
     with torch.inference_mode():
         answers: list[float] = load_model(BENCH_MODEL).network(torch.tensor([pixels]))[0].tolist()

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
-from protocol.chunk import PIXELS
-from protocol.mnist import ensure_mnist
-from worker.alone import measure_network
-from worker.models.card import Card
-from worker.models.model import load_model
+from digitq.protocol.chunk import PIXELS
+from digitq.protocol.mnist import ensure_mnist
+from digitq.worker.alone import measure_network
+from digitq.worker.models.card import Card
+from digitq.worker.models.model import load_model
 
 TUTORIAL_ROWS = 64  # images in a batch, as in torch's own MNIST example
 

@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 
 from digitq.backend import LocalClient, open_client, take_results
 from digitq.bench.rounds import Measured, Ratios, Rows
+from digitq.producer.client import Client
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources.arrays import label_batches
+from digitq.producer.sources.source import Entry, Source, take_first
+from digitq.protocol.broker.address import read_address, without_password
+from digitq.protocol.errors import DigitqError
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.mnist import load_mnist
+from digitq.protocol.settings import NUMBER, What
+from digitq.protocol.text import plural
 from digitq.terminal import find_missing
-from producer.client import Client
-from producer.sinks.resumable import FileSink
-from producer.sources.arrays import label_batches
-from producer.sources.source import Entry, Source, take_first
-from protocol.broker.address import read_address, without_password
-from protocol.errors import DigitqError
-from protocol.host.cores import usable_cores
-from protocol.mnist import load_mnist
-from protocol.settings import NUMBER, What
-from protocol.text import plural
 
 BENCH_MODEL, SCALE_MODEL = "mlp", "cnn"
 WORKERS = 2  # private workers on every machine; the network alone has as many threads
@@ -150,7 +150,7 @@ class Bench(ExitStack):
 
 def measure_alone(bench: Bench) -> Rows:
     """The network in one process of this machine."""
-    return {"network": run_alone("worker.alone", BENCH_MODEL, bench.images, WORKERS)}
+    return {"network": run_alone("digitq.worker.alone", BENCH_MODEL, bench.images, WORKERS)}
 
 
 def measure_queue(bench: Bench) -> Rows:
@@ -217,7 +217,7 @@ def measure_numbers(bench: Bench) -> Rows:
     figures = bench.classify(bench.client, fields, "numbers.csv", model=None, read="number")
     rows = {"numbers": figures}
     if not find_missing("worker"):
-        rows["numbers (network)"] = run_alone("worker.alone", NUMBER, count, WORKERS)
+        rows["numbers (network)"] = run_alone("digitq.worker.alone", NUMBER, count, WORKERS)
     return rows
 
 

@@ -6,8 +6,8 @@ from functools import partial
 import click
 
 from digitq import options
+from digitq.protocol.settings import settings
 from digitq.terminal import echo_err, find_missing, require
-from protocol.settings import settings
 
 BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale", "numbers")
 

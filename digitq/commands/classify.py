@@ -13,6 +13,9 @@ import click
 
 from digitq import options
 from digitq.commands.reports import check_page, check_wide, show_page, show_wide
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import find_weights, settings
+from digitq.protocol.text import plural, shown
 from digitq.summary import (
     open_sink,
     report_interruption,
@@ -21,13 +24,10 @@ from digitq.summary import (
     report_truth,
 )
 from digitq.terminal import ExitStatus, echo_err
-from protocol.errors import UsageError
-from protocol.settings import find_weights, settings
-from protocol.text import plural, shown
 
 if TYPE_CHECKING:
-    from producer.sources.source import Source
-    from protocol.reading import Reading
+    from digitq.producer.sources.source import Source
+    from digitq.protocol.reading import Reading
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -67,10 +67,10 @@ def classify(
     or the disk failed, 130 after Ctrl-C.
     """
     from digitq.backend import open_client, take_results
-    from producer.record import own_weights_name
-    from producer.sources.opening import count_files, find_change, is_set, open_sources
-    from producer.sources.stores import is_stored
-    from protocol.csv_rows import find_column
+    from digitq.producer.record import own_weights_name
+    from digitq.producer.sources.opening import count_files, find_change, is_set, open_sources
+    from digitq.producer.sources.stores import is_stored
+    from digitq.protocol.csv_rows import find_column
 
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     options.check_weights(reading, has_broker)
@@ -168,8 +168,8 @@ def demo(workers: int | None, keep: bool) -> None:
 def _open_demo() -> "Source":
     """MNIST's test images. If MNIST can't be downloaded, the sample of its training images, without
     their labels: the networks have learned these, so an accuracy would mean nothing."""
-    from producer.sources.opening import open_sources
-    from protocol.mnist import NoMnistError
+    from digitq.producer.sources.opening import open_sources
+    from digitq.protocol.mnist import NoMnistError
 
     try:
         return open_sources("mnist:test")

@@ -11,19 +11,19 @@ import click
 from click.core import ParameterSource
 
 from digitq import options
+from digitq.protocol.errors import UsageError
+from digitq.protocol.sample import show_bound
+from digitq.protocol.settings import settings
+from digitq.protocol.text import plural
 from digitq.summary import report_truth, report_zeros
 from digitq.terminal import ExitStatus, echo_err
-from protocol.errors import UsageError
-from protocol.sample import show_bound
-from protocol.settings import settings
-from protocol.text import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from digitq.producer.sources.source import TruthGaps
+    from digitq.protocol.reading import Reading
     from digitq.reports.scores import ScoreSink
-    from producer.sources.source import TruthGaps
-    from protocol.reading import Reading
 
 RUN_OPTIONS = (
     *("read", "model", "length", "pattern", "allowed", "fill", "form", "risk", "like"),
@@ -60,8 +60,8 @@ def evaluate(
     printed with its 95 % interval. The exit status is that of `classify`.
     """
     from digitq.backend import open_client, take_results
+    from digitq.producer.sources.opening import count_files, open_sources
     from digitq.reports.scores import ScoreSink, tabulate_scores
-    from producer.sources.opening import count_files, open_sources
 
     if any(map(is_result_file, sources)):
         refuse_run_options()
@@ -104,11 +104,11 @@ def read_results(
 ) -> "tuple[str, TruthGaps, ScoreSink]":
     """Compare the answers in a result file. Its model is "digit" or "number" if that is not on
     record. Raises `UsageError` if no answer has a truth."""
+    from digitq.producer.results import open_results
+    from digitq.producer.sources.source import TruthGaps, parent_name, take_first
+    from digitq.producer.sources.truth import adapt_truth, read_truths, set_truths, take_truth
+    from digitq.protocol.chunk import truth_field
     from digitq.reports.scores import ScoreSink
-    from producer.results import open_results
-    from producer.sources.source import TruthGaps, parent_name, take_first
-    from producer.sources.truth import adapt_truth, read_truths, set_truths, take_truth
-    from protocol.chunk import truth_field
 
     if len(names) > 1:
         raise UsageError("one result file can be evaluated at a time")
@@ -133,8 +133,8 @@ def read_results(
 
 def is_result_file(name: str) -> bool:
     """Whether a SOURCE is a file of results, by its columns."""
-    from producer.results import read_names
-    from producer.sinks.encoders import ENCODERS
+    from digitq.producer.results import read_names
+    from digitq.producer.sinks.encoders import ENCODERS
 
     path = Path(name)
     if path.suffix.lower() not in ENCODERS or not path.is_file():

@@ -7,9 +7,9 @@ import click
 
 from digitq import options
 from digitq.commands.run import exec_module
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import INSPECT_SUFFIX
 from digitq.terminal import require
-from protocol.errors import UsageError
-from protocol.settings import INSPECT_SUFFIX
 
 
 @click.group()
@@ -31,7 +31,7 @@ def new(blank: str, out: str, overwrite: bool) -> None:
         raise UsageError(f"{out} must end in .toml")
     options.check_new(Path(out), overwrite)
     require("worker")
-    exec_module(None, "worker", "form", json.dumps({"blank": blank, "out": out}))
+    exec_module(None, "digitq.worker", "form", json.dumps({"blank": blank, "out": out}))
 
 
 @form.command()
@@ -50,4 +50,4 @@ def show(**task: str | None) -> None:
     written.
     """
     require("worker")
-    exec_module(None, "worker", "form", json.dumps(task))
+    exec_module(None, "digitq.worker", "form", json.dumps(task))

@@ -13,6 +13,10 @@ import click
 import digitq
 from digitq import options
 from digitq.commands.reports import check_page, check_wide, show_page, show_wide
+from digitq.protocol.broker.address import url_in_command
+from digitq.protocol.errors import DigitqError, UnknownJobError, UsageError
+from digitq.protocol.settings import read_by
+from digitq.protocol.text import name_some, plural
 from digitq.summary import (
     open_sink,
     report_interruption,
@@ -21,13 +25,9 @@ from digitq.summary import (
     report_truth,
 )
 from digitq.terminal import ExitStatus, echo_err
-from protocol.broker.address import url_in_command
-from protocol.errors import DigitqError, UnknownJobError, UsageError
-from protocol.settings import read_by
-from protocol.text import name_some, plural
 
 if TYPE_CHECKING:
-    from protocol.reading import Reading
+    from digitq.protocol.reading import Reading
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -47,9 +47,9 @@ def submit(
 
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
-    from producer.counts import Counts
-    from producer.feeder import LACK_OF_ROOM
-    from protocol.room import describe_need
+    from digitq.producer.counts import Counts
+    from digitq.producer.feeder import LACK_OF_ROOM
+    from digitq.protocol.room import describe_need
 
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
@@ -159,7 +159,7 @@ def collect(
     exit status is that of `classify`.
     """
     from digitq.backend import take_results
-    from producer.sinks.resumable import FileSink
+    from digitq.producer.sinks.resumable import FileSink
 
     if page:
         check_page(page, overwrite, out)

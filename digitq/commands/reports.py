@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from digitq import options
+from digitq.protocol.csv_rows import is_workbook
+from digitq.protocol.errors import UsageError
+from digitq.protocol.sample import MAX_SAMPLE
+from digitq.protocol.text import name_some, plural
+from digitq.protocol.xlsx_rows import XLSX, import_openpyxl
 from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
-from protocol.csv_rows import is_workbook
-from protocol.errors import UsageError
-from protocol.sample import MAX_SAMPLE
-from protocol.text import name_some, plural
-from protocol.xlsx_rows import XLSX, import_openpyxl
 
 RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -43,7 +43,7 @@ def report(
     the keyboard. A SOURCE is only needed if the images are not where they were. If OUT ends in
     .xlsx, it is an Excel file of all rows, each with a small picture.
     """
-    from producer.results import open_results
+    from digitq.producer.results import open_results
 
     open_results(results)  # raises before anything else if it is no result file
     out = out or results.with_suffix(".html")
@@ -64,6 +64,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     CORRECTIONS is the file that the page saves, with the columns `id` and `label`, or `id` and
     `number`. OUT has all rows in order, and a column `corrected`.
     """
+    from digitq.producer.results import open_results
     from digitq.reports.corrections import (
         Looked,
         check_again,
@@ -74,7 +75,6 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         read_corrections,
     )
     from digitq.reports.fields import find_form
-    from producer.results import open_results
 
     table = open_results(results)
     given = read_corrections(corrections, table)
@@ -142,8 +142,8 @@ def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
 
 def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> None:
     """Write the wide table of a result file, by default beside it, and say where it is."""
+    from digitq.producer.results import open_results
     from digitq.reports.wide import name_wide, write_wide
-    from producer.results import open_results
 
     target = name_wide(Path(results)) if out is None else Path(out)
     rows = write_wide(open_results(Path(results)), target, overwrite)
@@ -153,7 +153,7 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
 
 def refuse_stored(out: str | None, option: str) -> None:
     """Raises `UsageError` for a result file in a bucket, which the option can't read there."""
-    from producer.sources.stores import is_stored
+    from digitq.producer.sources.stores import is_stored
 
     if out and is_stored(out):
         raise UsageError(
@@ -179,9 +179,9 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
 def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int = 0) -> None:
     """Write the page of a result file, with a random sample if it is asked for, and say what is in
     it."""
+    from digitq.producer.results import open_results
     from digitq.reports.page import write_page
     from digitq.reports.sheet import write_sheet
-    from producer.results import open_results
 
     table = open_results(results)
     if is_workbook(page):

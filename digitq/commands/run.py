@@ -19,22 +19,23 @@ import click
 
 from digitq import options
 from digitq.check import CHECKS, check_worker
+from digitq.protocol.broker.address import read_address
+from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.logs import JsonFormatter, start_log
+from digitq.protocol.settings import DEFAULT_BROKER, INSPECT_SUFFIX, read_settings, settings
+from digitq.protocol.text import plural
 from digitq.terminal import echo_err, require
-from protocol.broker.address import read_address
-from protocol.errors import OutputError, UsageError
-from protocol.host.cores import usable_cores
-from protocol.logs import JsonFormatter, start_log
-from protocol.settings import DEFAULT_BROKER, INSPECT_SUFFIX, read_settings, settings
-from protocol.text import plural
 
 if TYPE_CHECKING:
-    from protocol.reading import Reading
+    from digitq.protocol.reading import Reading
 
 # Celery puts the current folder first on the path if it is missing there, and would import the
 # user's files from it. So it is put last.
 CELERY = (
     "import os, sys; sys.path.append(os.getcwd()); sys.argv[0] = 'celery'; "
-    "from celery.__main__ import main; from protocol.host.process import run_without_waiting; "
+    "from celery.__main__ import main; "
+    "from digitq.protocol.host.process import run_without_waiting; "
     "run_without_waiting(main)"
 )
 
@@ -76,7 +77,7 @@ def worker(
         sys.exit(check_worker(["--check", check, *passed_on]))
     require("worker")
     choose_log_format(log_format)
-    exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
+    exec_module(broker, "celery", "-A", "digitq.worker", "worker", "--loglevel", "INFO", *passed_on)
 
 
 @click.command(cls=WithOthers)
@@ -90,12 +91,12 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     variable FLOWER_BASIC_AUTH=USER:PASSWORD sets a password.
     """
     from digitq.private.processes import FLOWER_OPTIONS
-    from protocol.broker.connection import refuse_unusable
+    from digitq.protocol.broker.connection import refuse_unusable
 
     require("flower")
     own = read_flower_options(passed_on)
     refuse_unusable(broker or settings().broker_url or DEFAULT_BROKER)
-    exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *own)
+    exec_module(broker, "celery", "-A", "digitq.protocol", "flower", *FLOWER_OPTIONS, *own)
 
 
 @click.command()
@@ -117,10 +118,10 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
+    from digitq.protocol.broker.connection import connect, refuse_unusable
+    from digitq.protocol.ledger import Ledger
+    from digitq.protocol.overview import MAX_READ_SECONDS
     from digitq.watching.metrics import StateCollector
-    from protocol.broker.connection import connect, refuse_unusable
-    from protocol.ledger import Ledger
-    from protocol.overview import MAX_READ_SECONDS
 
     start_log(choose_log_format(log_format))
     url = broker or settings().broker_url or DEFAULT_BROKER
@@ -205,7 +206,7 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> No
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """
-    from producer.sinks.encoders import ENCODERS
+    from digitq.producer.sinks.encoders import ENCODERS
 
     require("worker")
     if results := [image for image in images if image.suffix.lower() in ENCODERS]:
@@ -223,7 +224,7 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> No
         file.seek(0)
         os.set_inheritable(file.fileno(), True)
         task = {"out": out, "model": reading.model, "known": file.fileno()}
-        exec_module(None, "worker", "inspect", json.dumps(task), "--", *map(str, images))
+        exec_module(None, "digitq.worker", "inspect", json.dumps(task), "--", *map(str, images))
 
 
 def choose_log_format(option: str | None) -> str | None:

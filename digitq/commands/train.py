@@ -13,14 +13,14 @@ import click
 
 from digitq import options
 from digitq.commands.run import exec_module
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import ALL_MODELS, NUMBER, read_by, settings
+from digitq.protocol.text import name_some, plural
 from digitq.summary import report_truth
 from digitq.terminal import echo_err, require
-from protocol.errors import UsageError
-from protocol.settings import ALL_MODELS, NUMBER, read_by, settings
-from protocol.text import name_some, plural
 
 if TYPE_CHECKING:
-    from producer.sources.source import Source, SourceItem
+    from digitq.producer.sources.source import Source, SourceItem
 
 
 def refuse_form(context: click.Context, option: click.Parameter, form: str | None) -> None:
@@ -87,7 +87,7 @@ def train(
     them. Exit status: 0 if the weights are written, 1 if they would be no better on your images,
     or if more would be wrong without a mark, 2 for bad usage or input, 3 if the disk failed.
     """
-    from producer.sources.opening import open_sources
+    from digitq.producer.sources.opening import open_sources
 
     require("worker")
     settings().own_weights()  # raises before the images are read
@@ -113,7 +113,7 @@ def train(
     with TemporaryFile() as file:  # it has no name, so nothing has to remove it
         spool_labelled(file, source, truth, name)
         os.set_inheritable(file.fileno(), True)
-        exec_module(None, "worker", "train", json.dumps(task | {"images": file.fileno()}))
+        exec_module(None, "digitq.worker", "train", json.dumps(task | {"images": file.fileno()}))
 
 
 def choose_mnist() -> str:
@@ -121,7 +121,7 @@ def choose_mnist() -> str:
 
     Raises `UsageError` if neither is.
     """
-    from protocol.mnist import NoMnistError, ensure_mnist, load_mnist
+    from digitq.protocol.mnist import NoMnistError, ensure_mnist, load_mnist
 
     try:
         ensure_mnist()
@@ -144,9 +144,9 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from producer.chunking import cut_chunks
-    from producer.counts import Counts
-    from protocol.chunk import Chunk, write_chunk
+    from digitq.producer.chunking import cut_chunks
+    from digitq.producer.counts import Counts
+    from digitq.protocol.chunk import Chunk, write_chunk
 
     wrong: list[str] = []
     # Another folder's images have no answer
@@ -190,9 +190,9 @@ def find_wrong(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from producer.sources.source import Entry
-    from producer.sources.truth import parse_labels
-    from protocol.chunk import truth_field
+    from digitq.producer.sources.source import Entry
+    from digitq.producer.sources.truth import parse_labels
+    from digitq.protocol.chunk import truth_field
 
     kind = truth_field(read_by(model)).type
     for item in items:

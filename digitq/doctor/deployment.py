@@ -19,15 +19,15 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from producer.client import Client
-from protocol.broker.address import Address, read_address, without_password
-from protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect
-from protocol.errors import BrokerError, UsageError
-from protocol.heartbeat import seconds_ahead
-from protocol.keys import JOBS, QUEUE, record_key
-from protocol.overview import Overview, look_around
-from protocol.settings import DEFAULT_BROKER, settings
-from protocol.text import plural
+from digitq.producer.client import Client
+from digitq.protocol.broker.address import Address, read_address, without_password
+from digitq.protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect
+from digitq.protocol.errors import BrokerError, UsageError
+from digitq.protocol.heartbeat import seconds_ahead
+from digitq.protocol.keys import JOBS, QUEUE, record_key
+from digitq.protocol.overview import Overview, look_around
+from digitq.protocol.settings import DEFAULT_BROKER, settings
+from digitq.protocol.text import plural
 
 FLOWER_URL = "http://localhost:5555"
 DEFAULT_PORTS = {"http": 80, "https": 443}

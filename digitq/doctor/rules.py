@@ -3,20 +3,19 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions
 from math import ceil
 from string import Formatter
 from typing import Any, TypeVar
 
 from digitq import __version__
 from digitq.doctor.deployment import Deployment
-from protocol.broker.address import url_in_command
-from protocol.broker.connection import OLDEST_REDIS
-from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WORKER_HEARTBEAT_SECONDS
-from protocol.room import MAX_FILL
-from protocol.script import PATIENCE
-from protocol.settings import settings
-from protocol.text import plural
+from digitq.protocol.broker.address import url_in_command
+from digitq.protocol.broker.connection import OLDEST_REDIS
+from digitq.protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WORKER_HEARTBEAT_SECONDS
+from digitq.protocol.room import MAX_FILL
+from digitq.protocol.script import PATIENCE
+from digitq.protocol.settings import settings
+from digitq.protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
 MAX_MISSED_HEARTBEATS = 4  # a worker that misses more of them is frozen or dead
@@ -147,14 +146,6 @@ def find_open_users(d: Deployment) -> Iterable[Fault]:
         is_open = {"on", "nopass"} <= {*rights} and any(right[0] == "+" for right in rights)
         if is_open and (name != "default" or d.redis_seen_at and not d.redis_open_at):
             yield {"name": name}
-
-
-def find_owners(d: Deployment) -> Iterable[Fault]:
-    """Other distributions on this host that have, or may have, overwritten digitq's packages."""
-    owners = packages_distributions()
-    for name in ("producer", "protocol", "worker"):
-        for owner in sorted({*owners.get(name, ())} - {"digitq"}):
-            yield {"owner": owner, "name": name}
 
 
 # A rule gives True or faults; its text is "rule: problem; remedy", and names the deployment `d`
@@ -292,11 +283,6 @@ RULES: tuple[tuple[Callable[[Deployment], bool | Iterable[Fault]], str], ...] = 
         "flower-password: Flower needs no password for {d.flower.open_at}: anyone may watch "
         "workers, or even control them; start it with `digitq flower` and "
         "FLOWER_BASIC_AUTH=USER:PASSWORD, and without FLOWER_UNAUTHENTICATED_API",
-    ),
-    (
-        find_owners,
-        "packages: {owner} has a package `{name}`, too: the later installation replaced files; "
-        "install digitq in a virtual environment without {owner}",
     ),
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 # A Unix socket's path has at most 103 bytes on macOS, and /digitq-xxxxxxxx/redis.sock takes 27
 MAX_PARENT_BYTES = 76

@@ -17,13 +17,13 @@ from weakref import finalize
 
 from digitq.private import tether
 from digitq.private.folders import private_folder
+from digitq.protocol.broker.connection import OLDEST_REDIS, connect
+from digitq.protocol.errors import BrokerError, DigitqError, UsageError
+from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
+from digitq.protocol.host.thread import DaemonThread
+from digitq.protocol.settings import OTHER_BROKERS, WORKER_INDEX, read_settings
+from digitq.protocol.text import plural
 from digitq.terminal import require
-from protocol.broker.connection import OLDEST_REDIS, connect
-from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
-from protocol.host.thread import DaemonThread
-from protocol.settings import OTHER_BROKERS, WORKER_INDEX, read_settings
-from protocol.text import plural
 
 MAX_START_SECONDS = 60  # time for Redis, and for all workers, to start; torch loads slowly
 START_POLL_SECONDS = 0.02  # time between two looks at processes that are starting
@@ -56,7 +56,7 @@ class Local:
         workers: int,
         port: int | None = None,
         flower: bool = False,
-        app: str = "worker",
+        app: str = "digitq.worker",
         show_logs: bool = False,
         weights: Path | None = None,
     ) -> None:
@@ -199,7 +199,7 @@ class Local:
         port_option = f"--port={self._flower_port}"
         with connect(self.url) as client:
             client.delete(EVENTS_KEY)  # it may be left by a Flower that died
-        self._start_celery("flower", "protocol", "flower", *FLOWER_OPTIONS, port_option)
+        self._start_celery("flower", "digitq.protocol", "flower", *FLOWER_OPTIONS, port_option)
 
     def _start_celery(self, name: str, app: str, *command: str, **variables: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command, **variables)

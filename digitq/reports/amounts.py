@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from protocol.form import Form
-from protocol.rules import SEPARATOR, read_values
+from digitq.protocol.form import Form
+from digitq.protocol.rules import SEPARATOR, read_values
 
 NO_FIELDS = ("page", "table", "row", "review")  # columns of a wide table
 # A zero at the beginning, the sign of a fraction or a time, or the point after a date's month

@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from digitq.producer.counts import differ_in_zeros
+from digitq.producer.record import all_thresholds
+from digitq.producer.results import ResultFile
+from digitq.producer.sinks.encoders import plain_id
+from digitq.protocol.chunk import CORRECTED, answers, unmarked
+from digitq.protocol.csv_rows import open_rows
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form import Form
+from digitq.protocol.risk import Curve, measure_curve
+from digitq.protocol.sample import Sample, bound_count
+from digitq.protocol.text import in_one_line, name_some, plural
+from digitq.protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
 from digitq.reports.fields import find_broken_rules
 from digitq.reports.wide import read_pages
-from producer.counts import differ_in_zeros
-from producer.record import all_thresholds
-from producer.results import ResultFile
-from producer.sinks.encoders import plain_id
-from protocol.chunk import CORRECTED, answers, unmarked
-from protocol.csv_rows import open_rows
-from protocol.errors import UsageError
-from protocol.form import Form
-from protocol.risk import Curve, measure_curve
-from protocol.sample import Sample, bound_count
-from protocol.text import in_one_line, name_some, plural
-from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit

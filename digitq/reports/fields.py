@@ -6,13 +6,13 @@ from types import MappingProxyType
 from typing import Any
 
 from digitq.form_rows import read_form_file
-from producer.found_images import changed_since
-from producer.record import Record
-from protocol.checking import Written, find_breaches, hold_checks
-from protocol.chunk import ABSENT, CORRECTED
-from protocol.errors import UsageError
-from protocol.form import Form
-from protocol.text import in_one_line
+from digitq.producer.found_images import changed_since
+from digitq.producer.record import Record
+from digitq.protocol.checking import Written, find_breaches, hold_checks
+from digitq.protocol.chunk import ABSENT, CORRECTED
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form import Form
+from digitq.protocol.text import in_one_line
 
 
 def find_form(record: Record | None) -> tuple[Form | None, list[str]]:

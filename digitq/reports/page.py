@@ -18,23 +18,23 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from digitq.producer.found_images import FoundImage, find_images
+from digitq.producer.record import Record, all_fingerprints, all_weights
+from digitq.producer.results import SHEETS, ResultFile
+from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
+from digitq.protocol.chunk import CLASSES, CORRECTED
+from digitq.protocol.form import Form
+from digitq.protocol.known import Known
+from digitq.protocol.sample import show_bound
+from digitq.protocol.text import in_one_line, plural
+from digitq.protocol.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.reports.corrections import checksum
 from digitq.reports.fields import find_broken_rules, find_form
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.reports.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.reports.wide import read_pages
-from producer.found_images import FoundImage, find_images
-from producer.record import Record, all_fingerprints, all_weights
-from producer.results import SHEETS, ResultFile
-from producer.sinks.sink import replacing
-from protocol.chunk import CLASSES, CORRECTED
-from protocol.form import Form
-from protocol.known import Known
-from protocol.sample import show_bound
-from protocol.text import in_one_line, plural
-from protocol.values import ILLEGIBLE, MAX_CHARACTERS
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sinks.sink import Sink
-from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures, unmarked
-from protocol.sample import Sample, bound_share
-from protocol.settings import What
+from digitq.producer.sinks.sink import Sink
+from digitq.protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures, unmarked
+from digitq.protocol.sample import Sample, bound_share
+from digitq.protocol.settings import What
 
 NORMAL_95 = 1.959964  # 95 % of a normal distribution is within this many standard deviations
 Figures = dict[str, Any]  # it can be written as JSON

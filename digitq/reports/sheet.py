@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from digitq.producer.results import ResultFile
+from digitq.producer.sinks.sink import replacing
+from digitq.producer.sinks.workbook import write_workbook
+from digitq.protocol.chunk import ABSENT
+from digitq.protocol.text import plural
 from digitq.reports.fields import find_form
 from digitq.reports.page import PageImage, add_pictures
-from producer.results import ResultFile
-from producer.sinks.sink import replacing
-from producer.sinks.workbook import write_workbook
-from protocol.chunk import ABSENT
-from protocol.text import plural
 
 MAX_PICTURES = 10_000  # Excel is slow with more pictures, and they are in memory until the end
 

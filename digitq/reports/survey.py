@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from digitq.producer.counts import Counts
+from digitq.protocol.chunk import CLASSES, absences, answers, corrected, failures, unmarked
+from digitq.protocol.settings import What
+from digitq.protocol.values import MAX_CHARACTERS
 from digitq.reports.scores import ScoreSink
-from producer.counts import Counts
-from protocol.chunk import CLASSES, absences, answers, corrected, failures, unmarked
-from protocol.settings import What
-from protocol.values import MAX_CHARACTERS
 
 # A page shows at most this many images
 MAX_REVIEW = 500  # the least sure answers of those to review

@@ -18,12 +18,12 @@ import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
 
-from producer.found_images import FoundImage
-from protocol.drawer import render_page
-from protocol.form import Form
-from protocol.form_file import Box
-from protocol.host.cores import usable_cores
-from protocol.pdf import PDF
+from digitq.producer.found_images import FoundImage
+from digitq.protocol.drawer import render_page
+from digitq.protocol.form import Form
+from digitq.protocol.form_file import Box
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.pdf import PDF
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
 SURE_SIDES = THUMBNAIL_SIDES[2:]  # px: of a picture that is only shown among many
@@ -32,7 +32,7 @@ TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixe
 MAX_CONVERTED_SIDE = 2048  # px: a larger picture loses pixels before it gets other colours
 MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
-SHOW = [sys.executable, "-P", "-m", "worker", "show"]
+SHOW = [sys.executable, "-P", "-m", "digitq.worker", "show"]
 # glibc then keeps the memory of a photo for the next one, which saves a fifth of the time
 MAX_KEPT_BYTES = 256 << 20
 MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from digitq.options import check_new
+from digitq.producer.results import ResultFile
+from digitq.producer.sinks.encoders import ENCODERS
+from digitq.producer.sinks.sink import output_errors, replacing
+from digitq.producer.sinks.workbook import write_workbook
+from digitq.protocol.chunk import ABSENT, CELL_FIELDS, CORRECTED
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form import Form
+from digitq.protocol.xlsx_rows import XLSX, import_openpyxl
 from digitq.reports.amounts import find_amounts, measure_columns
 from digitq.reports.fields import find_form
-from producer.results import ResultFile
-from producer.sinks.encoders import ENCODERS
-from producer.sinks.sink import output_errors, replacing
-from producer.sinks.workbook import write_workbook
-from protocol.chunk import ABSENT, CELL_FIELDS, CORRECTED
-from protocol.errors import UsageError
-from protocol.form import Form
-from protocol.xlsx_rows import XLSX, import_openpyxl
 
 CELL_NAMES = [field.name for field in CELL_FIELDS]
 RESULT_COLUMNS = ["id", *CELL_NAMES, "number", "confidence", "review", "reason", CORRECTED.name]

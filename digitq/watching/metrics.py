@@ -9,11 +9,11 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from protocol.errors import BrokerError
-from protocol.ledger import Ledger
-from protocol.overview import MAX_JOBS, Overview, look_around
-from protocol.records import JOB_STATES
-from protocol.settings import ALL_MODELS
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.overview import MAX_JOBS, Overview, look_around
+from digitq.protocol.records import JOB_STATES
+from digitq.protocol.settings import ALL_MODELS
 
 MAX_JOBS_SHOWN = 100  # at most this many jobs, the oldest, have metrics of their own
 UNREAD = "; of an attached job, what its submitter has not read yet is unknown"

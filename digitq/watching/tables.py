@@ -11,14 +11,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from digitq.protocol.settings import read_by
+from digitq.protocol.text import in_one_line, plural
 from digitq.summary import describe_flaws, describe_mixture
-from protocol.settings import read_by
-from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
-    from protocol.heartbeat import WorkerState
-    from protocol.overview import Overview
-    from protocol.records import JobRecord
+    from digitq.protocol.heartbeat import WorkerState
+    from digitq.protocol.overview import Overview
+    from digitq.protocol.records import JobRecord
 
 WIDE_COLUMNS = 100  # a narrower terminal has no room for a table of jobs
 ROOMY_COLUMNS = 80  # a narrower terminal shows less of each worker

@@ -11,16 +11,16 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from digitq.protocol.broker.address import url_in_command
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.heartbeat import Meter
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.overview import MAX_READ_SECONDS, Overview, look_around
+from digitq.protocol.records import JobRecord
+from digitq.protocol.text import plural
 from digitq.summary import describe_mixture
 from digitq.watching import tables
-from protocol.broker.address import url_in_command
-from protocol.broker.connection import connect
-from protocol.errors import BrokerError
-from protocol.heartbeat import Meter
-from protocol.ledger import Ledger
-from protocol.overview import MAX_READ_SECONDS, Overview, look_around
-from protocol.records import JobRecord
-from protocol.text import plural
 
 LOOK_SECONDS = 1.0  # time between two looks
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, TypeAdapter
 
-from producer.counts import Counts
-from producer.record import Parts
-from producer.sinks.sink import write_all
-from protocol.errors import UsageError
+from digitq.producer.counts import Counts
+from digitq.producer.record import Parts
+from digitq.producer.sinks.sink import write_all
+from digitq.protocol.errors import UsageError
 
 Identity = dict[str, str | int | bool | list[str] | None]  # what must be equal to continue a run
 

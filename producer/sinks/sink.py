@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from producer.counts import Counts
-from producer.record import Part, Parts, Record
-from producer.sinks.encoders import Encode, encode_csv
-from protocol.chunk import result_schema
-from protocol.errors import OutputError
-from protocol.settings import What
+from digitq.producer.counts import Counts
+from digitq.producer.record import Part, Parts, Record
+from digitq.producer.sinks.encoders import Encode, encode_csv
+from digitq.protocol.chunk import result_schema
+from digitq.protocol.errors import OutputError
+from digitq.protocol.settings import What
 
 
 class Sink:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from producer.record import PARSER, Record
-from producer.sinks.journal import Identity
-from producer.sinks.resumable import FileSink
-from producer.sources.stores import WEB, has_object, remove, upload
-from protocol.errors import OutputError, StoreError, UsageError
-from protocol.text import shown
+from digitq.producer.record import PARSER, Record
+from digitq.producer.sinks.journal import Identity
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources.stores import WEB, has_object, remove, upload
+from digitq.protocol.errors import OutputError, StoreError, UsageError
+from digitq.protocol.text import shown
 
 
 class StoreSink(FileSink):

@@ -13,8 +13,8 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any, cast
 
-from producer.sources.documents import is_document_name, page_entries
-from producer.sources.source import (
+from digitq.producer.sources.documents import is_document_name, page_entries
+from digitq.producer.sources.source import (
     Entry,
     Naming,
     Source,
@@ -24,9 +24,9 @@ from producer.sources.source import (
     read_limited,
     unreadable,
 )
-from protocol.errors import UsageError
-from protocol.settings import settings
-from protocol.values import is_written, tidy
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
+from digitq.protocol.values import is_written, tidy
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 OPENERS: dict[bytes, Callable[..., Any]] = {

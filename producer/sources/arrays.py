@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.lib.format import MAGIC_PREFIX
 
-from producer.sources.source import (
+from digitq.producer.sources.source import (
     EmptyError,
     Entry,
     Source,
@@ -20,10 +20,10 @@ from producer.sources.source import (
     UniqueIds,
     unreadable,
 )
-from protocol.chunk import ID, PIXELS, PIXELS_FIELD
-from protocol.errors import UsageError
-from protocol.mnist import IMAGES_HEADER, IMAGES_MAGIC, MNIST_PARTS, NoMnistError, load_mnist
-from protocol.text import plural, printable
+from digitq.protocol.chunk import ID, PIXELS, PIXELS_FIELD
+from digitq.protocol.errors import UsageError
+from digitq.protocol.mnist import IMAGES_HEADER, IMAGES_MAGIC, MNIST_PARTS, NoMnistError, load_mnist
+from digitq.protocol.text import plural, printable
 
 PIECE_ROWS = 16384  # one record batch has at most this many images
 Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # its arguments: ids and rows

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs
 
-from protocol.errors import StoreError, UsageError
-from protocol.host.thread import DaemonThread
-from protocol.text import in_one_line, shown
+from digitq.protocol.errors import StoreError, UsageError
+from digitq.protocol.host.thread import DaemonThread
+from digitq.protocol.text import in_one_line, shown
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from producer.sources.source import EmptyError
-from producer.sources.truth import ID_NAMES
-from protocol.csv_rows import choose_delimiter
-from protocol.errors import UsageError
+from digitq.producer.sources.source import EmptyError
+from digitq.producer.sources.truth import ID_NAMES
+from digitq.protocol.csv_rows import choose_delimiter
+from digitq.protocol.errors import UsageError
 
 CSV_BLOCK_BYTES = 1 << 20  # this many bytes are parsed at a time; a row must fit in
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column

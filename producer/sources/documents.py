@@ -9,10 +9,10 @@ from functools import cache, partial
 from typing import IO, TypeAlias
 from weakref import WeakSet
 
-from producer.feeder import end_feeders
-from producer.sources.source import Entry, Naming, UnreadableImageError, open_file
-from protocol.pdf import PageError, cut_page, use_pdfium
-from protocol.tiff import TIFF_ERRORS, TiffPages
+from digitq.producer.feeder import end_feeders
+from digitq.producer.sources.source import Entry, Naming, UnreadableImageError, open_file
+from digitq.protocol.pdf import PageError, cut_page, use_pdfium
+from digitq.protocol.tiff import TIFF_ERRORS, TiffPages
 
 MAX_HELD_BYTES = 32 << 20  # a PDF is opened anew after pages of this size, to free their memory
 

@@ -10,9 +10,16 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from producer.sources.documents import count_pages, page_entries
-from producer.sources.source import Entry, Naming, SkippedFiles, Source, is_image_name, read_file
-from protocol.errors import UsageError
+from digitq.producer.sources.documents import count_pages, page_entries
+from digitq.producer.sources.source import (
+    Entry,
+    Naming,
+    SkippedFiles,
+    Source,
+    is_image_name,
+    read_file,
+)
+from digitq.protocol.errors import UsageError
 
 PADDED_DIGITS = 20  # numbers with fewer digits get leading zeros in a sort key
 STDIN_BYTES = 1 << 16  # one read takes at most this much

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from producer.sources.arrays import Build, number_pieces
-from producer.sources.csv_files import (
+from digitq.producer.sources.arrays import Build, number_pieces
+from digitq.producer.sources.csv_files import (
     count_rows,
     cut_batches,
     find_delimiter,
     read_rows,
     read_schema,
 )
-from producer.sources.source import EmptyError, Naming, Source
-from producer.sources.table_rows import (
+from digitq.producer.sources.source import EmptyError, Naming, Source
+from digitq.producer.sources.table_rows import (
     LABEL_NAMES,
     OWN_IDS,
     TEXTS,
@@ -33,12 +33,12 @@ from producer.sources.table_rows import (
     read_texts,
     text_columns,
 )
-from producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES
-from protocol.chunk import FILES_SCHEMA, PIXELS
-from protocol.csv_rows import find_first
-from protocol.errors import UsageError
-from protocol.settings import settings
-from protocol.text import name_some, plural, too_large
+from digitq.producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES
+from digitq.protocol.chunk import FILES_SCHEMA, PIXELS
+from digitq.protocol.csv_rows import find_first
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
+from digitq.protocol.text import name_some, plural, too_large
 
 TABLE_SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS = 16  # this many rows are read at a time if they hold image files, which may be large

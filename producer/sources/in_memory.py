@@ -13,11 +13,11 @@ import PIL.Image
 import PIL.ImageOps
 import pyarrow as pa
 
-from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
-from producer.sources.documents import count_pages, page_entries
-from producer.sources.image_tables import arrow_source, choose_image, is_frame, is_pandas
-from producer.sources.objects import find_reader
-from producer.sources.source import (
+from digitq.producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
+from digitq.producer.sources.documents import count_pages, page_entries
+from digitq.producer.sources.image_tables import arrow_source, choose_image, is_frame, is_pandas
+from digitq.producer.sources.objects import find_reader
+from digitq.producer.sources.source import (
     Naming,
     Source,
     SourceItem,
@@ -25,12 +25,12 @@ from producer.sources.source import (
     refuse_url,
     unreadable,
 )
-from producer.sources.stores import is_stored
-from producer.sources.table_rows import OWN_IDS
-from producer.sources.truth import ANSWER_NAMES, PATH_NAMES
-from protocol.chunk import ARRAY, PIXELS
-from protocol.csv_rows import find_first
-from protocol.errors import UsageError
+from digitq.producer.sources.stores import is_stored
+from digitq.producer.sources.table_rows import OWN_IDS
+from digitq.producer.sources.truth import ANSWER_NAMES, PATH_NAMES
+from digitq.protocol.chunk import ARRAY, PIXELS
+from digitq.protocol.csv_rows import find_first
+from digitq.protocol.errors import UsageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Not every Pillow before 13 can read these modes from a PNG or a TIFF

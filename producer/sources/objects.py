@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from producer.sources.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
-from producer.sources.documents import is_document_name, page_entries
-from producer.sources.files import sort_naturally
-from producer.sources.source import (
+from digitq.producer.sources.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
+from digitq.producer.sources.documents import is_document_name, page_entries
+from digitq.producer.sources.files import sort_naturally
+from digitq.producer.sources.source import (
     URL,
     Entry,
     Naming,
@@ -25,7 +25,7 @@ from producer.sources.source import (
     read_file,
     unreadable,
 )
-from producer.sources.stores import (
+from digitq.producer.sources.stores import (
     WEB,
     Found,
     download,
@@ -33,9 +33,9 @@ from producer.sources.stores import (
     list_folder,
     read_object,
 )
-from protocol.errors import StoreError, UsageError
-from protocol.settings import settings
-from protocol.text import shown
+from digitq.protocol.errors import StoreError, UsageError
+from digitq.protocol.settings import settings
+from digitq.protocol.text import shown
 
 MAX_AHEAD_BYTES = 256 << 20  # objects that are read before their turn take at most this much memory
 LISTING_BYTES = 16 << 20  # the names in a folder are taken for this much

@@ -8,14 +8,14 @@ from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
-from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
-from producer.sources.documents import count_pages, is_document_name
-from producer.sources.files import file_source, folder_source, stdin_paths
-from producer.sources.image_tables import TABLE_SUFFIXES, table_source
-from producer.sources.in_memory import Images, image_source
-from producer.sources.objects import Copy, copy_object, objects_source, paths_source
-from producer.sources.source import (
+from digitq.producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
+from digitq.producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
+from digitq.producer.sources.documents import count_pages, is_document_name
+from digitq.producer.sources.files import file_source, folder_source, stdin_paths
+from digitq.producer.sources.image_tables import TABLE_SUFFIXES, table_source
+from digitq.producer.sources.in_memory import Images, image_source
+from digitq.producer.sources.objects import Copy, copy_object, objects_source, paths_source
+from digitq.producer.sources.source import (
     EmptyError,
     Naming,
     SkippedFiles,
@@ -28,12 +28,12 @@ from producer.sources.source import (
     take_first,
     unreadable,
 )
-from producer.sources.stores import find_object, is_stored
-from producer.sources.truth import read_truths, set_truths, take_truth
-from protocol.errors import UsageError
-from protocol.origin import Origin
-from protocol.settings import settings
-from protocol.text import printable, shown, too_large
+from digitq.producer.sources.stores import find_object, is_stored
+from digitq.producer.sources.truth import read_truths, set_truths, take_truth
+from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
+from digitq.protocol.settings import settings
+from digitq.protocol.text import printable, shown, too_large
 
 PathName: TypeAlias = str | os.PathLike[str]
 SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)

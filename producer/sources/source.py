@@ -14,10 +14,10 @@ from typing import IO, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from protocol.errors import UsageError
-from protocol.origin import Origin
-from protocol.settings import INSPECT_SUFFIX, settings
-from protocol.text import name_some, plural, printable, shown, too_large
+from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
+from digitq.protocol.settings import INSPECT_SUFFIX, settings
+from digitq.protocol.text import name_some, plural, printable, shown, too_large
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),

@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import pyarrow as pa
 import pyarrow.fs
 
-from producer.sources import buckets
-from producer.sources.buckets import (
+from digitq.producer.sources import buckets
+from digitq.producer.sources.buckets import (
     BUCKET,
     NO_RIGHTS,
     StoreBusyError,
@@ -24,9 +24,9 @@ from producer.sources.buckets import (
     patient,
     store_errors,
 )
-from producer.sources.source import UnreadableImageError
-from protocol.errors import StoreError, UsageError
-from protocol.text import shown, too_large
+from digitq.producer.sources.source import UnreadableImageError
+from digitq.protocol.errors import StoreError, UsageError
+from digitq.protocol.text import shown, too_large
 
 WEB = re.compile("https?://", re.IGNORECASE)
 PART_BYTES = 8 << 20  # large objects are copied in parts of this size

@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sinks.encoders import plain_id
-from producer.sources.source import Entry, SourceItem, TruthGaps
-from protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
-from protocol.csv_rows import find, find_column, find_first, open_rows
-from protocol.errors import UsageError
-from protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
+from digitq.producer.sinks.encoders import plain_id
+from digitq.producer.sources.source import Entry, SourceItem, TruthGaps
+from digitq.protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
+from digitq.protocol.csv_rows import find, find_column, find_first, open_rows
+from digitq.protocol.errors import UsageError
+from digitq.protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
 
 # The first of these columns has the ids
 ID_NAMES = ("id", "path", "file", "image", "name", "filename", "file_name", "image_path")

@@ -9,7 +9,7 @@ import shlex
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 UNIX_SCHEMES = ("unix", "redis+socket")
 VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}

@@ -18,9 +18,9 @@ from redis.exceptions import NoPermissionError, NoScriptError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from protocol.broker.address import SENTINEL_EXAMPLE, read_address, without_password
-from protocol.broker.tls import check_tls_options, describe_refusal
-from protocol.errors import BrokerError, UsageError
+from digitq.protocol.broker.address import SENTINEL_EXAMPLE, read_address, without_password
+from digitq.protocol.broker.tls import check_tls_options, describe_refusal
+from digitq.protocol.errors import BrokerError, UsageError
 
 OLDEST_REDIS = 6  # the first version with HELLO, with which Celery's connections begin
 TIMEOUT_SECONDS = 5  # the longest time without an answer; every blocking read is shorter

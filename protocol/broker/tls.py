@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 # Error codes of OpenSSL
 UNKNOWN_CA = {2, 18, 19, 20, 21}  # no CA that is trusted here has signed the certificate

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 
 def check_folder(out: Path) -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 from kombu.exceptions import OperationalError
 
-from protocol.errors import BrokerError
+from digitq.protocol.errors import BrokerError
 from tests.chaos.deployment import Deployment
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.runs import AttachedRun, DetachedRun, Run, compare

@@ -11,9 +11,9 @@ from threading import Timer
 from unittest.mock import patch
 
 from digitq.private.processes import Local, kill
-from protocol.broker.connection import connect
-from protocol.errors import BrokerError
-from protocol.ledger import Ledger
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.ledger import Ledger
 from tests.chaos.proxy import Proxy
 from tests.waiting import DIGITQ, children_of
 

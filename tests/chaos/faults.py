@@ -8,8 +8,8 @@ from random import Random
 from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
-from protocol.celery import CLASSIFY, make_app
-from protocol.keys import QUEUE, record_key
+from digitq.protocol.celery import CLASSIFY, make_app
+from digitq.protocol.keys import QUEUE, record_key
 from tests.chaos.deployment import Deployment
 
 Strike = Callable[[Deployment, Random], None]

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from digitq.private.processes import Local
-from producer import Client
-from producer.job import Job
-from protocol.celery import CLASSIFY, make_app
-from protocol.keys import QUEUE
-from protocol.settings import settings
+from digitq.producer import Client
+from digitq.producer.job import Job
+from digitq.protocol.celery import CLASSIFY, make_app
+from digitq.protocol.keys import QUEUE
+from digitq.protocol.settings import settings
+from digitq.worker.models.model import load_model
 from tests.drawing import random_digits
 from tests.waiting import wait_for
-from worker.models.model import load_model
 
 DIGITS = random_digits(2000)
 torch.set_num_threads(1)  # as in a worker

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 
 from digitq.private.processes import Local
-from producer import Client
-from protocol.celery import CLASSIFY_IMAGE, make_app
-from protocol.errors import JobCancelledError
-from protocol.keys import QUEUE, SWEEPING
+from digitq.producer import Client
+from digitq.protocol.celery import CLASSIFY_IMAGE, make_app
+from digitq.protocol.errors import JobCancelledError
+from digitq.protocol.keys import QUEUE, SWEEPING
+from digitq.worker.models.model import load_model
+from digitq.worker.sight.normalisation.steps import normalise
 from tests.chaos.runs import write_images
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
-from worker.models.model import load_model
-from worker.sight.normalisation.steps import normalise
 
 ROWS = 2000
 IDS = [str(number) for number in range(ROWS)]
@@ -32,8 +32,8 @@ SHORT_SECONDS, LONG_SECONDS = 1, 600  # deadlines
 # size; the others last as long as a file with their name is there
 FAULTY = """
 import hashlib, os, signal, time
-import worker.sight.decoding.any_file
-decode = worker.sight.decoding.any_file.decode_image
+import digitq.worker.sight.decoding.any_file
+decode = digitq.worker.sight.decoding.any_file.decode_image
 
 def deadly(content, side):
     image = decode(content, side)
@@ -48,11 +48,11 @@ def deadly(content, side):
         bytearray(1 << 36)
     return image
 
-worker.sight.decoding.any_file.decode_image = deadly
-import worker.classify
-import worker.sight.normalisation.steps
-worker.classify.watch.seconds = 1.0
-trace_digit = worker.classify.trace_digit
+digitq.worker.sight.decoding.any_file.decode_image = deadly
+import digitq.worker.classify
+import digitq.worker.sight.normalisation.steps
+digitq.worker.classify.watch.seconds = 1.0
+trace_digit = digitq.worker.classify.trace_digit
 
 def is_told(fault):
     return os.path.exists(f"{__file__}.{fault}")
@@ -71,13 +71,13 @@ def deadly_view(picture):
         os.kill(os.getpid(), signal.SIGKILL)
     raise ValueError("none")
 
-worker.classify.trace_digit = late
-worker.sight.normalisation.steps.VIEWS |= {"deadly": deadly_view}
+digitq.worker.classify.trace_digit = late
+digitq.worker.sight.normalisation.steps.VIEWS |= {"deadly": deadly_view}
 """
 # A module with which a worker is deaf until it starts again
 DEAF = """
 import os
-from worker.service import transport, watchdog
+from digitq.worker.service import transport, watchdog
 watchdog.IDLE_SECONDS = 1.0
 mark = f"{__file__}.was_deaf"
 if not os.path.exists(mark):
@@ -123,7 +123,7 @@ def start(local: Local, name: str, module: Path, deadline_seconds: float, proces
     path = f"{module.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     deadline = str(deadline_seconds)
     variables = {"PYTHONPATH": path, "DIGITQ_DEADLINE_SECONDS": deadline}
-    local._start_celery(name, "worker", "worker", *options, **variables)
+    local._start_celery(name, "digitq.worker", "worker", *options, **variables)
     local.workers += 1
     local.wait_until_ready()
 

@@ -17,11 +17,11 @@ import pytest
 import redis
 from redis.connection import AbstractConnection, HiredisRespSerializer
 
-import protocol.broker.connection
+import digitq.protocol.broker.connection
 from digitq.private.processes import Local, find_redis_server
-from producer import Client
-from producer.sources.arrays import pixels_batch
-from protocol.broker.connection import (
+from digitq.producer import Client
+from digitq.producer.sources.arrays import pixels_batch
+from digitq.protocol.broker.connection import (
     FIRST_RETRY_SECONDS,
     MAX_RETRY_SECONDS,
     SEND_BYTES,
@@ -30,14 +30,14 @@ from protocol.broker.connection import (
     connect,
     is_passing,
 )
-from protocol.chunk import PIXELS, Chunk
-from protocol.errors import BrokerError
-from protocol.keys import record_key
-from protocol.ledger import Ledger
-from protocol.records import JobSpec
+from digitq.protocol.chunk import PIXELS, Chunk
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.keys import record_key
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import JobSpec
+from digitq.worker import tasks
+from digitq.worker.classify import classify_chunk
 from tests.waiting import wait_for
-from worker import tasks
-from worker.classify import classify_chunk
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
             return send_slowly
 
         clock = SimpleNamespace(monotonic=lambda: passed)
-        for module in (tasks, protocol.broker.connection):
+        for module in (tasks, digitq.protocol.broker.connection):
             monkeypatch.setattr(module, "time", clock)
         for name in ("execute_pair", "execute_command"):
             monkeypatch.setattr(client, name, slowly(getattr(client, name)))
@@ -120,7 +120,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses of a client that waits for Redis, in seconds. Only they move its clock."""
     made: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(made), sleep=made.append)
-    monkeypatch.setattr(protocol.broker.connection, "time", clock)
+    monkeypatch.setattr(digitq.protocol.broker.connection, "time", clock)
     return made
 
 
@@ -182,7 +182,7 @@ def test_a_redis_that_loads_its_file_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by a client that starts meanwhile, unless it has no time to wait."""
-    monkeypatch.setattr(protocol.broker.connection, "TELL_LOSS_SECONDS", 0)
+    monkeypatch.setattr(digitq.protocol.broker.connection, "TELL_LOSS_SECONDS", 0)
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
     command = [find_redis_server(), *options, "--key-load-delay", "200000"]  # µs
@@ -226,7 +226,7 @@ def test_a_full_redis_is_waited_for(redis_only: Local, monkeypatch: pytest.Monke
         other.config_set("maxmemory", 1)
         make_room = Mock(side_effect=lambda seconds: other.config_set("maxmemory", 0))
         clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=make_room)
-        monkeypatch.setattr(protocol.broker.connection, "time", clock)
+        monkeypatch.setattr(digitq.protocol.broker.connection, "time", clock)
         assert client.set("x", "y")
         make_room.assert_called_once_with(FIRST_RETRY_SECONDS)
 
@@ -252,7 +252,7 @@ def test_what_redis_says_of_a_script_is_told_without_its_place(redis_only: Local
 
 
 def test_a_server_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(digitq.protocol.broker.connection, "TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         begun = time.monotonic()
@@ -340,7 +340,7 @@ def slow_way(behind: Path, bytes_per_second: int) -> Iterator[str]:
 
 
 def test_a_slow_way_is_no_lost_redis(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(digitq.protocol.broker.connection, "TIMEOUT_SECONDS", 2.0)
     with slow_way(redis_only.socket, 2 << 20) as url, connect(url) as client:
         payload = bytes(6 << 20)  # three seconds
         assert client.transact(("SET", "large", payload)) == [True]

@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from digitq.private.processes import Local
-from producer import Client
-from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
-from protocol.chunk import MODEL_ROWS
-from protocol.errors import BrokerError, JobFailedError, UsageError
-from protocol.keys import ACTIVE, CALLS_QUEUE, JOBS
-from protocol.reading import Reading
+from digitq.producer import Client
+from digitq.producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
+from digitq.protocol.chunk import MODEL_ROWS
+from digitq.protocol.errors import BrokerError, JobFailedError, UsageError
+from digitq.protocol.keys import ACTIVE, CALLS_QUEUE, JOBS
+from digitq.protocol.reading import Reading
+from digitq.worker.models.model import load_model
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, freeze, wait_for
-from worker.models.model import load_model
 
 CALLERS = 64
 UNDER_WAY = PIXELS_LIMITS.max_batches  # batches at a time; the other calls wait
@@ -282,7 +282,7 @@ def test_nothing_keeps_python_from_ending(redis_only: Local) -> None:
     """A call that was given up, and one whose thread is interrupted, with no worker to answer."""
     code = f"""
 import asyncio, os, signal, numpy as np
-from producer import Client
+from digitq.producer import Client
 from tests.waiting import wait_for
 
 client = Client({redis_only.url!r})

@@ -29,26 +29,26 @@ from rich.console import Console
 from rich.progress import Progress
 
 import digitq.backend
-import producer.job
+import digitq.producer.job
 from digitq.backend import LocalClient, open_client, watch_idle
 from digitq.cli import main
 from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
+from digitq.producer import chunking
+from digitq.producer.client import Client
+from digitq.producer.record import find_record
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources.in_memory import Image
+from digitq.producer.sources.opening import count_files, open_sources
 from digitq.progress import progress_bar
-from producer import chunking
-from producer.client import Client
-from producer.record import find_record
-from producer.sinks.resumable import FileSink
-from producer.sources.in_memory import Image
-from producer.sources.opening import count_files, open_sources
-from protocol.broker.connection import connect
-from protocol.chunk import encode
-from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.keys import ACTIVE, JOBS, LIVING, WORKER, record_key
-from protocol.ledger import Ledger
-from protocol.overview import look_around
-from protocol.records import SUBMITTER_SECONDS, JobSpec
-from protocol.settings import OTHER_BROKERS, settings
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.chunk import encode
+from digitq.protocol.errors import BrokerError, DigitqError, UsageError
+from digitq.protocol.keys import ACTIVE, JOBS, LIVING, WORKER, record_key
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.overview import look_around
+from digitq.protocol.records import SUBMITTER_SECONDS, JobSpec
+from digitq.protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.integration.test_watch import beat
 from tests.readme import mask, shown_output
@@ -423,7 +423,7 @@ def test_a_submit_broken_off_leaves_nothing(redis_only: Local) -> None:
 def test_a_submitter_that_was_killed(
     local: Local, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(producer.job, "GONE_SECONDS", 0.1)
+    monkeypatch.setattr(digitq.producer.job, "GONE_SECONDS", 0.1)
     command = Command("submit", "-", "--broker", local.url)
     assert command.process.stdin
     command.process.stdin.write("some.png\n")

@@ -14,25 +14,24 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
-import worker
+import digitq.worker
 from digitq import __version__
 from digitq.cli import digitq
 from digitq.doctor.deployment import Deployment, look_at, look_at_flower
-from digitq.doctor.rules import examine, find_owners
+from digitq.doctor.rules import examine
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
-from producer import Client
-from protocol.broker.address import read_address
-from protocol.broker.connection import connect
-from protocol.errors import BrokerError
-from protocol.heartbeat import WorkerState
-from protocol.overview import look_around
-from protocol.records import JobRecord, JobSpec
-from protocol.settings import settings
+from digitq.producer import Client
+from digitq.protocol.broker.address import read_address
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.heartbeat import WorkerState
+from digitq.protocol.overview import look_around
+from digitq.protocol.records import JobRecord, JobSpec
+from digitq.protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
@@ -81,7 +80,7 @@ class Served(Local):
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
         self._flower_port = port = find_free_port()
-        self._start_celery(f"flower{port}", "protocol", "flower", f"--port={port}", *options)
+        self._start_celery(f"flower{port}", "digitq.protocol", "flower", f"--port={port}", *options)
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: look_at_flower(url, required=False))
         return url
@@ -449,8 +448,8 @@ def test_a_flower_that_anyone_may_control(careless: Served, neglected: Deploymen
 def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two workers on one Redis: a good one, and one that is wrong in many ways. A job has run."""
     site = tmp_path_factory.mktemp("site")
-    shutil.copytree(Path(worker.__file__).parent, site / "worker")
-    with (site / "worker/models/weights/cnn.safetensors").open("r+b") as weights:
+    shutil.copytree(Path(digitq.__file__).parent, site / "digitq")
+    with (site / "digitq/worker/models/weights/cnn.safetensors").open("r+b") as weights:
         weights.write(b"damaged")
     (site / "digitq-0.0.9.dist-info").mkdir()
     (site / "digitq-0.0.9.dist-info/METADATA").write_text("Name: digitq\nVersion: 0.0.9\n")
@@ -462,7 +461,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             patch.setenv("DIGITQ_DEADLINE_SECONDS", "0.05")
             patch.setenv("ATEN_CPU_CAPABILITY", "default")
             app = ("--hostname", "odd@%h", "--concurrency", "2")
-            served._start_celery("odd", "worker", "worker", *app)
+            served._start_celery("odd", "digitq.worker", "worker", *app)
             served.workers += 1
         served.wait_until_ready()
         client = Client(served.url)
@@ -536,16 +535,3 @@ def test_workers_that_fit_their_shares_and_not_their_machine(motley: Deployment)
     crowd = [replace(good, name=name, share=name) for name in ("a", "b")]
     assert "a, b: 6 threads share 4 cores" in found(with_workers(motley, *crowd), "threads")
     assert "threads" not in {finding.rule for finding in examine(with_workers(motley, crowd[0]))}
-
-
-def test_another_distribution_with_a_package_of_digitq(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metadata = tmp_path / "other-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
-    (metadata / "top_level.txt").write_text("worker\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("digitq.doctor.rules.packages_distributions", packages_distributions)
-    (fault,) = find_owners(Mock())
-    assert fault == {"owner": "other", "name": "worker"}

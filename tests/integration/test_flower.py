@@ -16,8 +16,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port, is_free
-from producer import Client, Job
-from protocol.broker.connection import connect
+from digitq.producer import Client, Job
+from digitq.protocol.broker.connection import connect
 from tests.browser import open_browser
 from tests.drawing import draw_one, random_digits
 from tests.waiting import run_digitq, wait_for

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from digitq.private.processes import Local
-from producer.client import Client
-from protocol.form import read_form
+from digitq.producer.client import Client
+from digitq.protocol.form import read_form
+from digitq.worker.sight.forms.proposal import count_rows
+from digitq.worker.sight.forms.reading import SEVERAL_PAGES
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.inspecting import run_here
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
-from worker.sight.forms.proposal import count_rows
-from worker.sight.forms.reading import SEVERAL_PAGES
 
 FORM = f"""
 blank = "blank.png"

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from digitq.private.processes import Local
-from producer.client import Client
-from producer.sources.opening import open_sources
-from producer.sources.source import Source
+from digitq.producer.client import Client
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Source
 from tests.drawing import draw_one, encode_image
 from tests.gallery import READ, make_gallery, make_zip
 from tests.waiting import children_of

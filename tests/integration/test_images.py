@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from producer import Client
-from producer.chunking import BOUNDS
-from protocol.chunk import ARRAY, KINDS, Kind
-from protocol.errors import UsageError
-from protocol.ledger import Ledger
-from protocol.settings import settings
+from digitq.producer import Client
+from digitq.producer.chunking import BOUNDS
+from digitq.protocol.chunk import ARRAY, KINDS, Kind
+from digitq.protocol.errors import UsageError
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.settings import settings
+from digitq.worker.models.model import load_model
 from tests.drawing import draw_one, encode_image, random_digits
-from worker.models.model import load_model
 
 DIGITS = random_digits(64)
 torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-import producer.client
-import producer.job
+import digitq.producer.client
+import digitq.producer.job
 from digitq.private.processes import Local
-from producer import Client, batching, chunking, feeder, open_sources
-from producer.feeder import Feeder
-from producer.job import MAX_RESULTS
-from protocol import records
-from protocol.chunk import RESULT_SCHEMA, encode
-from protocol.errors import (
+from digitq.producer import Client, batching, chunking, feeder, open_sources
+from digitq.producer.feeder import Feeder
+from digitq.producer.job import MAX_RESULTS
+from digitq.protocol import records
+from digitq.protocol.chunk import RESULT_SCHEMA, encode
+from digitq.protocol.errors import (
     BrokerError,
     DigitqError,
     JobAbandonedError,
@@ -35,12 +35,12 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
-from protocol.keys import CALLS_QUEUE, QUEUE, record_key
-from protocol.records import ChunkResult, JobSpec
-from protocol.settings import settings
+from digitq.protocol.keys import CALLS_QUEUE, QUEUE, record_key
+from digitq.protocol.records import ChunkResult, JobSpec
+from digitq.protocol.settings import settings
+from digitq.worker.models.model import load_model
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
-from worker.models.model import load_model
 
 DIGITS = random_digits(5000)
 torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads
@@ -113,7 +113,7 @@ def test_a_submitter_is_not_gone_as_soon_as_its_heartbeat_is_old(
     later.start()
     assert [batch.num_rows for batch in results] == [1]
     later.join()
-    monkeypatch.setattr(producer.job, "GONE_SECONDS", 0.1)
+    monkeypatch.setattr(digitq.producer.job, "GONE_SECONDS", 0.1)
     ledger.redis.hset(record_key("j"), "state", "feeding")
     with pytest.raises(JobAbandonedError, match="its submitter is gone"):
         job.wait_until_stored()
@@ -204,7 +204,7 @@ def test_all_workers_have_something_to_do(
     detached: bool, redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are."""
-    monkeypatch.setattr(producer.client, "IN_FLIGHT_CHUNKS", 2)
+    monkeypatch.setattr(digitq.producer.client, "IN_FLIGHT_CHUNKS", 2)
     monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "2")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
     settings.cache_clear()
@@ -572,7 +572,7 @@ def test_a_job_is_waited_for_until_another_has_stored_it(client: Client, local: 
 def test_a_process_does_not_end_before_its_detached_job_is_in_redis(client: Client) -> None:
     code = f"""
 import itertools, time, numpy as np
-from producer import Client
+from digitq.producer import Client
 
 def slowly():
     for _ in range(3):
@@ -593,7 +593,7 @@ def test_no_feeder_is_at_work_as_its_process_ends(redis_only: Local, interrupted
     code = f"""
 import atexit, itertools, threading, numpy as np
 atexit.register(lambda: print(threading.enumerate()))  # after all that comes later
-from producer import Client, feeder
+from digitq.producer import Client, feeder
 
 def interrupt(thread, timeout):
     del feeder.Feeder.join
@@ -615,7 +615,7 @@ job = Client({redis_only.url!r}).submit(digits, detached={interrupted})
 def test_an_attached_job_whose_source_stands_still_ends_with_its_process(redis_only: Local) -> None:
     code = f"""
 import threading
-from producer import Client
+from digitq.producer import Client
 
 def stand_still():
     threading.Event().wait()
@@ -655,7 +655,7 @@ def test_a_redis_that_is_full_is_told_in_plain_words(redis_only: Local) -> None:
 def test_what_is_waited_for_is_logged(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (batching, producer.job):
+    for module in (batching, digitq.producer.job):
         monkeypatch.setattr(module, "LOGGED_CHECKS", 1)
     client = Client(redis_only.url)
     with pytest.raises(TimeoutError):

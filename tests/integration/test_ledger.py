@@ -10,11 +10,11 @@ from unittest.mock import Mock
 import pytest
 
 from digitq.private.processes import Local
-from protocol.broker.connection import Command, RetryingRedis, connect
-from protocol.celery import CLASSIFY, make_app
-from protocol.chunk import Kind
-from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
-from protocol.keys import (
+from digitq.protocol.broker.connection import Command, RetryingRedis, connect
+from digitq.protocol.celery import CLASSIFY, make_app
+from digitq.protocol.chunk import Kind
+from digitq.protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from digitq.protocol.keys import (
     ACTIVE,
     CALLS_QUEUE,
     COUNTERS,
@@ -24,11 +24,11 @@ from protocol.keys import (
     WATERMARK,
     record_key,
 )
-from protocol.known import name_known
-from protocol.ledger import Ledger
-from protocol.records import ChunkResult, JobSpec
-from protocol.script import MAX_SWEPT, QUICK_ATTEMPTS
-from worker.celery import log_ends
+from digitq.protocol.known import name_known
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import ChunkResult, JobSpec
+from digitq.protocol.script import MAX_SWEPT, QUICK_ATTEMPTS
+from digitq.worker.celery import log_ends
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
@@ -200,7 +200,7 @@ def test_the_end_of_a_job_is_kept_until_it_is_logged(
     ledger.cancel("j")
     ledger.give_up("k", "why")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("worker.celery.log_end", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr("digitq.worker.celery.log_end", Mock(side_effect=KeyboardInterrupt))
         log_ends(ledger)
     caplog.set_level(logging.WARNING)
     log_ends(ledger)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from digitq.private.processes import Local
-from producer.feeder import Feeder, StoredChunk
-from protocol.broker.connection import connect
-from protocol.keys import QUEUE, record_key
-from protocol.ledger import Ledger
-from protocol.records import ChunkResult, JobSpec
+from digitq.producer.feeder import Feeder, StoredChunk
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.keys import QUEUE, record_key
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import ChunkResult, JobSpec
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)

@@ -17,19 +17,19 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from digitq.cli import main
 from digitq.private.processes import Local, find_free_port, kill
-from producer import Client
-from protocol.broker.connection import connect
-from protocol.errors import BrokerError
-from protocol.ledger import Ledger
-from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
-from protocol.records import ChunkResult, JobSpec
-from protocol.settings import settings
+from digitq.producer import Client
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
+from digitq.protocol.records import ChunkResult, JobSpec
+from digitq.protocol.settings import settings
+from digitq.worker.models.card import WEIGHTS_FOLDER
 from tests.drawing import random_digits
 from tests.waiting import children_of, run_digitq, wait_for
-from worker.models.card import WEIGHTS_FOLDER
 
 # A module that workers import, so that a worker that died is soon missed
-QUICK = "from protocol import ledger; from worker.service import heartbeat\n"
+QUICK = "from digitq.protocol import ledger; from digitq.worker.service import heartbeat\n"
 QUICK += "ledger.MAX_HEARTBEAT_AGE_SECONDS = 5; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.2\n"
 READER = "~digitq* +@read +@connection -@dangerous +info +time"
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)

@@ -21,13 +21,13 @@ import digitq
 from digitq.backend import LocalClient
 from digitq.private import processes
 from digitq.private.processes import Local
-from producer.client import Client
-from producer.sources.opening import open_images
-from protocol.broker.connection import connect
-from protocol.chunk import RESULT_SCHEMA
-from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.host.thread import DaemonThread
-from protocol.settings import settings
+from digitq.producer.client import Client
+from digitq.producer.sources.opening import open_images
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.chunk import RESULT_SCHEMA
+from digitq.protocol.errors import BrokerError, DigitqError, UsageError
+from digitq.protocol.host.thread import DaemonThread
+from digitq.protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import processes_marked, wait_for
 from tests.weights import copy_weights
@@ -48,7 +48,7 @@ SCRIPT = """
 from threading import Thread
 
 from digitq.private.processes import Local
-from producer import Client
+from digitq.producer import Client
 
 started = []
 starter = Thread(target=lambda: started.append(Local(workers=0).__enter__()))
@@ -63,7 +63,7 @@ import time
 from threading import Thread, main_thread
 
 from digitq.private.processes import Local
-from protocol.broker.connection import connect
+from digitq.protocol.broker.connection import connect
 
 def look(local):
     print(connect(local.url).ping(), local.folder.exists())

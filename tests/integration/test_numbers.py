@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from digitq.private.processes import Local
-from producer.client import Client
-from producer.sources.opening import open_sources
-from protocol.broker.connection import connect
-from protocol.errors import BrokerError
-from protocol.keys import CALLS_QUEUE, record_key
-from protocol.ledger import Ledger
-from protocol.settings import settings
+from digitq.producer.client import Client
+from digitq.producer.sources.opening import open_sources
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.keys import CALLS_QUEUE, record_key
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.settings import settings
+from digitq.worker import tasks
 from tests.reading_numbers import reader_of_texts
 from tests.waiting import wait_for
-from worker import tasks
 
 
 @pytest.fixture

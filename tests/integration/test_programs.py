@@ -24,17 +24,17 @@ from redis.exceptions import OutOfMemoryError
 
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
-from producer import Client
-from protocol.broker.connection import connect
-from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, make_app
-from protocol.celery import app as worker_app
-from protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE, UNACKED, UNACKED_INDEX
-from protocol.ledger import Ledger
-from protocol.script import MAX_PEEKED
+from digitq.producer import Client
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, make_app
+from digitq.protocol.celery import app as worker_app
+from digitq.protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE, UNACKED, UNACKED_INDEX
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.script import MAX_PEEKED
+from digitq.worker import images
+from digitq.worker.service.transport import Transport
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, freeze, wait_for
-from worker import images
-from worker.service.transport import Transport
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
@@ -231,7 +231,7 @@ def test_jobs_and_images_take_turns(
 def test_the_command_of_celery_hears_a_worker(deployment: Local) -> None:
     (state,) = Client(deployment.url).ledger.workers()
     asked = "inspect", "ping", "--destination", state.name, "--timeout", str(SECONDS)
-    command = [sys.executable, "-m", "celery", "-A", "worker", *asked]
+    command = [sys.executable, "-m", "celery", "-A", "digitq.worker", *asked]
     environment = os.environ | {"DIGITQ_BROKER_URL": deployment.url}
     said = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert said.returncode == 0 and "pong" in said.stdout, said.stderr

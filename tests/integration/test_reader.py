@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import digitq
-from producer.client import Client
-from protocol.errors import UsageError
-from protocol.settings import settings
+from digitq.producer.client import Client
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
+from digitq.worker.classify import watch
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.weights import copy_weights
-from worker.classify import watch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = sorted((EXAMPLES / "digits").iterdir())

@@ -12,14 +12,14 @@ import PIL.Image
 import pytest
 
 from digitq.private.processes import Local
-from producer.client import Client
-from producer.sources.opening import open_sources
-from protocol.known import Known
+from digitq.producer.client import Client
+from digitq.producer.sources.opening import open_sources
+from digitq.protocol.known import Known
+from digitq.worker.dataset import load_mnist
+from digitq.worker.sight.numbers.line_strip import turn
+from digitq.worker.sight.numbers.recognition import read_number
 from tests.inspecting import inspect
 from tests.waiting import DIGITQ
-from worker.dataset import load_mnist
-from worker.sight.numbers.line_strip import turn
-from worker.sight.numbers.recognition import read_number
 
 
 def run(*arguments: object, text: str = "") -> tuple[int, str, str]:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from digitq.private.processes import Local
-from producer.client import Client
-from producer.job import Job
-from protocol.errors import JobCancelledError, UsageError
+from digitq.producer.client import Client
+from digitq.producer.job import Job
+from digitq.protocol.errors import JobCancelledError, UsageError
 from tests.drawing import random_digits
 from tests.waiting import wait_for
 
@@ -27,7 +27,7 @@ import asyncio
 from contextlib import suppress
 
 from digitq.private.processes import Local
-from producer.client import Client
+from digitq.producer.client import Client
 from tests.drawing import random_digits
 
 async def main():

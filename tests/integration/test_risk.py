@@ -11,15 +11,15 @@ import pytest
 import digitq
 from digitq.cli import main
 from digitq.private.processes import Local
-from producer.client import Client
-from producer.record import find_record
-from producer.results import open_results
-from protocol.errors import JobFailedError, UsageError
-from protocol.keys import CALLS_QUEUE
-from protocol.mnist import load_mnist
-from protocol.risk import find_threshold
+from digitq.producer.client import Client
+from digitq.producer.record import find_record
+from digitq.producer.results import open_results
+from digitq.protocol.errors import JobFailedError, UsageError
+from digitq.protocol.keys import CALLS_QUEUE
+from digitq.protocol.mnist import load_mnist
+from digitq.protocol.risk import find_threshold
+from digitq.worker.models.model import load_model
 from tests.waiting import wait_for
-from worker.models.model import load_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = sorted((EXAMPLES / "digits").iterdir())

@@ -10,11 +10,11 @@ import pytest
 
 from digitq.cli import main
 from digitq.private.processes import Local
-from producer import Client
-from protocol import room
-from protocol.errors import ResultsExpiredError
-from protocol.overview import look_around
-from protocol.settings import settings
+from digitq.producer import Client
+from digitq.protocol import room
+from digitq.protocol.errors import ResultsExpiredError
+from digitq.protocol.overview import look_around
+from digitq.protocol.settings import settings
 from tests.drawing import random_digits
 from tests.integration.test_commands import Command
 from tests.waiting import DIGITQ, wait_for

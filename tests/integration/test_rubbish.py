@@ -14,12 +14,12 @@ import pytest
 
 from digitq.cli import main
 from digitq.private.processes import Local
-from producer import Client
-from producer.job import Job
-from protocol.celery import CLASSIFY_IMAGE, make_app
-from protocol.chunk import PIXELS_FIELD, encode
-from protocol.errors import DigitqError, JobFailedError
-from protocol.keys import (
+from digitq.producer import Client
+from digitq.producer.job import Job
+from digitq.protocol.celery import CLASSIFY_IMAGE, make_app
+from digitq.protocol.chunk import PIXELS_FIELD, encode
+from digitq.protocol.errors import DigitqError, JobFailedError
+from digitq.protocol.keys import (
     ACTIVE,
     COUNTERS,
     DEFAULT_QUEUE,
@@ -34,9 +34,9 @@ from protocol.keys import (
     lists_of,
     record_key,
 )
-from protocol.overview import look_around
-from protocol.records import JobSpec
-from protocol.settings import NUMBER, settings
+from digitq.protocol.overview import look_around
+from digitq.protocol.records import JobSpec
+from digitq.protocol.settings import NUMBER, settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.rubbish import VALUES, draw_batch, draw_message
 from tests.unit.test_messages import message

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from digitq.private.processes import Local
-from producer import Client
-from protocol.ledger import Ledger
-from protocol.records import ChunkResult, JobSpec
+from digitq.producer import Client
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import ChunkResult, JobSpec
 from tests.integration.test_metrics import Endpoint, serve_metrics
 
 RULE = yaml.safe_load((Path(__file__).parents[2] / "deploy/kubernetes/scaling.yaml").read_text())[

@@ -19,13 +19,13 @@ import pytest
 from digitq.cli import digitq
 from digitq.doctor.deployment import find_redis
 from digitq.private.processes import EVENTS_KEY, find_free_port
-from producer import Client
-from protocol.broker.connection import TIMEOUT_SECONDS, connect
-from protocol.errors import BrokerError, UsageError
+from digitq.producer import Client
+from digitq.protocol.broker.connection import TIMEOUT_SECONDS, connect
+from digitq.protocol.errors import BrokerError, UsageError
+from digitq.worker.celery import prepare_worker
 from tests.drawing import draw_one, random_digits
 from tests.servers import Server, assert_both_find_it, serve, serve_sentinel
 from tests.waiting import DIGITQ, run_digitq, wait_for
-from worker.celery import prepare_worker
 
 
 @pytest.fixture(scope="module")

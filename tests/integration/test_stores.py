@@ -19,16 +19,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.private.processes import Local
-from producer import open_sources
-from producer.chunking import cut_chunks
-from producer.found_images import find_images
-from producer.sinks.stored import StoreSink
-from producer.sources import buckets as access
-from producer.sources import objects, stores
-from producer.sources.opening import find_change, open_images
-from producer.sources.source import Source
-from producer.sources.stores import has_object
-from protocol.errors import StoreError, UsageError
+from digitq.producer import open_sources
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.found_images import find_images
+from digitq.producer.sinks.stored import StoreSink
+from digitq.producer.sources import buckets as access
+from digitq.producer.sources import objects, stores
+from digitq.producer.sources.opening import find_change, open_images
+from digitq.producer.sources.source import Source
+from digitq.producer.sources.stores import has_object
+from digitq.protocol.errors import StoreError, UsageError
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for

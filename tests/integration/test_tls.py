@@ -17,15 +17,15 @@ import pytest
 import redis
 from flower.utils.broker import Broker as FlowerBroker
 
-import protocol.broker.connection
+import digitq.protocol.broker.connection
 from digitq.doctor import deployment
 from digitq.doctor.rules import examine
 from digitq.private.processes import Local, find_free_port
-from producer import Client
-from protocol.celery import make_app
-from protocol.errors import DigitqError
-from protocol.keys import QUEUE
-from protocol.settings import settings
+from digitq.producer import Client
+from digitq.protocol.celery import make_app
+from digitq.protocol.errors import DigitqError
+from digitq.protocol.keys import QUEUE
+from digitq.protocol.settings import settings
 from tests.servers import assert_both_find_it
 from tests.waiting import DIGITQ, run_digitq, wait_for
 
@@ -164,7 +164,7 @@ def test_a_file_without_a_certificate(tmp_path: Path) -> None:
 
 
 def test_a_redis_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(digitq.protocol.broker.connection, "TIMEOUT_SECONDS", 0.1)
     monkeypatch.setenv("DIGITQ_BROKER_RETRY_SECONDS", "0.01")
     settings.cache_clear()
     with socket.create_server(("127.0.0.1", 0)) as silent:  # as Redis is, which waits for more

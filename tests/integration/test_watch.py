@@ -16,9 +16,9 @@ import pytest
 
 from digitq.cli import main
 from digitq.private.processes import Local, kill
-from producer import Client
-from protocol.ledger import Ledger
-from protocol.records import ChunkResult, JobSpec
+from digitq.producer import Client
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.records import ChunkResult, JobSpec
 from tests.waiting import DIGITQ, wait_for
 
 SPEC = JobSpec("7e3f350e5555", "mlp", "scans", attached=False, in_flight=9, ttl=600)

@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 
 from digitq.private.processes import Local, kill
-from producer import Client
-from protocol.celery import make_app
-from protocol.host.probe import MAX_FILE_AGE_SECONDS
+from digitq.producer import Client
+from digitq.protocol.celery import make_app
+from digitq.protocol.host.probe import MAX_FILE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
 
 # A module that the worker imports
-QUICK = "from worker.service import heartbeat; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.1"
+QUICK = "from digitq.worker.service import heartbeat; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.1"
 NAME = ["--hostname", "observed@%h"]
 
 

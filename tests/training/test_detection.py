@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
+from digitq.worker.learning import column_batches
+from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.models.card import card_path, read_card
+from digitq.worker.models.number import CELL, SIZE_UNIT, divide
 from tests.scenes import draw_scene
 from training import epochs, number_trainer
 from training.detector import Detector
@@ -26,10 +30,6 @@ from training.number_trainer import (
     train_number,
 )
 from training.rendered import render_scenes
-from worker.learning import column_batches
-from worker.learning.columns import Columns, fold
-from worker.models.card import card_path, read_card
-from worker.models.number import CELL, SIZE_UNIT, divide
 
 
 def test_targets_are_where_the_digits_are() -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
+from digitq.worker.learning.recipes import MlpRecipe
 from tests.drawing import draw_bars, write_glyphs
 from training.hands import choose_glyphs, load_glyphs
 from training.recipes import Course
 from training.synthetic.rendering import normalise_glyphs
 from training.trainer import prepare_data
-from worker.learning.recipes import MlpRecipe
 
 COURSE = Course(MlpRecipe(), copies=0)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from digitq.worker.learning.columns import Columns, Residual, fold
+from digitq.worker.models.number import GRAPHS_FOLDER, load_networks, make_session
 from training.detector import Detector
 from training.graphs import to_onnx
 from training.number_trainer import read_networks
-from worker.learning.columns import Columns, Residual, fold
-from worker.models.number import GRAPHS_FOLDER, load_networks, make_session
 
 
 def test_the_installed_graphs_are_those_of_the_networks() -> None:

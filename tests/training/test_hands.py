@@ -9,23 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from protocol.errors import UsageError
-from training import hands
-from training.hands import load_glyphs, load_numbers, load_papers
-from training.number_trainer import choose_numbers, to_scene
-from training.synthetic import writing
-from training.synthetic.numbers import render_number
-from training.synthetic.writing import Scripts, choose_hand
-from worker.learning.column_batches import NO_BOXES, batch_strips, measure_losses
-from worker.learning.own_numbers import load_rehearsal
-from worker.learning.scenes import (
+from digitq.protocol.errors import UsageError
+from digitq.worker.learning.column_batches import NO_BOXES, batch_strips, measure_losses
+from digitq.worker.learning.own_numbers import load_rehearsal
+from digitq.worker.learning.scenes import (
     MAX_MISSED,
     PlacedNumber,
     RealNumber,
     cut_number,
     place_number,
 )
-from worker.models.number import ALPHABET, BLANK, load_networks
+from digitq.worker.models.number import ALPHABET, BLANK, load_networks
+from training import hands
+from training.hands import load_glyphs, load_numbers, load_papers
+from training.number_trainer import choose_numbers, to_scene
+from training.synthetic import writing
+from training.synthetic.numbers import render_number
+from training.synthetic.writing import Scripts, choose_hand
 
 WRITERS = 20
 PAPER = np.full((40, 90), 200, np.uint8)

@@ -2,8 +2,8 @@
 
 import torch
 
+from digitq.worker.models.network import Cnn
 from training.normalised_cnn import NormalisedCnn
-from worker.models.network import Cnn
 
 
 def train_a_little(network: Cnn) -> None:

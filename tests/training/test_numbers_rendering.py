@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from digitq.worker.models.number import OTHER
 from training.synthetic import forms, numbers, papers
 from training.synthetic.arranging import (
     choose_digits,
@@ -23,7 +24,6 @@ from training.synthetic.sheets import corners_of, move
 from training.synthetic.strays import mix_in_letters
 from training.synthetic.tracing import thin, trace
 from training.synthetic.writing import Hand, Scripts, choose_hand, draw_strokes, write_mark
-from worker.models.number import OTHER
 
 SHAPES = np.zeros((40, 28, 28), np.uint8)
 SHAPES[:, 4:24, 12:16] = SHAPES[:, 20:24, 8:20] = 255

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from protocol.chunk import CLASSES
+from digitq.protocol.chunk import CLASSES
+from digitq.worker.learning.augmentation import Distortion
+from digitq.worker.learning.recipes import CnnRecipe, MlpRecipe
+from digitq.worker.models.model import load_model, read_model
+from digitq.worker.models.network import Mlp
 from tests.drawing import draw_bars, write_glyphs
 from tests.waiting import wait_for
 from training import trainer
@@ -25,10 +29,6 @@ from training.trainer import (
     train_network,
     train_stages,
 )
-from worker.learning.augmentation import Distortion
-from worker.learning.recipes import CnnRecipe, MlpRecipe
-from worker.models.model import load_model, read_model
-from worker.models.network import Mlp
 
 torch.set_num_threads(1)  # the cores belong to several processes of tests
 STILL = Distortion(
@@ -145,7 +145,7 @@ def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
 
 TEACHING = """
 import os, time
-from protocol.host.process import end_at_once
+from digitq.protocol.host.process import end_at_once
 from training.synthetic.rendering import start_processes
 if __name__ == "__main__":
     end_at_once()

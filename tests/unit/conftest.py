@@ -2,7 +2,7 @@
 
 import pytest
 
-from producer import chunking
+from digitq.producer import chunking
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from protocol.broker.address import Sentinels, read_address, url_in_command, without_password
-from protocol.broker.connection import connect
-from protocol.errors import UsageError
+from digitq.protocol.broker.address import Sentinels, read_address, url_in_command, without_password
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import UsageError
 
 
 @pytest.mark.parametrize(

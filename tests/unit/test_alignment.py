@@ -10,9 +10,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from protocol.form import Form, Table
-from protocol.form_file import Box
-from protocol.known import Known
+from digitq.protocol.form import Form, Table
+from digitq.protocol.form_file import Box
+from digitq.protocol.known import Known
+from digitq.worker.service.limits import Watch
+from digitq.worker.sight.forms.alignment import LOOKS
+from digitq.worker.sight.forms.cutting import Cut, cut_cells
+from digitq.worker.sight.forms.perspective import Points, project
+from digitq.worker.sight.forms.surroundings import show_cells
+from digitq.worker.sight.numbers.ink import has_strokes
+from digitq.worker.sight.types import Grey, ImageError
 from tests.drawing import encode_image
 from tests.forms import (
     BOXES,
@@ -28,13 +35,6 @@ from tests.forms import (
     make_form,
     take_photo,
 )
-from worker.service.limits import Watch
-from worker.sight.forms.alignment import LOOKS
-from worker.sight.forms.cutting import Cut, cut_cells
-from worker.sight.forms.perspective import Points, project
-from worker.sight.forms.surroundings import show_cells
-from worker.sight.numbers.ink import has_strokes
-from worker.sight.types import Grey, ImageError
 
 Place = Callable[[Points], Points]
 Corners = list[tuple[float, float]]

@@ -12,39 +12,59 @@ from pathlib import Path
 
 import pytest
 
-from protocol.settings import MODELS, NUMBER
-from worker.models.card import WEIGHTS_FOLDER
+from digitq.protocol.settings import MODELS, NUMBER
+from digitq.worker.models.card import WEIGHTS_FOLDER
 
 ROOT = Path(__file__).parents[2]
 TORCH = {"torch", "torchvision", "safetensors", "onnx", "onnxruntime"}
+PRODUCER, PROTOCOL, WORKER = "digitq.producer", "digitq.protocol", "digitq.worker"
+PACKAGES = ("digitq", PRODUCER, PROTOCOL, "training", WORKER)
 FORBIDDEN = {  # by room: what no module in it may import
-    "digitq": {"benchmarks", "training", "worker", *TORCH},
-    "producer": {"digitq", "training", "worker", *TORCH},
-    "protocol": {"digitq", "producer", "training", "worker", *TORCH},
-    "worker": {"digitq", "producer", "training", "onnx"},
-    "training": {"benchmarks", "digitq", "producer"},
-    "worker.sight.decoding": {"worker.sight.normalisation"},
-    "worker.sight.normalisation": {"worker.sight.decoding"},
+    "digitq": {"benchmarks", "training", WORKER, *TORCH},
+    PRODUCER: {"digitq", "training", WORKER, *TORCH},
+    PROTOCOL: {"digitq", PRODUCER, "training", WORKER, *TORCH},
+    WORKER: {"digitq", PRODUCER, "training", "onnx"},
+    "training": {"benchmarks", "digitq", PRODUCER},
+    "digitq.worker.sight.decoding": {"digitq.worker.sight.normalisation"},
+    "digitq.worker.sight.normalisation": {"digitq.worker.sight.decoding"},
 }
 # torchvision downloads MNIST. Only the function that does so imports it: nothing else in a producer
 # needs torch, as `test_producer_and_flower_need_no_torch` shows.
-DOWNLOAD = ("protocol.mnist", "torchvision.datasets.MNIST")
-READER = ("digitq.without_queue", "worker.in_process.classify_chunks")  # when it is called
-PACKAGES = ("digitq", "producer", "protocol", "training", "worker")
+DOWNLOAD = ("digitq.protocol.mnist", "torchvision.datasets.MNIST")
+# `digitq.reader` imports it when it is called
+READER = ("digitq.without_queue", "digitq.worker.in_process.classify_chunks")
 MAY_RUN = {  # by room: what `python -m` may run from it, in a process of its own
-    "digitq": {"digitq", "worker"},
-    "producer": {"protocol"},
-    "protocol": {"protocol"},
+    "digitq": {"digitq", WORKER},
+    PRODUCER: {PROTOCOL},
+    PROTOCOL: {PROTOCOL},
     "training": set(),
-    "worker": set(),
+    WORKER: set(),
 }
 
 
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def find_modules() -> dict[str, Path]:
+    """The path of each module; `digitq` has links to the folders of three of its packages."""
+    modules = {}
+    for package in ("digitq", "training"):
+        for folder, _, names in os.walk(ROOT / package, followlinks=True):
+            for path in (Path(folder, name) for name in names if name.endswith(".py")):
+                parts = path.relative_to(ROOT).with_suffix("").parts
+                modules[".".join(parts).removesuffix(".__init__")] = path
+    return modules
 
 
-MODULES = {module_name(path): path for room in PACKAGES for path in (ROOT / room).rglob("*.py")}
+MODULES = find_modules()
+
+
+def lies_in(name: str, room: str) -> bool:
+    """Whether a module is in a room; `digitq` is a room without its three packages."""
+    if room == "digitq" and any(lies_in(name, part) for part in (PRODUCER, PROTOCOL, WORKER)):
+        return False
+    return name == room or name.startswith(f"{room}.")
+
+
+def package_of(name: str) -> str:
+    return next((package for package in PACKAGES if lies_in(name, package)), "")
 
 
 @cache
@@ -62,10 +82,6 @@ def imported_names(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
-
-
-def lies_in(name: str, room: str) -> bool:
-    return name == room or name.startswith(f"{room}.")
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -99,8 +115,8 @@ def started_modules(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", sorted({*FORBIDDEN} - {"digitq"}))
 def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) -> None:
-    assert "worker" in started_modules(ROOT / "digitq/reports/thumbnails.py")
-    assert "worker.alone" in started_modules(ROOT / "digitq/bench/measures.py")
+    assert WORKER in started_modules(ROOT / "digitq/reports/thumbnails.py")
+    assert "digitq.worker.alone" in started_modules(ROOT / "digitq/bench/measures.py")
     for name, path in MODULES.items():
         if lies_in(name, room):
             for started in started_modules(path):
@@ -123,8 +139,15 @@ def run_names(path: Path) -> set[str]:
 def test_a_room_runs_only_what_it_may(room: str) -> None:
     for name, path in MODULES.items():
         if lies_in(name, room):
-            ours = {run.partition(".")[0] for run in run_names(path)} & {*PACKAGES}
+            ours = {package_of(run) for run in run_names(path)} - {""}
             assert ours <= MAY_RUN[room], name
+
+
+def test_packages_are_imported_by_their_full_names() -> None:
+    """In a clone, `import worker` would give a second copy of `digitq.worker`."""
+    for name, path in MODULES.items():
+        tops = {imported.partition(".")[0] for imported in imported_names(path)}
+        assert not tops & {"producer", "protocol", "worker"}, name
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -166,13 +189,15 @@ def run_python(code: str) -> None:
 
 def test_producer_and_flower_need_no_torch() -> None:
     names = "digitq.backend, digitq.bench.measures, digitq.cli, digitq.doctor.rules, "
-    names += "digitq.watching.metrics, producer.client, protocol.celery, "
-    names += "protocol.mnist"
-    without = "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['worker'] = None"
+    names += "digitq.watching.metrics, digitq.producer.client, digitq.protocol.celery, "
+    names += "digitq.protocol.mnist"
+    without = (
+        "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['digitq.worker'] = None"
+    )
     run_python(f"import sys; {without}; import {names}")
 
 
-@pytest.mark.parametrize("module", ["digitq.cli", "worker.commands"])
+@pytest.mark.parametrize("module", ["digitq.cli", "digitq.worker.commands"])
 def test_help_waits_for_nothing_heavy(module: str) -> None:
     heavy = {"celery", "pyarrow", "numpy", "torch", "rich", "redis"}
     run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")
@@ -181,7 +206,7 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
 @pytest.mark.parametrize("module", ["surroundings", "overlay"])
 def test_fields_are_shown_without_torch(module: str) -> None:
     """It takes seconds to import; a typo in a form is told before."""
-    name = f"worker.sight.forms.{module}"
+    name = f"digitq.worker.sight.forms.{module}"
     run_python(f"import sys, {name}; assert not {{'torch', 'onnxruntime'}} & set(sys.modules)")
 
 
@@ -199,8 +224,9 @@ def test_a_worker_imports_no_pandas_and_sends_no_telemetry(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    modules = "import sys, worker.celery, worker.tasks, worker.models.number, celery.signals"
-    start = "celery.signals.worker_process_init.send(None); worker.models.number.load_networks()"
+    modules = "import sys, celery.signals, digitq.worker.celery, digitq.worker.tasks"
+    modules += "; from digitq.worker.models.number import load_networks"
+    start = "celery.signals.worker_process_init.send(None); load_networks()"
     run_python(f"{modules}; {start}; assert 'pandas' not in sys.modules")
     assert not [*tmp_path.iterdir()]
 

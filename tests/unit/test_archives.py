@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producer.chunking import cut_chunks
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, UnreadableImageError
-from protocol.errors import UsageError
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Entry, UnreadableImageError
+from digitq.protocol.errors import UsageError
 from tests.unit.test_sources import fill, make_odd_zip, make_zip, read_all, try_to_read
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from digitq.worker.learning.augmentation import Augmenter, Distortion
 from tests.drawing import draw_bars
-from worker.learning.augmentation import Augmenter, Distortion
 
 
 def test_distortions_keep_shape_and_range() -> None:

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import RING_SIDE, add_grain, draw_ring, likeness, same_digit
-from worker.sight.normalisation.background import (
+from digitq.worker.sight.normalisation.background import (
     NARROW_CLOSING,
     ROUGH_SIDE,
     WIDE_CLOSING,
@@ -18,10 +17,11 @@ from worker.sight.normalisation.background import (
     fit_light,
     is_background_dark,
 )
-from worker.sight.normalisation.measuring import otsu_threshold, shrink
-from worker.sight.normalisation.placing import crop
-from worker.sight.normalisation.steps import normalise
-from worker.sight.types import ImageError
+from digitq.worker.sight.normalisation.measuring import otsu_threshold, shrink
+from digitq.worker.sight.normalisation.placing import crop
+from digitq.worker.sight.normalisation.steps import normalise
+from digitq.worker.sight.types import ImageError
+from tests.drawing import RING_SIDE, add_grain, draw_ring, likeness, same_digit
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, 255), (255, 0), (40, 200), (220, 90), (100, 130)])
@@ -55,7 +55,7 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, dark: bool) -> None:
-    monkeypatch.delattr("worker.sight.normalisation.background.measure_radius")
+    monkeypatch.delattr("digitq.worker.sight.normalisation.background.measure_radius")
     ring = draw_ring(width=6)
     assert is_background_dark(255 - ring if dark else ring) == dark
 

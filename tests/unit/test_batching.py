@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from producer import batching
-from producer.batching import Batcher, Call, wake_callers
-from producer.prediction import Prediction, to_predictions
-from protocol.chunk import RESULT_SCHEMA
-from protocol.reading import Reading
+from digitq.producer import batching
+from digitq.producer.batching import Batcher, Call, wake_callers
+from digitq.producer.prediction import Prediction, to_predictions
+from digitq.protocol.chunk import RESULT_SCHEMA
+from digitq.protocol.reading import Reading
 from tests.waiting import wait_for
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)

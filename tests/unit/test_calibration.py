@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from protocol.chunk import CLASSES
-from worker.learning.calibration import (
+from digitq.protocol.chunk import CLASSES
+from digitq.worker.learning.calibration import (
     MARKED_SHARE,
     REVIEWED_SHARE,
     Answers,
@@ -21,8 +21,8 @@ from worker.learning.calibration import (
     measure_calibration_error,
     measure_gaps,
 )
-from worker.models.card import Card
-from worker.models.network import Mlp
+from digitq.worker.models.card import Card
+from digitq.worker.models.network import Mlp
 
 
 def make_network(sharpness: float) -> Mlp:

@@ -5,9 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from producer.sources.arrays import number_ids, pixels_batch
-from protocol.chunk import RESULT_SCHEMA, Chunk, decode, decode_result, encode
-from protocol.errors import BrokerError
+from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.protocol.chunk import RESULT_SCHEMA, Chunk, decode, decode_result, encode
+from digitq.protocol.errors import BrokerError
 from tests.drawing import random_digits
 
 ROWS: list[dict[str, Any]] = [

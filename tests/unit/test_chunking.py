@@ -10,17 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
-from producer.counts import Counts, add_ids
-from producer.sources.arrays import number_ids, pixels_batch
-from producer.sources.in_memory import image_source
-from producer.sources.objects import paths_source
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, Naming, SourceItem, UnreadableImageError, take_first
-from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
-from protocol.errors import UsageError
-from protocol.settings import settings
-from protocol.text import printable
+from digitq.producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
+from digitq.producer.counts import Counts, add_ids
+from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.producer.sources.in_memory import image_source
+from digitq.producer.sources.objects import paths_source
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import (
+    Entry,
+    Naming,
+    SourceItem,
+    UnreadableImageError,
+    take_first,
+)
+from digitq.protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
+from digitq.protocol.text import printable
 from tests.drawing import random_digits
 
 

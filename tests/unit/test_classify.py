@@ -13,15 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.chunking import cut_chunks
-from producer.sources.arrays import number_ids, pixels_batch
-from producer.sources.in_memory import image_source
-from protocol.chunk import REASONS, RESULT_SCHEMA, Chunk
-from protocol.errors import BrokerError, UsageError
-from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
-from tests.reading import read_digit
-from worker import classify
-from worker.classify import (
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.producer.sources.in_memory import image_source
+from digitq.protocol.chunk import REASONS, RESULT_SCHEMA, Chunk
+from digitq.protocol.errors import BrokerError, UsageError
+from digitq.worker import classify
+from digitq.worker.classify import (
     INTERLEAVED_IMAGES,
     SHARPNESS,
     TTA_BELOW,
@@ -35,12 +33,14 @@ from worker.classify import (
     read_rows,
     take_turns,
 )
-from worker.models.card import WEIGHTS_FOLDER
-from worker.models.model import load_model, load_on_device
-from worker.service.limits import Watch
-from worker.sight.digits import trace_digit, trace_other_views
-from worker.sight.normalisation.steps import Step
-from worker.sight.types import ImageError
+from digitq.worker.models.card import WEIGHTS_FOLDER
+from digitq.worker.models.model import load_model, load_on_device
+from digitq.worker.service.limits import Watch
+from digitq.worker.sight.digits import trace_digit, trace_other_views
+from digitq.worker.sight.normalisation.steps import Step
+from digitq.worker.sight.types import ImageError
+from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from tests.reading import read_digit
 
 DIGITS = random_digits(300)
 WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))

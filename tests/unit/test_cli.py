@@ -23,20 +23,20 @@ import pytest
 from digitq.cli import COMPLETE, SECTIONS, main
 from digitq.commands.run import read_flower_options
 from digitq.private.processes import find_free_port, find_redis_server
-from digitq.summary import report_interruption
-from producer.sinks.resumable import FileSink
-from protocol.chunk import RESULT_SCHEMA
-from protocol.errors import (
+from digitq.producer.sinks.resumable import FileSink
+from digitq.protocol.chunk import RESULT_SCHEMA
+from digitq.protocol.errors import (
     BrokerError,
     JobCancelledError,
     OutputError,
     UnknownJobError,
     UsageError,
 )
-from protocol.host.process import Unfailing
+from digitq.protocol.host.process import Unfailing
+from digitq.summary import report_interruption
+from digitq.worker.models.card import WEIGHTS_FOLDER
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ
-from worker.models.card import WEIGHTS_FOLDER
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def check(capsys: pytest.CaptureFixture[str], status: int, message: str, *argume
 @pytest.mark.parametrize(("ignored", "meanwhile"), [(False, "SIG_DFL"), (True, "SIG_IGN")])
 @pytest.mark.parametrize(
     ("command", "heavy"),
-    [("digitq", "digitq.cli"), ("worker inspect", "worker.commands")],
+    [("digitq", "digitq.cli"), ("worker inspect", "digitq.worker.commands")],
 )
 def test_ctrl_c_ends_a_command_that_is_still_imported(
     command: str, heavy: str, ignored: bool, meanwhile: str, tmp_path: Path
@@ -722,7 +722,7 @@ def test_a_fault_of_its_own_is_no_row_s_error(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "producer.sources.opening.open_sources", Mock(side_effect=ZeroDivisionError)
+        "digitq.producer.sources.opening.open_sources", Mock(side_effect=ZeroDivisionError)
     )
     assert run("classify", str(images)) == 3
     assert "Traceback" in capsys.readouterr().err

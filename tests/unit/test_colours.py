@@ -4,9 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from digitq.worker.sight.normalisation.colours import project_colours, to_grey
 from tests.drawing import draw_one, encode_image, likeness, same_digit
 from tests.reading import read_digit
-from worker.sight.normalisation.colours import project_colours, to_grey
 
 REFERENCE = read_digit(encode_image(draw_one())).image
 

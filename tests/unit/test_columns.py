@@ -7,14 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from protocol.known import Known
-from protocol.values import ValueSet
-from tests.scenes import draw_scene
-from training.number_trainer import RealNumbers
-from worker.learning.column_batches import NOT_LEARNED, measure_losses
-from worker.learning.columns import Columns, fold
-from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
-from worker.sight.numbers.ctc import (
+from digitq.protocol.known import Known
+from digitq.protocol.values import ValueSet
+from digitq.worker.learning.column_batches import NOT_LEARNED, measure_losses
+from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
+from digitq.worker.sight.numbers.ctc import (
     align,
     choose_columns,
     propose,
@@ -22,7 +20,9 @@ from worker.sight.numbers.ctc import (
     sum_paths,
     weigh,
 )
-from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
+from digitq.worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
+from tests.scenes import draw_scene
+from training.number_trainer import RealNumbers
 
 
 def answer(*columns: dict[int, float]) -> np.ndarray:

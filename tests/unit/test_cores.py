@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.host import cores
-from protocol.host.cores import read_quotas, usable_cores
+from digitq.protocol.host import cores
+from digitq.protocol.host.cores import read_quotas, usable_cores
 
 VERSIONS = pytest.mark.parametrize("version", [1, 2])
 

@@ -15,11 +15,9 @@ import PIL.PngImagePlugin
 import pillow_heif
 import pytest
 
-from tests.drawing import draw_one, encode_image
-from tests.reading import read_digit
-from worker.sight.decoding import any_file, pillow, plain
-from worker.sight.decoding.any_file import open_image, read_picture
-from worker.sight.decoding.pillow import (
+from digitq.worker.sight.decoding import any_file, pillow, plain
+from digitq.worker.sight.decoding.any_file import open_image, read_picture
+from digitq.worker.sight.decoding.pillow import (
     decode_image,
     flatten_alpha,
     load_heif,
@@ -27,8 +25,10 @@ from worker.sight.decoding.pillow import (
     reduce,
     to_picture,
 )
-from worker.sight.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
-from worker.sight.types import ImageError
+from digitq.worker.sight.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
+from digitq.worker.sight.types import ImageError
+from tests.drawing import draw_one, encode_image
+from tests.reading import read_digit
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats
@@ -443,9 +443,9 @@ def look():
     return (PIL.Image.MAX_IMAGE_PIXELS, PIL.PngImagePlugin.MAX_TEXT_CHUNK, cv2.getNumThreads(),
             len(PIL.TiffImagePlugin.OPEN_INFO), cv2.utils.logging.getLogLevel())
 before = look()
-import worker.service.limits, worker.sight.digits, training.synthetic.scenes
+import digitq.worker.service.limits, digitq.worker.sight.digits, training.synthetic.scenes
 assert look() == before
-worker.sight.decoding.pillow.prepare_libraries()
+digitq.worker.sight.decoding.pillow.prepare_libraries()
 assert look() != before
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from digitq.private.processes import Local
-from protocol.chunk import MODEL_ROWS, TILE_ROWS
-from protocol.errors import UsageError
-from protocol.settings import WORKER_INDEX, settings
-from tests.drawing import random_digits
-from worker.models import model as models
-from worker.models.model import (
+from digitq.protocol.chunk import MODEL_ROWS, TILE_ROWS
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import WORKER_INDEX, settings
+from digitq.worker.models import model as models
+from digitq.worker.models.model import (
     choose_device,
     count_gpus,
     load_model,
     load_on_device,
     move_to_gpu,
 )
+from tests.drawing import random_digits
 
 PIXELS = random_digits(300).reshape(-1, 784)
 

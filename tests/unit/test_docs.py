@@ -15,16 +15,16 @@ import pytest
 import digitq
 from digitq import Client, Job, JobRecord, open_sources
 from digitq.cli import digitq as cli
+from digitq.producer.sources.archives import ARCHIVE_SUFFIXES
+from digitq.producer.sources.source import IMAGE_SUFFIXES
+from digitq.protocol import errors
+from digitq.protocol.chunk import REASONS
+from digitq.protocol.known import WhatIsKnown
+from digitq.protocol.overview import Overview
+from digitq.protocol.settings import Settings
 from digitq.watching.metrics import describe
-from producer.sources.archives import ARCHIVE_SUFFIXES
-from producer.sources.source import IMAGE_SUFFIXES
-from protocol import errors
-from protocol.chunk import REASONS
-from protocol.known import WhatIsKnown
-from protocol.overview import Overview
-from protocol.settings import Settings
-from worker.sight.normalisation.steps import STEPS
-from worker.sight.normalisation.views import VIEWS
+from digitq.worker.sight.normalisation.steps import STEPS
+from digitq.worker.sight.normalisation.views import VIEWS
 
 ROOT = Path(__file__).parents[2]
 PATHS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -26,42 +26,42 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from digitq.reports.thumbnails import make_thumbnail
-from producer.batching import read_call
-from producer.chunking import cut_chunks
-from producer.counts import Counts, add_ids
-from producer.found_images import find_images
-from producer.record import Record
-from producer.sources.documents import page_entries
-from producer.sources.in_memory import image_source
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, Naming
-from protocol import drawer
-from protocol.chunk import Chunk
-from protocol.drawer import render_page
-from protocol.errors import UsageError
-from protocol.origin import Origin
-from protocol.pdf import (
+from digitq.producer.batching import read_call
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.counts import Counts, add_ids
+from digitq.producer.found_images import find_images
+from digitq.producer.record import Record
+from digitq.producer.sources.documents import page_entries
+from digitq.producer.sources.in_memory import image_source
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Entry, Naming
+from digitq.protocol import drawer
+from digitq.protocol.chunk import Chunk
+from digitq.protocol.drawer import render_page
+from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
+from digitq.protocol.pdf import (
     MAX_PAGE_PIXELS,
     MAX_PAGE_SIDE,
     PageError,
     cut_page,
     measure_page,
 )
-from protocol.reading import choose_reading
-from protocol.settings import NUMBER, settings
+from digitq.protocol.reading import choose_reading
+from digitq.protocol.settings import NUMBER, settings
+from digitq.reports.thumbnails import make_thumbnail
+from digitq.worker.classify import classify_chunk
+from digitq.worker.service import limits
+from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
+from digitq.worker.sight.decoding.pillow import measure_image
+from digitq.worker.sight.drawings import read
+from digitq.worker.sight.inspection import Panels, collect_panels
+from digitq.worker.sight.types import ImageError
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
 from tests.unit.test_sources import read_all, try_to_read
 from tests.waiting import children_of, freeze, wait_for
-from worker.classify import classify_chunk
-from worker.service import limits
-from worker.sight.decoding.any_file import has_more_pages, read_picture
-from worker.sight.decoding.pillow import measure_image
-from worker.sight.drawings import read
-from worker.sight.inspection import Panels, collect_panels
-from worker.sight.types import ImageError
 
 ROOT = Path(__file__).parents[2]
 # What a PDF needs so that it asks for a password: 40-bit RC4, whose keys are of another text
@@ -165,7 +165,7 @@ def test_a_page_in_colours_stays_so() -> None:
 def drawers() -> list[int]:
     """The processes that draw pages for this one."""
     lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(os.getpid())}
-    return [pid for pid, line in lines.items() if b"protocol.drawer" in line]
+    return [pid for pid, line in lines.items() if b"digitq.protocol.drawer" in line]
 
 
 @pytest.mark.parametrize("kind", BOMBS)
@@ -217,7 +217,7 @@ def test_a_limit_of_the_image_ends_the_drawing_too(monkeypatch: pytest.MonkeyPat
 def test_the_process_that_draws_ends_with_the_one_that_asked() -> None:
     code = """
 import os, sys
-from protocol.drawer import render_page
+from digitq.protocol.drawer import render_page
 from tests.waiting import children_of, freeze, wait_for
 render_page(sys.stdin.buffer.read())
 print(*children_of(os.getpid()), flush=True)
@@ -413,7 +413,7 @@ def count_cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         cuts.append(index)
         return cut_page(document, index)
 
-    monkeypatch.setattr("producer.sources.documents.cut_page", cut)
+    monkeypatch.setattr("digitq.producer.sources.documents.cut_page", cut)
     return cuts
 
 
@@ -448,7 +448,7 @@ def test_what_pdfium_keeps_of_a_document_is_freed(
     path.write_bytes(make_document(6, "PDF"))
     pages = read_all(open_sources(str(path)))
     monkeypatch.setattr(
-        "producer.sources.documents.MAX_HELD_BYTES", 2 * max(map(len, pages.values()))
+        "digitq.producer.sources.documents.MAX_HELD_BYTES", 2 * max(map(len, pages.values()))
     )
     with patch("pypdfium2.PdfDocument", wraps=pypdfium2.PdfDocument) as opened:
         opened.new = pypdfium2.PdfDocument.new
@@ -472,8 +472,8 @@ def test_a_process_ends_quietly_in_the_middle_of_a_document(tmp_path: Path) -> N
     (tmp_path / "a.pdf").write_bytes(make_document(9, "PDF"))
     code = """
 import atexit, sys, threading
-from producer.feeder import feeders
-from producer.sources.opening import open_sources
+from digitq.producer.feeder import feeders
+from digitq.producer.sources.opening import open_sources
 
 class Slow(threading.Thread):
     attached = is_stopped = False

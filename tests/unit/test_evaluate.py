@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.counts import Counts
+from digitq.producer.sinks.encoders import ENCODERS
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources.opening import open_sources
+from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
+from digitq.protocol.settings import read_by
 from digitq.reports.corrections import correct_batch
 from digitq.reports.scores import ScoreSink, tabulate_scores, wilson
 from digitq.summary import report_truth
-from producer.chunking import cut_chunks
-from producer.counts import Counts
-from producer.sinks.encoders import ENCODERS
-from producer.sinks.resumable import FileSink
-from producer.sources.opening import open_sources
-from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
-from protocol.settings import read_by
 
 NUMBERS_HINT = "with `--read number`, digitq reads whole numbers"
 # id, label, confidence, reason, truth

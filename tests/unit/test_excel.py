@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from producer.results import open_results
-from producer.sinks import workbook
-from producer.sinks.resumable import FileSink
-from producer.sources.truth import read_truths
-from protocol.chunk import NUMBER_SCHEMA
-from protocol.errors import UsageError
-from protocol.known import read_allowed
+from digitq.producer.results import open_results
+from digitq.producer.sinks import workbook
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources.truth import read_truths
+from digitq.protocol.chunk import NUMBER_SCHEMA
+from digitq.protocol.errors import UsageError
+from digitq.protocol.known import read_allowed
 
 
 def write_sheets(path: Path, **sheets: list[list[object]]) -> Path:

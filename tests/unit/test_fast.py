@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from protocol.mnist import Part
-from worker.dataset import load_mnist
-from worker.models import fast
-from worker.models.fast import BASE_DIGITS, FastNetwork, split_digits
-from worker.models.model import load_model
-from worker.models.network import Mlp, Network
+from digitq.protocol.mnist import Part
+from digitq.worker.dataset import load_mnist
+from digitq.worker.models import fast
+from digitq.worker.models.fast import BASE_DIGITS, FastNetwork, split_digits
+from digitq.worker.models.model import load_model
+from digitq.worker.models.network import Mlp, Network
 
 needs_bytes = pytest.mark.skipif(
     not fast.multiplies_bytes(), reason="this processor doesn't multiply bytes"

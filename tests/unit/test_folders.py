@@ -12,7 +12,7 @@ import pytest
 
 from digitq.private import folders
 from digitq.private.folders import LOCK, MAX_PARENT_BYTES, private_folder, remove_leftovers
-from protocol.errors import UsageError
+from digitq.protocol.errors import UsageError
 
 HOLD = (
     "from digitq.private.folders import private_folder\n"

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.chunk import Chunk
-from protocol.known import Known
-from protocol.settings import NUMBER
-from protocol.values import is_written
+from digitq.protocol.chunk import Chunk
+from digitq.protocol.known import Known
+from digitq.protocol.settings import NUMBER
+from digitq.protocol.values import is_written
+from digitq.worker.classify import classify_chunk
+from digitq.worker.sight.decoding.pillow import load_heif, prepare_libraries
+from digitq.worker.sight.numbers.recognition import read_number
+from digitq.worker.sight.types import ImageError
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from tests.reading import read_digit
-from worker.classify import classify_chunk
-from worker.sight.decoding.pillow import load_heif, prepare_libraries
-from worker.sight.numbers.recognition import read_number
-from worker.sight.types import ImageError
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats

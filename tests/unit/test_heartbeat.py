@@ -15,13 +15,13 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from digitq.check import check_worker
 from digitq.cli import main
-from protocol.errors import BrokerError
-from protocol.host.probe import MAX_FILE_AGE_SECONDS, HeartbeatFile, node_name
-from protocol.keys import QUEUE
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.host.probe import MAX_FILE_AGE_SECONDS, HeartbeatFile, node_name
+from digitq.protocol.keys import QUEUE
+from digitq.worker.service import heartbeat
 from tests.waiting import wait_for
-from worker.service import heartbeat
 
-ONE_HEARTBEAT = "from protocol.host.probe import HeartbeatFile; HeartbeatFile('w').write('')"
+ONE_HEARTBEAT = "from digitq.protocol.host.probe import HeartbeatFile; HeartbeatFile('w').write('')"
 
 
 @pytest.fixture(autouse=True)

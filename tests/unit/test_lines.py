@@ -6,11 +6,11 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 
+from digitq.worker.sight.normalisation.line_finding import find_sides, measure_thickness
+from digitq.worker.sight.normalisation.lines import remove_lines
+from digitq.worker.sight.normalisation.measuring import measure_stroke_width
+from digitq.worker.sight.normalisation.shapes import select_digit
 from tests.drawing import RING, RING_SIDE, draw_ring, likeness
-from worker.sight.normalisation.line_finding import find_sides, measure_thickness
-from worker.sight.normalisation.lines import remove_lines
-from worker.sight.normalisation.measuring import measure_stroke_width
-from worker.sight.normalisation.shapes import select_digit
 
 
 def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:

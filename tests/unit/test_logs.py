@@ -7,9 +7,9 @@ import sys
 import pyarrow as pa
 import pytest
 
-from protocol.logs import JsonFormatter, give_times_an_offset
-from protocol.records import JobRecord
-from worker.service.worker_log import MAX_ERRORS_NAMED, count_errors, log_chunk, log_end
+from digitq.protocol.logs import JsonFormatter, give_times_an_offset
+from digitq.protocol.records import JobRecord
+from digitq.worker.service.worker_log import MAX_ERRORS_NAMED, count_errors, log_chunk, log_end
 
 
 def make_record(text: str, **others: object) -> logging.LogRecord:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from protocol.celery import CLASSIFY, CLASSIFY_IMAGE, make_app
-from protocol.keys import IMAGES_QUEUE, QUEUE
-from worker.service.messages import read_message
+from digitq.protocol.celery import CLASSIFY, CLASSIFY_IMAGE, make_app
+from digitq.protocol.keys import IMAGES_QUEUE, QUEUE
+from digitq.worker.service.messages import read_message
 
 NOTHING_FOLLOWS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 HEADERS = {"lang": "py", "task": CLASSIFY, "id": "job-3-1.5", "argsrepr": "job job, chunk 3"}

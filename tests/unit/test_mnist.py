@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from producer.sources.opening import open_sources
-from protocol import mnist
-from protocol.errors import UsageError
-from protocol.mnist import (
+from digitq.producer.sources.opening import open_sources
+from digitq.protocol import mnist
+from digitq.protocol.errors import UsageError
+from digitq.protocol.mnist import (
     FILES,
     IMAGES_MAGIC,
     LABELS,
@@ -29,8 +29,8 @@ from protocol.mnist import (
     ensure_mnist,
     load_mnist,
 )
-from protocol.settings import settings
-from worker import dataset
+from digitq.protocol.settings import settings
+from digitq.worker import dataset
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -131,7 +131,7 @@ def test_a_folder_that_was_named_is_never_downloaded_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
-    command = [sys.executable, "-m", "protocol.mnist"]
+    command = [sys.executable, "-m", "digitq.protocol.mnist"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

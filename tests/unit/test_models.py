@@ -16,21 +16,21 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from protocol.chunk import TILE_ROWS
-from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, in_use, settings
+from digitq.protocol.chunk import TILE_ROWS
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.settings import MODELS, in_use, settings
+from digitq.worker.dataset import load_mnist
+from digitq.worker.learning.calibration import measure
+from digitq.worker.models import card as cards
+from digitq.worker.models import model as models
+from digitq.worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
+from digitq.worker.models.network import Network
+from digitq.worker.sight.normalisation.steps import normalise
 from tests.drawing import draw_bars, random_digits
 from tests.weights import copy_weights
 from training.synthetic.handwriting import draw_digit
 from training.synthetic.outliers import NEGATIVES
 from training.synthetic.scenes import crop
-from worker.dataset import load_mnist
-from worker.learning.calibration import measure
-from worker.models import card as cards
-from worker.models import model as models
-from worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
-from worker.models.network import Network
-from worker.sight.normalisation.steps import normalise
 
 ROWS = TILE_ROWS + 2 * Network.tile_rows + 3
 
@@ -68,8 +68,8 @@ def test_an_answer_does_not_depend_on_its_company(
 def test_nor_does_it_on_a_processor_without_avx512() -> None:
     code = """
 import numpy as np
-from worker.models.fast import multiplies_bytes
-from worker.models.model import load_model
+from digitq.worker.models.fast import multiplies_bytes
+from digitq.worker.models.model import load_model
 model, pixels = load_model("random"), np.random.default_rng(0).integers(0, 256, (300, 784), "u1")
 whole = model.classify(pixels)
 for rows in range(16, 300, 16):

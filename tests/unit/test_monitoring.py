@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from protocol.settings import Settings
+from digitq.protocol.settings import Settings
 from tests.unit.test_docs import PAGES, first_column
 
 ROOT = Path(__file__).parents[2]

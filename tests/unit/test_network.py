@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.models.network import (
+from digitq.worker.models.network import (
     NETWORKS,
     Cnn,
     Mlp,

@@ -9,15 +9,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from protocol.mnist import Part
-from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
-from tests.reading import read_digit
-from worker.dataset import load_mnist
-from worker.sight.decoding.any_file import open_image
-from worker.sight.normalisation import steps
-from worker.sight.normalisation.doubts import ANOTHER, SOLID
-from worker.sight.normalisation.measuring import measure_stroke_width
-from worker.sight.normalisation.placing import (
+from digitq.protocol.mnist import Part
+from digitq.worker.dataset import load_mnist
+from digitq.worker.sight.decoding.any_file import open_image
+from digitq.worker.sight.normalisation import steps
+from digitq.worker.sight.normalisation.doubts import ANOTHER, SOLID
+from digitq.worker.sight.normalisation.measuring import measure_stroke_width
+from digitq.worker.sight.normalisation.placing import (
     DIGIT_SIDE,
     MIN_STROKE_WIDTH,
     STROKE_SIDE,
@@ -28,7 +26,7 @@ from worker.sight.normalisation.placing import (
     is_normalised,
     scale,
 )
-from worker.sight.normalisation.steps import (
+from digitq.worker.sight.normalisation.steps import (
     COARSE,
     FINE,
     MAX_STRIP_ASPECT,
@@ -36,7 +34,9 @@ from worker.sight.normalisation.steps import (
     normalise,
     trace_steps,
 )
-from worker.sight.types import ImageError, TimeLimitError
+from digitq.worker.sight.types import ImageError, TimeLimitError
+from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
+from tests.reading import read_digit
 
 
 def test_mnist_passes_unchanged() -> None:

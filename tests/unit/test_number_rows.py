@@ -12,24 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.chunking import cut_chunks
-from producer.counts import Counts
-from producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
-from producer.sinks.encoders import ENCODERS, encode_lines
-from producer.sinks.resumable import FileSink
-from producer.sinks.sink import StreamSink
-from producer.sources.in_memory import image_source
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry
-from producer.sources.truth import read_truths
-from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH
-from protocol.errors import BrokerError, UsageError
-from protocol.known import Known
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.counts import Counts
+from digitq.producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
+from digitq.producer.sinks.encoders import ENCODERS, encode_lines
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sinks.sink import StreamSink
+from digitq.producer.sources.in_memory import image_source
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Entry
+from digitq.producer.sources.truth import read_truths
+from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH
+from digitq.protocol.errors import BrokerError, UsageError
+from digitq.protocol.known import Known
+from digitq.worker import classify
+from digitq.worker.classify import classify_chunk
+from digitq.worker.sight.numbers.recognition import NumberReading
 from tests.drawing import random_digits
 from tests.reading_numbers import read_text, reader_of_texts
-from worker import classify
-from worker.classify import classify_chunk
-from worker.sight.numbers.recognition import NumberReading
 
 IMAGES = [b"007", b"text", b"19", b"42"]
 TRUTHS = ["007", "1", "18", None]

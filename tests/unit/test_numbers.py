@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.known import Known
-from protocol.values import ALPHABET
-from worker.models.number import BLANK, CELL, SIZE_UNIT, NumberReader, load_networks
-from worker.sight.numbers.finding import (
+from digitq.protocol.known import Known
+from digitq.protocol.values import ALPHABET
+from digitq.worker.models.number import BLANK, CELL, SIZE_UNIT, NumberReader, load_networks
+from digitq.worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
     drop_copies,
@@ -19,9 +19,9 @@ from worker.sight.numbers.finding import (
     measure_contrast,
     shrink_by_factor,
 )
-from worker.sight.numbers.ink import has_strokes
-from worker.sight.numbers.line_strip import turn
-from worker.sight.numbers.recognition import (
+from digitq.worker.sight.numbers.ink import has_strokes
+from digitq.worker.sight.numbers.line_strip import turn
+from digitq.worker.sight.numbers.recognition import (
     Seen,
     choose_readings,
     list_alternatives,
@@ -33,11 +33,11 @@ from worker.sight.numbers.recognition import (
     read_number,
     trace_number,
 )
-from worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_line, find_others, search
-from worker.sight.numbers.strikes import find_strike
-from worker.sight.numbers.text_line import choose_line, measure_tilt
-from worker.sight.numbers.weighing import Proposal, propose_numbers
-from worker.sight.types import Grey, ImageError
+from digitq.worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_line, find_others, search
+from digitq.worker.sight.numbers.strikes import find_strike
+from digitq.worker.sight.numbers.text_line import choose_line, measure_tilt
+from digitq.worker.sight.numbers.weighing import Proposal, propose_numbers
+from digitq.worker.sight.types import Grey, ImageError
 
 
 def candidates(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from protocol.heartbeat import RATE_SECONDS, Meter, WorkerState
-from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview
-from protocol.records import JobRecord
+from digitq.protocol.heartbeat import RATE_SECONDS, Meter, WorkerState
+from digitq.protocol.overview import ASSUMED_IMAGE_SECONDS, Overview
+from digitq.protocol.records import JobRecord
 
 NOW = datetime.now(UTC)
 

@@ -20,16 +20,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from producer.chunking import cut_chunks
-from producer.counts import Counts, add_ids
-from producer.sources import csv_files
-from producer.sources.in_memory import image_source
-from producer.sources.objects import find_reader
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, Source, UnreadableImageError
-from protocol.chunk import ARRAY
-from protocol.errors import UsageError
-from protocol.settings import settings
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.counts import Counts, add_ids
+from digitq.producer.sources import csv_files
+from digitq.producer.sources.in_memory import image_source
+from digitq.producer.sources.objects import find_reader
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Entry, Source, UnreadableImageError
+from digitq.protocol.chunk import ARRAY
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.unit.test_sets import PIXEL_NAMES, read_pieces, small_blocks, write_lines
 from tests.unit.test_sources import fill

@@ -16,21 +16,21 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
-from worker.commands import train
-from worker.learning import own_numbers
-from worker.learning.calibration import Judged
-from worker.learning.own import Trained
-from worker.learning.own_numbers import (
+from digitq.protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
+from digitq.worker.commands import train
+from digitq.worker.learning import own_numbers
+from digitq.worker.learning.calibration import Judged
+from digitq.worker.learning.own import Trained
+from digitq.worker.learning.own_numbers import (
     MISCOUNTED,
     REHEARSAL_FILE,
     load_rehearsal,
     mix_strips,
 )
-from worker.learning.scenes import PlacedNumber, RealNumber, Scene, place_number
-from worker.models.card import read_card
-from worker.models.number import OTHER, Weights, load_networks, read_number_weights
-from worker.sight.types import Grey
+from digitq.worker.learning.scenes import PlacedNumber, RealNumber, Scene, place_number
+from digitq.worker.models.card import read_card
+from digitq.worker.models.number import OTHER, Weights, load_networks, read_number_weights
+from digitq.worker.sight.types import Grey
 
 rehearsal = cache(load_rehearsal)
 

@@ -5,17 +5,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from producer.chunking import cut_chunks
-from producer.counts import Counts, add_ids
-from producer.sources.in_memory import image_source
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, unreadable
-from producer.sources.truth import read_truths
-from protocol.chunk import Chunk
-from protocol.errors import UsageError
-from protocol.form import Field, Form, Table
-from protocol.known import Known
-from protocol.reading import choose_reading
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.counts import Counts, add_ids
+from digitq.producer.sources.in_memory import image_source
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Entry, unreadable
+from digitq.producer.sources.truth import read_truths
+from digitq.protocol.chunk import Chunk
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form import Field, Form, Table
+from digitq.protocol.known import Known
+from digitq.protocol.reading import choose_reading
 from tests.drawing import random_digits
 
 ANY = Known()

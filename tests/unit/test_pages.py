@@ -8,11 +8,11 @@ import PIL.Image
 import PIL.PngImagePlugin
 import pytest
 
+from digitq.worker.sight.decoding.any_file import has_more_pages
+from digitq.worker.sight.decoding.pillow import load_heif
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
-from worker.sight.decoding.any_file import has_more_pages
-from worker.sight.decoding.pillow import load_heif
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from digitq.worker.sight.normalisation.panels import find_panel, find_sheet, measure_strip
+from digitq.worker.sight.normalisation.steps import normalise, trace_steps
 from tests.drawing import RING, RING_SIDE, add_grain, draw_ring, same_digit
-from worker.sight.normalisation.panels import find_panel, find_sheet, measure_strip
-from worker.sight.normalisation.steps import normalise, trace_steps
 
 
 def hang(panel: np.ndarray, wall: int, margin: int, tilt: float = 0) -> np.ndarray:

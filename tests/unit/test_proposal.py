@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from protocol.form import read_form
-from worker.sight.forms.proposal import (
+from digitq.protocol.form import read_form
+from digitq.worker.sight.forms.proposal import (
     RuledBox,
     count_rows,
     find_boxes,

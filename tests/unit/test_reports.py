@@ -21,6 +21,23 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
+from digitq.producer.counts import Counts
+from digitq.producer.found_images import FoundImage
+from digitq.producer.record import Record
+from digitq.producer.results import open_results
+from digitq.producer.sinks.encoders import plain_id
+from digitq.producer.sources.truth import read_truths
+from digitq.protocol.chunk import (
+    FORM_SCHEMA,
+    NUMBER_SCHEMA,
+    NUMBER_TRUTH,
+    PROBABILITIES,
+    REASONS,
+    RESULT_SCHEMA,
+    TRUTH,
+)
+from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
 from digitq.reports import page, thumbnails
 from digitq.reports.corrections import correct_batch
 from digitq.reports.fields import find_form
@@ -34,23 +51,6 @@ from digitq.reports.survey import (
     Survey,
 )
 from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Eyes, Thumbnail, make_thumbnail
-from producer.counts import Counts
-from producer.found_images import FoundImage
-from producer.record import Record
-from producer.results import open_results
-from producer.sinks.encoders import plain_id
-from producer.sources.truth import read_truths
-from protocol.chunk import (
-    FORM_SCHEMA,
-    NUMBER_SCHEMA,
-    NUMBER_TRUTH,
-    PROBABILITIES,
-    REASONS,
-    RESULT_SCHEMA,
-    TRUTH,
-)
-from protocol.errors import UsageError
-from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
 
@@ -243,7 +243,7 @@ def test_what_the_network_saw() -> None:
 
 def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, sys, worker.sight.forms.surroundings as here; see = here.see_digit;"
+        "import os, sys, digitq.worker.sight.forms.surroundings as here; see = here.see_digit;"
         "assert 'torch' not in sys.modules;"  # it takes two seconds
         "here.see_digit = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
         "here.show_images(sys.stdin.buffer, sys.stdout.buffer)"

@@ -20,17 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.counts import Counts
-from producer.found_images import FoundImage, find_images
-from producer.record import Part, Record, find_record, record_path
-from producer.results import open_results
-from producer.sinks.resumable import FileSink
-from producer.sources.opening import describe_origin, open_sources
-from producer.sources.truth import read_truths
-from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
-from protocol.errors import OutputError, UsageError
-from protocol.origin import Origin
-from protocol.settings import settings
+from digitq.producer.counts import Counts
+from digitq.producer.found_images import FoundImage, find_images
+from digitq.producer.record import Part, Record, find_record, record_path
+from digitq.producer.results import open_results
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources.opening import describe_origin, open_sources
+from digitq.producer.sources.truth import read_truths
+from digitq.protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.origin import Origin
+from digitq.protocol.settings import settings
 from tests.drawing import draw_one, encode_image
 
 SUFFIXES = (".csv", ".jsonl", ".parquet", ".xlsx")

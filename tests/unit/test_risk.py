@@ -13,14 +13,14 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from producer.record import find_record, record_path
-from protocol.chunk import RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
-from protocol.errors import UsageError
-from protocol.form import Form, read_form
-from protocol.known import Known
-from protocol.origin import Origin
-from protocol.reading import choose_reading, decode_known
-from protocol.risk import (
+from digitq.producer.record import find_record, record_path
+from digitq.protocol.chunk import RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form import Form, read_form
+from digitq.protocol.known import Known
+from digitq.protocol.origin import Origin
+from digitq.protocol.reading import choose_reading, decode_known
+from digitq.protocol.risk import (
     MAX_THRESHOLDS,
     Risk,
     RiskError,
@@ -28,13 +28,13 @@ from protocol.risk import (
     measure_curve,
     read_share,
 )
-from protocol.sample import bound_share
+from digitq.protocol.sample import bound_share
+from digitq.worker.classify import MIN_DIGIT_CONFIDENCE, classify_chunk, describe_weights
+from digitq.worker.dataset import load_mnist
+from digitq.worker.models.card import WEIGHTS_FOLDER, read_card
+from digitq.worker.models.model import load_model
 from tests.drawing import draw_tight_ring, encode_image
 from tests.unit.test_results import PART, SHARES, write
-from worker.classify import MIN_DIGIT_CONFIDENCE, classify_chunk, describe_weights
-from worker.dataset import load_mnist
-from worker.models.card import WEIGHTS_FOLDER, read_card
-from worker.models.model import load_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CARD = load_model("mlp").card

@@ -7,16 +7,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from producer.chunking import cut_chunks
-from producer.sources.source import Entry
-from protocol.form import Check, Form, Table
-from protocol.known import Known
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.source import Entry
+from digitq.protocol.form import Check, Form, Table
+from digitq.protocol.known import Known
+from digitq.worker.classify import classify_chunk
+from digitq.worker.sight.forms.cutting import Cut, cut_cells
+from digitq.worker.sight.forms.perspective import project
+from digitq.worker.sight.types import Grey, ImageError
 from tests.drawing import encode_image
 from tests.forms import FONT, draw_lines, draw_words, take_photo
-from worker.classify import classify_chunk
-from worker.sight.forms.cutting import Cut, cut_cells
-from worker.sight.forms.perspective import project
-from worker.sight.types import Grey, ImageError
 
 LEFT, TOP, ROW = 80, 120, 44  # px: where the table begins, and how high a row is
 COLUMNS = (LEFT, 300, 400, 500, 600)

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from producer.sources import arrays, csv_files, image_tables
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, SourceItem
-from producer.sources.table_rows import NO_PIXEL
-from producer.sources.truth import parse_labels
-from protocol.errors import UsageError
+from digitq.producer.sources import arrays, csv_files, image_tables
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import Entry, SourceItem
+from digitq.producer.sources.table_rows import NO_PIXEL
+from digitq.producer.sources.truth import parse_labels
+from digitq.protocol.errors import UsageError
 from tests.drawing import random_digits
 from tests.unit.test_sources import make_table, try_to_read
 

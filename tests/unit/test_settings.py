@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import UsageError
-from protocol.settings import settings
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
 
 
 def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
+from digitq.worker.sight.normalisation.doubts import (
+    is_digit_above,
+    is_digit_dropped,
+    is_digit_within,
+)
+from digitq.worker.sight.normalisation.shapes import fill_outline, select_digit
 from tests.drawing import RING, RING_SIDE, draw_ring
-from worker.sight.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
-from worker.sight.normalisation.shapes import fill_outline, select_digit
 
 
 def test_specks_and_neighbours_are_dropped() -> None:

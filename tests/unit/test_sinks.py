@@ -21,19 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.counts import Counts
-from producer.record import Record, find_record
-from producer.sinks import resumable
-from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
-from producer.sinks.resumable import FileSink
-from producer.sinks.sink import StreamSink
-from producer.sources.arrays import number_ids, pixels_batch
-from protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
-from protocol.errors import OutputError, UsageError
-from protocol.origin import Origin
-from protocol.xlsx_rows import read_sheet
+from digitq.producer.counts import Counts
+from digitq.producer.record import Record, find_record
+from digitq.producer.sinks import resumable
+from digitq.producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sinks.sink import StreamSink
+from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
+from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.origin import Origin
+from digitq.protocol.xlsx_rows import read_sheet
+from digitq.worker.classify import classify_chunk
 from tests.drawing import random_digits
-from worker.classify import classify_chunk
 
 RUN = {"sources": ["x"], "model": "mlp", "known": None, "weights": None, "digitq": "0.1"}
 

@@ -24,11 +24,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.sources.files import sort_naturally, stdin_paths
-from producer.sources.image_tables import PATH_ONLY
-from producer.sources.in_memory import image_source
-from producer.sources.opening import open_sources
-from producer.sources.source import (
+from digitq.producer.sources.files import sort_naturally, stdin_paths
+from digitq.producer.sources.image_tables import PATH_ONLY
+from digitq.producer.sources.in_memory import image_source
+from digitq.producer.sources.opening import open_sources
+from digitq.producer.sources.source import (
     MAX_COUNTED_KINDS,
     Entry,
     SkippedFiles,
@@ -37,9 +37,9 @@ from producer.sources.source import (
     UnreadableImageError,
     read_limited,
 )
-from producer.sources.truth import parse_labels
-from protocol.errors import UsageError
-from protocol.settings import settings
+from digitq.producer.sources.truth import parse_labels
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
 
 
 def read_all(source: Source) -> dict[str, bytes]:
@@ -320,7 +320,7 @@ def test_a_source_is_read_once(tmp_path: Path) -> None:
 
 def test_a_path_on_stdin_is_taken_as_soon_as_its_line_is_there() -> None:
     script = (
-        "from producer.sources.files import stdin_paths; print(next(stdin_paths()), flush=True)"
+        "from digitq.producer.sources.files import stdin_paths as p; print(next(p()), flush=True)"
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(

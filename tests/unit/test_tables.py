@@ -7,6 +7,9 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from digitq.protocol.heartbeat import WorkerState
+from digitq.protocol.overview import Overview
+from digitq.protocol.records import JobRecord, JobState
 from digitq.watching.tables import (
     clock,
     describe_job,
@@ -21,9 +24,6 @@ from digitq.watching.tables import (
     tabulate_jobs,
     tabulate_workers,
 )
-from protocol.heartbeat import WorkerState
-from protocol.overview import Overview
-from protocol.records import JobRecord, JobState
 
 NOW = datetime.now(UTC)
 

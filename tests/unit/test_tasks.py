@@ -9,16 +9,16 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from producer.chunking import cut_chunks
-from producer.sources.in_memory import Image, image_source
-from protocol.errors import BrokerError, DigitqError
-from protocol.records import Begun
-from protocol.settings import settings
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.in_memory import Image, image_source
+from digitq.protocol.errors import BrokerError, DigitqError
+from digitq.protocol.records import Begun
+from digitq.protocol.settings import settings
+from digitq.worker import classify, tasks
+from digitq.worker.classify import Read, classify_chunk
+from digitq.worker.service import limits
+from digitq.worker.sight.normalisation.steps import Step
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
-from worker import classify, tasks
-from worker.classify import Read, classify_chunk
-from worker.service import limits
-from worker.sight.normalisation.steps import Step
 
 RENEWAL = ("job", 4, 0.0)  # job, chunk, and when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))

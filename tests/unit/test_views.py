@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
-from worker.classify import take_turns
-from worker.sight.decoding import any_file
-from worker.sight.digits import trace_other_views
-from worker.sight.normalisation import steps
-from worker.sight.normalisation.background import is_background_dark
-from worker.sight.normalisation.measuring import shrink
-from worker.sight.normalisation.steps import STEPS, normalise, trace_views
-from worker.sight.normalisation.views import (
+from digitq.worker.classify import take_turns
+from digitq.worker.sight.decoding import any_file
+from digitq.worker.sight.digits import trace_other_views
+from digitq.worker.sight.normalisation import steps
+from digitq.worker.sight.normalisation.background import is_background_dark
+from digitq.worker.sight.normalisation.measuring import shrink
+from digitq.worker.sight.normalisation.steps import STEPS, normalise, trace_views
+from digitq.worker.sight.normalisation.views import (
     VIEWS,
     extended,
     framed,
     levelled,
     softened,
 )
-from worker.sight.types import ImageError, TimeLimitError
+from digitq.worker.sight.types import ImageError, TimeLimitError
+from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
 
 RING = draw_ring()
 DRAWN = [view for view in VIEWS if view != "levelled"]  # a drawing isn't

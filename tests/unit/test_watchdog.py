@@ -9,15 +9,15 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from protocol.celery import CLASSIFY, CLASSIFY_IMAGE, app
-from protocol.errors import BrokerError
-from protocol.keys import CALLS_QUEUE, IMAGES_QUEUE, QUEUE
-from worker.service import watchdog
+from digitq.protocol.celery import CLASSIFY, CLASSIFY_IMAGE, app
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.keys import CALLS_QUEUE, IMAGES_QUEUE, QUEUE
+from digitq.worker.service import watchdog
 
 RESTARTED = """
 import ctypes, os, signal, sys, threading, time
 import billiard
-from worker.service.watchdog import PR_SET_PDEATHSIG, parent_death_signal, restart
+from digitq.worker.service.watchdog import PR_SET_PDEATHSIG, parent_death_signal, restart
 
 if "AGAIN" in os.environ:
     print(parent_death_signal(), os.path.exists(f"/proc/{os.environ['CHILD']}"))

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from protocol.errors import UsageError
-from protocol.settings import settings
-from worker.celery import app, follow_celery
+from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
+from digitq.worker.celery import app, follow_celery
 
 OTHER = "redis://other:6380/2"
 SOCKET = "redis+socket:///run/a%20b.sock?virtual_host=3"

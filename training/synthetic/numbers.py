@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.models.number import OTHER
+from digitq.worker.sight.numbers.line_strip import Boxes
+from digitq.worker.sight.types import Grey, Picture
 from training.synthetic import strays
 from training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, write_number
 from training.synthetic.cameras import take
@@ -21,9 +24,6 @@ from training.synthetic.handwriting import Points, Shape
 from training.synthetic.scenes import Rng, pick, pick_by_weight, put
 from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from training.synthetic.writing import Hand, Scripts, Sign, choose_hand
-from worker.models.number import OTHER
-from worker.sight.numbers.line_strip import Boxes
-from worker.sight.types import Grey, Picture
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
 PAPER_SHARE = 0.15  # of the numbers, if there are pictures of papers

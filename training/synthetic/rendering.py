@@ -12,14 +12,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from protocol.host.cores import usable_cores
-from protocol.host.process import end_at_once
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.host.process import end_at_once
+from digitq.worker.sight.decoding.pillow import prepare_libraries
+from digitq.worker.sight.normalisation.steps import normalise
+from digitq.worker.sight.types import INPUT_SIDE, Grey, ImageError
 from training.synthetic.handwriting import SHAPE_SIDE
 from training.synthetic.outliers import NEGATIVES
 from training.synthetic.scenes import PICTURE_KINDS, Images, Labels, Rng, draw_shape, enlarge, warp
-from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.normalisation.steps import normalise
-from worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.sight.types import Picture
 from training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
-from worker.sight.types import Picture
 
 T = TypeVar("T")
 Rng = np.random.Generator

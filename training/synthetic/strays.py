@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from digitq.worker.models.number import OTHER
 from training.synthetic.arranging import (
     Line,
     append,
@@ -17,7 +18,6 @@ from training.synthetic.handwriting import Points, smooth
 from training.synthetic.scenes import Rng, crop, pick
 from training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
 from training.synthetic.writing import Hand, Sign, write_digit, write_letter
-from worker.models.number import OTHER
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned

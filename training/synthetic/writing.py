@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.models.number import OTHER
 from training.hands import Writers
 from training.synthetic.glyphs import (
     ANGULAR_DIGITS,
@@ -29,7 +30,6 @@ from training.synthetic.scenes import (
     resize,
 )
 from training.synthetic.tracing import lean_of, trace
-from worker.models.number import OTHER
 
 DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 # An MNIST digit's mean shift to the right per px of height; a 1, which is one stroke, leans 0.26.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from worker.models.number import BLANK, STRIP_HEIGHT
+from digitq.worker.models.number import BLANK, STRIP_HEIGHT
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 from safetensors.torch import save
 from torch import Tensor
 
-from protocol.chunk import Chunk
-from protocol.errors import OutputError, UsageError
-from protocol.text import name_some, plural
-from worker.classify import Outcome, watch
-from worker.learning.calibration import Judged, Score, measure_score, raise_threshold
-from worker.learning.held_back import hold_back
-from worker.models.card import Card
+from digitq.protocol.chunk import Chunk
+from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.text import name_some, plural
+from digitq.worker.classify import Outcome, watch
+from digitq.worker.learning.calibration import Judged, Score, measure_score, raise_threshold
+from digitq.worker.learning.held_back import hold_back
+from digitq.worker.models.card import Card
 
 MIN_OWN_IMAGES = 20  # an accuracy measured with fewer would say nothing
 

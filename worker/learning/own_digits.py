@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protocol.chunk import CLASSES, Chunk, kind_of
-from protocol.mnist import Part
-from worker.classify import (
+from digitq.protocol.chunk import CLASSES, Chunk, kind_of
+from digitq.protocol.mnist import Part
+from digitq.worker.classify import (
     TTA_BELOW,
     Outcome,
     combine_views,
@@ -28,24 +28,24 @@ from worker.classify import (
     read_pixels,
     read_rows,
 )
-from worker.dataset import load_mnist
-from worker.learning.augmentation import Augmenter
-from worker.learning.calibration import (
+from digitq.worker.dataset import load_mnist
+from digitq.worker.learning.augmentation import Augmenter
+from digitq.worker.learning.calibration import (
     Judged,
     choose_digit_threshold,
     choose_temperature,
     classify,
     measure,
 )
-from worker.learning.learner import Learner
-from worker.learning.own import Compared, OwnImage, Trained, read_own
-from worker.learning.recipes import OWN_RECIPES, DigitData, draw_batches, measure_loss
-from worker.models.card import Card
-from worker.models.model import Model, build_model, load_model
-from worker.models.network import Cnn, Mlp, Network
-from worker.sight.digits import trace_other_views
-from worker.sight.normalisation.steps import Views
-from worker.sight.types import INPUT_SIDE
+from digitq.worker.learning.learner import Learner
+from digitq.worker.learning.own import Compared, OwnImage, Trained, read_own
+from digitq.worker.learning.recipes import OWN_RECIPES, DigitData, draw_batches, measure_loss
+from digitq.worker.models.card import Card
+from digitq.worker.models.model import Model, build_model, load_model
+from digitq.worker.models.network import Cnn, Mlp, Network
+from digitq.worker.sight.digits import trace_other_views
+from digitq.worker.sight.normalisation.steps import Views
+from digitq.worker.sight.types import INPUT_SIDE
 
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one

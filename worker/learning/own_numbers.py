@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from protocol.chunk import Chunk, kind_of
-from protocol.errors import UsageError
-from protocol.host.cores import usable_cores
-from protocol.known import Known
-from worker.classify import Outcome, as_file, read_image, read_images
-from worker.learning.calibration import (
+from digitq.protocol.chunk import Chunk, kind_of
+from digitq.protocol.errors import UsageError
+from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.known import Known
+from digitq.worker.classify import Outcome, as_file, read_image, read_images
+from digitq.worker.learning.calibration import (
     Judged,
     NumberPicture,
     measure_calibration_error,
     measure_share,
 )
-from worker.learning.column_batches import (
+from digitq.worker.learning.column_batches import (
     NumberRecipe,
     Rng,
     StripBatch,
@@ -37,10 +37,10 @@ from worker.learning.column_batches import (
     measure_losses,
     vary,
 )
-from worker.learning.columns import Columns, fold
-from worker.learning.learner import Learner
-from worker.learning.own import Compared, Trained, leave_out, read_own
-from worker.learning.scenes import (
+from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.learning.learner import Learner
+from digitq.worker.learning.own import Compared, Trained, leave_out, read_own
+from digitq.worker.learning.scenes import (
     PlacedNumber,
     RealNumber,
     Scene,
@@ -48,19 +48,19 @@ from worker.learning.scenes import (
     cut_strips,
     place_number,
 )
-from worker.models.card import Card
-from worker.models.number import (
+from digitq.worker.models.card import Card
+from digitq.worker.models.number import (
     NumberReader,
     Weights,
     make_reader,
     read_number_weights,
     take_weights,
 )
-from worker.sight.decoding.any_file import read_picture
-from worker.sight.decoding.scales import DECODED_SIDE
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.recognition import choose_readings, look
-from worker.sight.types import Grey, ImageError
+from digitq.worker.sight.decoding.any_file import read_picture
+from digitq.worker.sight.decoding.scales import DECODED_SIDE
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.numbers.recognition import choose_readings, look
+from digitq.worker.sight.types import Grey, ImageError
 
 RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
 OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.learning.augmentation import Augmenter, Distortion
-from worker.learning.learner import Recipe, has_bfloat16
-from worker.models.network import Mlp, Network, TwoViewCnn
+from digitq.worker.learning.augmentation import Augmenter, Distortion
+from digitq.worker.learning.learner import Recipe, has_bfloat16
+from digitq.worker.models.network import Mlp, Network, TwoViewCnn
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from protocol.chunk import CLASSES, PIXELS, TILE_ROWS
-from worker.models.network import HIDDEN, Mlp, Network
+from digitq.protocol.chunk import CLASSES, PIXELS, TILE_ROWS
+from digitq.worker.models.network import HIDDEN, Mlp, Network
 
 BASE, BASE_DIGITS = 256, 3
 MAX_WEIGHT = 127 * BASE**2  # the largest integer that a weight becomes: its first digit is 127

@@ -16,12 +16,12 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.nn.functional import pad
 
-from protocol.chunk import CLASSES, MODEL_ROWS, TILE_ROWS
-from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, WORKER_INDEX, settings
-from worker.models.card import CachedByWeights, Card, card_path, read_card
-from worker.models.fast import FastNetwork
-from worker.models.network import NETWORKS, NUMBER_READER, Mlp, Network
+from digitq.protocol.chunk import CLASSES, MODEL_ROWS, TILE_ROWS
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.settings import MODELS, WORKER_INDEX, settings
+from digitq.worker.models.card import CachedByWeights, Card, card_path, read_card
+from digitq.worker.models.fast import FastNetwork
+from digitq.worker.models.network import NETWORKS, NUMBER_READER, Mlp, Network
 
 TORCH_THREADS = 1  # a worker process has one; two threads would add sums in another order
 ROW_MULTIPLE = 16  # a row's last bits differ in a part of a tile that is no multiple of this

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from protocol.chunk import CLASSES, PIXELS
-from worker.sight.types import INPUT_SIDE
+from digitq.protocol.chunk import CLASSES, PIXELS
+from digitq.worker.sight.types import INPUT_SIDE
 
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 from torch import Tensor
 
-from protocol.chunk import CLASSES
-from protocol.settings import NUMBER
-from protocol.values import ALPHABET
-from worker.models.card import CachedByWeights, Card, card_path
-from worker.models.model import TORCH_THREADS, read_weights
+from digitq.protocol.chunk import CLASSES
+from digitq.protocol.settings import NUMBER
+from digitq.protocol.values import ALPHABET
+from digitq.worker.models.card import CachedByWeights, Card, card_path
+from digitq.worker.models.model import TORCH_THREADS, read_weights
 
 CELL = 4  # px: side of a cell of the map
 MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px

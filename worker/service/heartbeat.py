@@ -19,17 +19,17 @@ from celery import bootsteps
 from celery.signals import celeryd_init
 from celery.utils.log import get_logger
 
-from protocol.broker.connection import connect
-from protocol.celery import app
-from protocol.errors import BrokerError, DigitqError
-from protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, Meter, seconds_ahead
-from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
-from protocol.host.probe import HeartbeatFile
-from protocol.ledger import Ledger
-from protocol.settings import ALL_MODELS, settings
-from worker.models.card import card_path
-from worker.models.model import TORCH_THREADS, read_weights
-from worker.service.identity import own_fingerprint, own_kind, shorten
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.celery import app
+from digitq.protocol.errors import BrokerError, DigitqError
+from digitq.protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, Meter, seconds_ahead
+from digitq.protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
+from digitq.protocol.host.probe import HeartbeatFile
+from digitq.protocol.ledger import Ledger
+from digitq.protocol.settings import ALL_MODELS, settings
+from digitq.worker.models.card import card_path
+from digitq.worker.models.model import TORCH_THREADS, read_weights
+from digitq.worker.service.identity import own_fingerprint, own_kind, shorten
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
 

@@ -10,10 +10,10 @@ from importlib.metadata import version
 import onnxruntime
 import torch
 
-from protocol.settings import ALL_MODELS
-from worker.models.card import hash_card
-from worker.models.fast import has_byte_products
-from worker.models.model import count_gpus
+from digitq.protocol.settings import ALL_MODELS
+from digitq.worker.models.card import hash_card
+from digitq.worker.models.fast import has_byte_products
+from digitq.worker.models.model import count_gpus
 
 FINGERPRINT_DIGITS = 8  # hexadecimal digits of a SHA-256
 

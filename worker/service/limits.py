@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from worker.sight.types import TimeLimitError
+from digitq.worker.sight.types import TimeLimitError
 
 MAX_CPU_SECONDS = 10.0  # the processor time that one image may take
 MAX_CLOCK_SECONDS = 60.0  # the wall-clock time that one image may take, waiting included

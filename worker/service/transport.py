@@ -15,10 +15,10 @@ from celery.utils.log import get_logger
 from kombu.transport import redis, virtual
 from redis import RedisError, ResponseError
 
-from protocol.broker.connection import refuse_unusable
-from protocol.celery import CLASSIFY, app
-from protocol.errors import DigitqError
-from worker.service.messages import IS_NAME, as_json, read_message, shorten
+from digitq.protocol.broker.connection import refuse_unusable
+from digitq.protocol.celery import CLASSIFY, app
+from digitq.protocol.errors import DigitqError
+from digitq.worker.service.messages import IS_NAME, as_json, read_message, shorten
 
 REDIS_ERRORS = OSError, RedisError  # what is raised if Redis is lost, or refuses a command
 # How the names of queues end from which `celery inspect` takes answers; a worker reads none of them

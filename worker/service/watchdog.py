@@ -16,12 +16,12 @@ from celery.signals import task_failure, worker_ready
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from protocol.broker.connection import RetryingRedis, connect
-from protocol.celery import CLASSIFY, app
-from protocol.errors import BrokerError
-from protocol.keys import lists_of
-from protocol.ledger import Ledger
-from worker.service.worker_log import log_death
+from digitq.protocol.broker.connection import RetryingRedis, connect
+from digitq.protocol.celery import CLASSIFY, app
+from digitq.protocol.errors import BrokerError
+from digitq.protocol.keys import lists_of
+from digitq.protocol.ledger import Ledger
+from digitq.worker.service.worker_log import log_death
 
 IDLE_SECONDS = 60.0  # a process may hang, or a worker ignore the queue, for this long
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # the options of prctl(2)

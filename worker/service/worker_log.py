@@ -10,11 +10,11 @@ from billiard.exceptions import WorkerLostError
 from celery.signals import after_setup_task_logger
 from celery.utils.log import get_logger, get_multiprocessing_logger
 
-from protocol.errors import DigitqError
-from protocol.logs import JsonFormatter, give_times_an_offset
-from protocol.records import JobRecord
-from protocol.settings import settings
-from protocol.text import in_one_line, plural
+from digitq.protocol.errors import DigitqError
+from digitq.protocol.logs import JsonFormatter, give_times_an_offset
+from digitq.protocol.records import JobRecord
+from digitq.protocol.settings import settings
+from digitq.protocol.text import in_one_line, plural
 
 MAX_ERRORS_NAMED = 5  # a line names this many different errors of a chunk, the most frequent ones
 # These say at INFO that a message came, and how its task ended; `log_chunk` says it better

@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 
-from protocol.chunk import ARRAY, PIXELS, Reason
-from worker.service.limits import Watch
-from worker.sight.decoding.any_file import has_more_pages, open_image
-from worker.sight.normalisation.measuring import shrink
-from worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
-from worker.sight.types import INPUT_SIDE, Grey, ImageError
+from digitq.protocol.chunk import ARRAY, PIXELS, Reason
+from digitq.worker.service.limits import Watch
+from digitq.worker.sight.decoding.any_file import has_more_pages, open_image
+from digitq.worker.sight.normalisation.measuring import shrink
+from digitq.worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
+from digitq.worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views
 

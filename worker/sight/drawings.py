@@ -15,13 +15,13 @@ import PIL.Image
 from PIL.ImageFont import FreeTypeFont, ImageFont, load_default, truetype
 from PIL.PngImagePlugin import PngInfo
 
-from protocol.errors import OutputError, UsageError
-from protocol.host.folders import check_folder
-from protocol.pdf import PageError, cut_page, open_pdf
-from protocol.settings import INSPECT_SUFFIX, settings
-from protocol.text import in_one_line, plural, too_large
-from protocol.tiff import TIFF_ERRORS, TiffPages
-from worker.sight.decoding.pillow import prepare_libraries
+from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.host.folders import check_folder
+from digitq.protocol.pdf import PageError, cut_page, open_pdf
+from digitq.protocol.settings import INSPECT_SUFFIX, settings
+from digitq.protocol.text import in_one_line, plural, too_large
+from digitq.protocol.tiff import TIFF_ERRORS, TiffPages
+from digitq.worker.sight.decoding.pillow import prepare_libraries
 
 PAGE_OF = re.compile(r"(.+\.(?:pdf|tiff?))#([1-9]\d*)", re.IGNORECASE)  # as SOURCEs name pages
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file

@@ -13,32 +13,32 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.ImageDraw import Draw, ImageDraw
 
-from protocol.chunk import ABSENT, Chunk, FoundDigit, Reason
-from protocol.form import Form
-from protocol.known import Known
-from protocol.risk import Risk
-from protocol.settings import NUMBER
-from worker.classify import (
+from digitq.protocol.chunk import ABSENT, Chunk, FoundDigit, Reason
+from digitq.protocol.form import Form
+from digitq.protocol.known import Known
+from digitq.protocol.risk import Risk
+from digitq.protocol.settings import NUMBER
+from digitq.worker.classify import (
     MIN_DIGIT_CONFIDENCE,
     TTA_BELOW,
     classify_chunk,
     combine_views,
     watch,
 )
-from worker.models.model import Model, load_model
-from worker.sight.decoding.any_file import read_picture
-from worker.sight.decoding.pillow import (
+from digitq.worker.models.model import Model, load_model
+from digitq.worker.sight.decoding.any_file import read_picture
+from digitq.worker.sight.decoding.pillow import (
     decode_image,
     measure_image,
     to_picture,
 )
-from worker.sight.decoding.scales import DECODED_SIDE, size_of
-from worker.sight.digits import trace_digit, trace_other_views
-from worker.sight.drawings import Inspected, draw_file, load_font, read
-from worker.sight.forms.cutting import PAGE_SIDE
-from worker.sight.normalisation.steps import SCALES, Step, Views
-from worker.sight.numbers.recognition import read_number
-from worker.sight.types import error_of_row
+from digitq.worker.sight.decoding.scales import DECODED_SIDE, size_of
+from digitq.worker.sight.digits import trace_digit, trace_other_views
+from digitq.worker.sight.drawings import Inspected, draw_file, load_font, read
+from digitq.worker.sight.forms.cutting import PAGE_SIDE
+from digitq.worker.sight.normalisation.steps import SCALES, Step, Views
+from digitq.worker.sight.numbers.recognition import read_number
+from digitq.worker.sight.types import error_of_row
 
 ORIGINAL_SIDE = 168  # px: the shorter side to which the original is decoded
 PANELS_A_ROW = 6

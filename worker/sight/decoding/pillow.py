@@ -15,16 +15,16 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-from protocol.drawer import render_page
-from protocol.pdf import PDF, PageError, measure_page
-from worker.sight.decoding.plain import (
+from digitq.protocol.drawer import render_page
+from digitq.protocol.pdf import PDF, PageError, measure_page
+from digitq.worker.sight.decoding.plain import (
     JPEG,
     MAX_MEGAPIXELS,
     TILE_PIXELS,
     read_jpeg_frame,
     reduction_factor,
 )
-from worker.sight.types import MIN_CONTRAST, Grey, ImageError, Picture, describe
+from digitq.worker.sight.types import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the signatures of TIFF and BigTIFF

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.sight.decoding.pillow import measure_image
+from digitq.worker.sight.decoding.pillow import measure_image
 
 DECODED_SIDE = 700  # px: the shorter side of a number may be reduced to this, a page's to no less
 

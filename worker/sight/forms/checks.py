@@ -23,12 +23,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.checking import Held, Written, find_breaches, hold_checks
-from protocol.chunk import Alternative
-from protocol.form import Cell, Check
-from protocol.rules import Rule, read_values
-from worker.sight.numbers.recognition import MAX_ALTERNATIVES, MIN_ALTERNATIVE
-from worker.sight.numbers.weighing import Proposal
+from digitq.protocol.checking import Held, Written, find_breaches, hold_checks
+from digitq.protocol.chunk import Alternative
+from digitq.protocol.form import Cell, Check
+from digitq.protocol.rules import Rule, read_values
+from digitq.worker.sight.numbers.recognition import MAX_ALTERNATIVES, MIN_ALTERNATIVE
+from digitq.worker.sight.numbers.weighing import Proposal
 
 BROKEN = 0.01  # what breaks a rule counts this much of what satisfies it
 NOT_HELD = 0.1  # the same where a value of the rule is missing

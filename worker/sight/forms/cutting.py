@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.form import Form, Table
-from protocol.form_file import Box
-from worker.sight.decoding.any_file import read_picture
-from worker.sight.decoding.scales import scale_to_file
-from worker.sight.forms.alignment import (
+from digitq.protocol.form import Form, Table
+from digitq.protocol.form_file import Box
+from digitq.worker.sight.decoding.any_file import read_picture
+from digitq.worker.sight.decoding.scales import scale_to_file
+from digitq.worker.sight.forms.alignment import (
     NOT_ALIGNED,
     Place,
     Template,
@@ -23,13 +23,13 @@ from worker.sight.forms.alignment import (
     make_template,
     settle_place,
 )
-from worker.sight.forms.judging import count_sure, has_head, is_printed
-from worker.sight.forms.perspective import Points, to_corners
-from worker.sight.forms.perspective import warp as show
-from worker.sight.forms.row_lines import RowLines, find_row_lines
-from worker.sight.forms.ruling import Grid, differ, find_grid
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.types import Grey, ImageError
+from digitq.worker.sight.forms.judging import count_sure, has_head, is_printed
+from digitq.worker.sight.forms.perspective import Points, to_corners
+from digitq.worker.sight.forms.perspective import warp as show
+from digitq.worker.sight.forms.row_lines import RowLines, find_row_lines
+from digitq.worker.sight.forms.ruling import Grid, differ, find_grid
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.types import Grey, ImageError
 
 PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced

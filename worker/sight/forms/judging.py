@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.known import Known
-from protocol.values import only_digits
-from worker.sight.types import Grey, ImageError
+from digitq.protocol.known import Known
+from digitq.protocol.values import only_digits
+from digitq.worker.sight.types import Grey, ImageError
 
 if TYPE_CHECKING:
-    from worker.sight.numbers.recognition import Readings
+    from digitq.worker.sight.numbers.recognition import Readings
 
 PLACE_RIM = 0.2  # this share of each side of a cell may show its lines
 MAX_PRINT_LIGHT = 0.8  # print is at most so light, as a share of the light of paper
@@ -69,7 +69,7 @@ def has_head(heights: NDArray[np.float64], rows: Sequence[Sequence[Grey]], known
 
 def measure_doubt(readings: "Sequence[Readings | None]") -> float:
     """The share of readings that a person would have to check."""
-    from worker.models.number import load_networks  # it imports torch, see `read_cells`
+    from digitq.worker.models.number import load_networks  # it imports torch, see `read_cells`
 
     _, card = load_networks()
     doubts = [not one or one.reason or one.confidence < card.review_below for one in readings]
@@ -79,7 +79,7 @@ def measure_doubt(readings: "Sequence[Readings | None]") -> float:
 def read_cells(cells: Iterable[Grey], known: Known) -> "Iterator[Readings | None]":
     """What the cells in which something is written may show; `None` for what can't be read."""
     # It imports torch, which takes 2 s: `digitq report` needs it for some forms only
-    from worker.sight.numbers.recognition import trace_readings
+    from digitq.worker.sight.numbers.recognition import trace_readings
 
     for cell in cells:
         steps = trace_readings(cell, known)

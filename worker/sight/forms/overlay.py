@@ -6,16 +6,16 @@ from pathlib import Path
 import PIL.Image
 from PIL.ImageDraw import Draw
 
-from protocol.errors import UsageError
-from protocol.form import Form, read_form
-from worker.service.limits import Watch
-from worker.sight.decoding.any_file import read_picture
-from worker.sight.drawings import Inspected, draw_file, load_font, read
-from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
-from worker.sight.forms.perspective import project, to_corners
-from worker.sight.forms.proposal import count_rows
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.types import error_of_row
+from digitq.protocol.errors import UsageError
+from digitq.protocol.form import Form, read_form
+from digitq.worker.service.limits import Watch
+from digitq.worker.sight.decoding.any_file import read_picture
+from digitq.worker.sight.drawings import Inspected, draw_file, load_font, read
+from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
+from digitq.worker.sight.forms.perspective import project, to_corners
+from digitq.worker.sight.forms.proposal import count_rows
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.types import error_of_row
 
 NAME_SHARE = 90  # the longer side of a picture is so many times the height of a name
 MIN_NAME_HEIGHT = 13  # px

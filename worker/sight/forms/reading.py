@@ -3,19 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from protocol.chunk import Reason
-from protocol.form import Cell, Form
-from worker.sight.decoding.any_file import has_more_pages, read_picture
-from worker.sight.decoding.scales import scale_to_file
-from worker.sight.forms.checks import decide
-from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.recognition import (
+from digitq.protocol.chunk import Reason
+from digitq.protocol.form import Cell, Form
+from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
+from digitq.worker.sight.decoding.scales import scale_to_file
+from digitq.worker.sight.forms.checks import decide
+from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.numbers.recognition import (
     NumberReading,
     Readings,
     trace_readings,
 )
-from worker.sight.types import ImageError
+from digitq.worker.sight.types import ImageError
 
 SEVERAL_PAGES = "the file has several pages: give it as a SOURCE, which reads each"
 

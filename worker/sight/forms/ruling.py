@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.sight.forms.perspective import Points, project, warp
-from worker.sight.forms.smooth_shift import (
+from digitq.worker.sight.forms.perspective import Points, project, warp
+from digitq.worker.sight.forms.smooth_shift import (
     DEGREES,
     NO_SHIFT,
     Shift,
@@ -16,7 +16,7 @@ from worker.sight.forms.smooth_shift import (
     undo_shift,
     warp_smoothly,
 )
-from worker.sight.types import Grey, ImageError, Mask
+from digitq.worker.sight.types import Grey, ImageError, Mask
 
 WORK_SIDE = 1400  # px: lines are sought where the page's longer side is this
 MIN_SEGMENT = 20  # px: a shorter segment tells no direction

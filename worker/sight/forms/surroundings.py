@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from protocol.form import Form
-from protocol.form_file import Box
-from worker.service.limits import Watch
-from worker.sight.decoding.any_file import read_picture
-from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.digits import see_digit
-from worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
-from worker.sight.forms.perspective import project, to_corners, warp
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.types import Grey
+from digitq.protocol.form import Form
+from digitq.protocol.form_file import Box
+from digitq.worker.service.limits import Watch
+from digitq.worker.sight.decoding.any_file import read_picture
+from digitq.worker.sight.decoding.pillow import prepare_libraries
+from digitq.worker.sight.digits import see_digit
+from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
+from digitq.worker.sight.forms.perspective import project, to_corners, warp
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.types import Grey
 
 AROUND = 0.6  # a strip shows this much above and below the field, in heights of the field
 MIN_RATIO = 2.2  # a strip is at least this many times as wide as high

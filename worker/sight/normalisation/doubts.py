@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.chunk import Reason
-from worker.sight.normalisation.measuring import (
+from digitq.protocol.chunk import Reason
+from digitq.worker.sight.normalisation.measuring import (
     CORNERS,
     HALF_INK,
     INK_THRESHOLD,
     mask_over,
     measure_radius,
 )
-from worker.sight.normalisation.placing import centre
-from worker.sight.normalisation.shapes import MAX_LINE_ASPECT, WIDE_LINE, select_digit
-from worker.sight.types import Grey
+from digitq.worker.sight.normalisation.placing import centre
+from digitq.worker.sight.normalisation.shapes import MAX_LINE_ASPECT, WIDE_LINE, select_digit
+from digitq.worker.sight.types import Grey
 
 ANOTHER: Reason = "several digits"
 SOLID: Reason = "too solid"

@@ -6,8 +6,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from worker.sight.normalisation.line_finding import can_span, count_lines, find_grid, find_lines
-from worker.sight.normalisation.measuring import (
+from digitq.worker.sight.normalisation.line_finding import (
+    can_span,
+    count_lines,
+    find_grid,
+    find_lines,
+)
+from digitq.worker.sight.normalisation.measuring import (
     FULL_INK,
     largest_component,
     mask_over,
@@ -16,7 +21,7 @@ from worker.sight.normalisation.measuring import (
     percentiles,
     sort_pixels,
 )
-from worker.sight.types import Grey, Mask
+from digitq.worker.sight.types import Grey, Mask
 
 LINE_THRESHOLD = 32  # grey value: a line may be paler than the digit, but not paler than this
 MIN_LINED_SIDE = 17  # px: in a smaller image, lines are as thick as strokes and are not removed

@@ -4,8 +4,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.sight.normalisation.measuring import INK_THRESHOLD, disc, find_largest, mask_over, ones
-from worker.sight.types import Grey
+from digitq.worker.sight.normalisation.measuring import (
+    INK_THRESHOLD,
+    disc,
+    find_largest,
+    mask_over,
+    ones,
+)
+from digitq.worker.sight.types import Grey
 
 # A digit that is drawn as an outline
 OUTLINE_THRESHOLD = 100  # grey value: paler ink may close the gaps in an outline

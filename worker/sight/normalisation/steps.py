@@ -9,23 +9,29 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.chunk import Reason
-from worker.sight.normalisation.background import extract_ink
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.normalisation.doubts import find_review_reason
-from worker.sight.normalisation.lines import remove_lines
-from worker.sight.normalisation.measuring import shrink
-from worker.sight.normalisation.panels import Corners, Region, find_panel, find_sheet, surroundings
-from worker.sight.normalisation.placing import (
+from digitq.protocol.chunk import Reason
+from digitq.worker.sight.normalisation.background import extract_ink
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.normalisation.doubts import find_review_reason
+from digitq.worker.sight.normalisation.lines import remove_lines
+from digitq.worker.sight.normalisation.measuring import shrink
+from digitq.worker.sight.normalisation.panels import (
+    Corners,
+    Region,
+    find_panel,
+    find_sheet,
+    surroundings,
+)
+from digitq.worker.sight.normalisation.placing import (
     centre,
     crop,
     dilate_thin_strokes,
     is_normalised,
     scale,
 )
-from worker.sight.normalisation.shapes import fill_outline, select_digit
-from worker.sight.normalisation.views import MIN_VIEW_SHARE, VIEWS
-from worker.sight.types import Grey, ImageError, Picture, TimeLimitError
+from digitq.worker.sight.normalisation.shapes import fill_outline, select_digit
+from digitq.worker.sight.normalisation.views import MIN_VIEW_SHARE, VIEWS
+from digitq.worker.sight.types import Grey, ImageError, Picture, TimeLimitError
 
 COARSE = (56, 64)  # px: the least shorter side after decoding, the longer side after shrinking
 FINE = (448, 128)  # px: the same for later looks, if the first shows no digit or a small one

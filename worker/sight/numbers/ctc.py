@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protocol.values import (
+from digitq.protocol.values import (
     ALPHABET,
     AS_WRITTEN,
     MAX_DIGITS,
@@ -22,8 +22,8 @@ from protocol.values import (
     ValueSet,
     is_written,
 )
-from worker.models.number import BLANK
-from worker.sight.numbers.weighing import MIN_SHARE
+from digitq.worker.models.number import BLANK
+from digitq.worker.sight.numbers.weighing import MIN_SHARE
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there

@@ -5,10 +5,10 @@ They take such a fraction for one or two digits, for a slash or for a percent si
 
 import numpy as np
 
-from protocol.known import Known
-from protocol.values import ALPHABET, NUMERALS, only_digits
-from worker.sight.numbers.ctc import Answer, spell
-from worker.sight.numbers.finding import Candidates
+from digitq.protocol.known import Known
+from digitq.protocol.values import ALPHABET, NUMERALS, only_digits
+from digitq.worker.sight.numbers.ctc import Answer, spell
+from digitq.worker.sight.numbers.finding import Candidates
 
 LOOKALIKES = "/%"  # the signs for which the networks take a fraction
 MIN_LOOKALIKE = 0.03  # with this probability in a column, such a sign may be there

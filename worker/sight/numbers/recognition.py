@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protocol.chunk import Alternative, FoundDigit, Reason
-from protocol.known import Known
-from protocol.risk import Risk
-from protocol.values import (
+from digitq.protocol.chunk import Alternative, FoundDigit, Reason
+from digitq.protocol.known import Known
+from digitq.protocol.risk import Risk
+from digitq.protocol.values import (
     AS_WRITTEN,
     DIGITS_ONLY,
     MAX_DIGITS,
@@ -25,19 +25,27 @@ from protocol.values import (
     is_written,
     only_digits,
 )
-from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
-from worker.sight.decoding.any_file import has_more_pages, read_picture
-from worker.sight.decoding.scales import DECODED_SIDE, scale_to_file
-from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell, sum_paths
-from worker.sight.numbers.ctc import weigh as weigh_columns
-from worker.sight.numbers.finding import Candidates, find_median
-from worker.sight.numbers.fractions import may_be_fraction
-from worker.sight.numbers.ink import find_ink, find_runs, has_strokes
-from worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
-from worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
-from worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
-from worker.sight.types import Grey, ImageError
+from digitq.worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
+from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
+from digitq.worker.sight.decoding.scales import DECODED_SIDE, scale_to_file
+from digitq.worker.sight.normalisation.colours import to_grey
+from digitq.worker.sight.numbers.ctc import (
+    NO_SIGNS,
+    Answer,
+    align,
+    pass_over,
+    propose,
+    spell,
+    sum_paths,
+)
+from digitq.worker.sight.numbers.ctc import weigh as weigh_columns
+from digitq.worker.sight.numbers.finding import Candidates, find_median
+from digitq.worker.sight.numbers.fractions import may_be_fraction
+from digitq.worker.sight.numbers.ink import find_ink, find_runs, has_strokes
+from digitq.worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
+from digitq.worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
+from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
+from digitq.worker.sight.types import Grey, ImageError
 
 LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
 STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line

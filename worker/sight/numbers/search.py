@@ -9,18 +9,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.chunk import Reason
-from worker.models.number import NumberReader
-from worker.sight.numbers.finding import (
+from digitq.protocol.chunk import Reason
+from digitq.worker.models.number import NumberReader
+from digitq.worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
     find_candidates,
     find_median,
 )
-from worker.sight.numbers.line_strip import turn
-from worker.sight.numbers.strikes import erase, find_strike
-from worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
-from worker.sight.types import Grey
+from digitq.worker.sight.numbers.line_strip import turn
+from digitq.worker.sight.numbers.strikes import erase, find_strike
+from digitq.worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
+from digitq.worker.sight.types import Grey
 
 FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
 MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # the scale grows from look to look by a factor between these

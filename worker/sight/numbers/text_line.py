@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.sight.numbers.finding import Candidates, find_median
+from digitq.worker.sight.numbers.finding import Candidates, find_median
 
 CLEAR_CHANCE = 0.25  # a line goes through candidates with at least this chance
 MIN_SHARE_OF_BEST = 0.5  # ... and with at least this share of the likeliest candidate's chance

@@ -3,8 +3,8 @@
 from operator import itemgetter
 from typing import NamedTuple
 
-from protocol.values import AS_WRITTEN, MAX_DIGITS, AnyValue, Automaton
-from worker.sight.numbers.finding import Candidates, measure_overlaps
+from digitq.protocol.values import AS_WRITTEN, MAX_DIGITS, AnyValue, Automaton
+from digitq.worker.sight.numbers.finding import Candidates, measure_overlaps
 
 MAX_PATHS = 8  # at most this many partial numbers are kept from one candidate to the next
 MIN_SHARE = 1e-4  # a partial number with less than this share of the best probability is dropped
