@@ -19,7 +19,7 @@ from digitq.private.processes import Local
 from digitq.producer import Client
 from digitq.producer.chunking import cut_source
 from digitq.producer.sources.opening import open_sources
-from digitq.protocol.reading import Reading
+from digitq.protocol.asked.reading import Reading
 
 OBJECTS = 20_000
 KEYS = 1_000  # a listing comes in pages of this many

@@ -23,8 +23,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from digitq.protocol.known import Known
-from digitq.protocol.values import ALPHABET, NUMERALS, only_digits
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import ALPHABET, NUMERALS, only_digits
 from digitq.worker.classify import read_image, read_numbers
 from digitq.worker.learning.calibration import (
     NumberPicture,
@@ -36,7 +36,7 @@ from digitq.worker.learning.calibration import (
     read_pictures,
     write_form,
 )
-from digitq.worker.models.number import load_networks
+from digitq.worker.models.number_networks import load_networks
 from training.hands import list_sources, load_numbers
 
 SURE = 0.999  # a row with at least this confidence is sure

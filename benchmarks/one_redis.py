@@ -15,7 +15,7 @@ import PIL.Image
 
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
-from digitq.protocol.mnist import load_mnist
+from digitq.protocol.formats.mnist import load_mnist
 
 ARRAYS, FILES = 600_000, 60_000
 WORKERS = 2

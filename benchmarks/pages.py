@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.source import Entry
-from digitq.protocol.form import Field, Form
-from digitq.protocol.known import Known
+from digitq.protocol.asked.form import Field, Form
+from digitq.protocol.asked.known import Known
 from digitq.worker.classify import classify_chunk, read_image
+from digitq.worker.picture import Grey
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import trace_readings
-from digitq.worker.sight.types import Grey
 
 SIZE = WIDTH, HEIGHT = 1654, 2339  # px: A4 at 200 dpi
 FONT = cv2.FONT_HERSHEY_SIMPLEX

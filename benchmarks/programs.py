@@ -13,8 +13,8 @@ from celery import Celery
 
 from digitq.private.processes import Local
 from digitq.producer import Client
+from digitq.protocol.app import CLASSIFY_IMAGE
 from digitq.protocol.broker.address import read_address
-from digitq.protocol.celery import CLASSIFY_IMAGE
 from digitq.protocol.keys import IMAGES_QUEUE
 
 CALLS = 64

@@ -24,8 +24,8 @@ import torchvision
 
 from digitq.worker.classify import read_image, read_pixels, watch
 from digitq.worker.dataset import load_mnist
+from digitq.worker.picture import Picture
 from digitq.worker.sight.digits import trace_digit
-from digitq.worker.sight.types import Picture
 from training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 FILE_COUNTS = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}

@@ -19,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.held_out import Read, judge, list_ways, read
+from digitq.protocol.asked.risk import find_threshold, measure_curve
 from digitq.protocol.chunk import Chunk, Reason
-from digitq.protocol.risk import find_threshold, measure_curve
 from digitq.protocol.settings import NUMBER
 from digitq.worker.classify import classify_chunk
 from digitq.worker.models.card import card_path, read_card

@@ -21,12 +21,12 @@ from unittest.mock import patch
 
 from digitq.private.processes import Local
 from digitq.producer.sources.arrays import label_batches
+from digitq.protocol.app import app
 from digitq.protocol.broker.connection import connect
-from digitq.protocol.celery import app
 from digitq.protocol.chunk import Chunk, untimed_rows
+from digitq.protocol.formats.mnist import load_mnist
 from digitq.protocol.host.cores import usable_cores
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.mnist import load_mnist
 from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import MODELS
 from digitq.worker import classify, tasks

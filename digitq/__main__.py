@@ -28,7 +28,7 @@ def main() -> None:
 
     end_at_once()
     if sys.argv[1:2] == ["worker"]:
-        from digitq.check import check_worker
+        from digitq.worker_check import check_worker
 
         if (status := check_worker(sys.argv[2:])) is not None:
             sys.exit(status)

@@ -16,7 +16,7 @@ from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.producer.job import Job
-from digitq.producer.record import Record
+from digitq.producer.provenance import Record
 from digitq.producer.sinks.sink import Sink, StreamSink
 from digitq.progress import progress_bar
 from digitq.protocol.broker.address import url_in_command

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from digitq.protocol.form import Form, read_form
-from digitq.protocol.form_file import Box
+from digitq.protocol.asked.form import Form, read_form
+from digitq.protocol.asked.form_file import Box
 from digitq.terminal import find_missing
 
 ROWS = [sys.executable, "-P", "-m", "digitq.worker", "rows"]

@@ -19,10 +19,10 @@ from digitq.producer.sources.image_tables import is_pandas, to_arrow
 from digitq.producer.sources.in_memory import Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
+from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from digitq.protocol.asked.risk import Asked
 from digitq.protocol.chunk import result_schema
 from digitq.protocol.errors import UsageError
-from digitq.protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from digitq.protocol.risk import Asked
 from digitq.protocol.settings import FolderLike, What, choose_weights, settings
 from digitq.summary import summarise
 

@@ -55,7 +55,7 @@ log_format = click.option(
 
 def check_truth(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """The value of `--truth`, if it is `parent`, or names a CSV or an Excel file."""
-    from digitq.protocol.csv_rows import find_column
+    from digitq.protocol.formats.csv_rows import find_column
 
     if value in (None, "parent") or find_column(value)[0].suffix.lower() in (".csv", ".xlsx"):
         return value
@@ -233,8 +233,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         from digitq.form_rows import read_form_file
-        from digitq.protocol.known import WhatIsKnown, read_allowed
-        from digitq.protocol.reading import choose_reading
+        from digitq.protocol.asked.known import WhatIsKnown, read_allowed
+        from digitq.protocol.asked.reading import choose_reading
 
         if form and read == "digit":
             raise UsageError("a form's fields are whole numbers: leave out --read digit")

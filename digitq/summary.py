@@ -32,7 +32,7 @@ def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
     from digitq.producer.sinks.resumable import FileSink
     from digitq.producer.sinks.sink import StreamSink
     from digitq.producer.sinks.stored import StoreSink
-    from digitq.producer.sources.stores import is_stored
+    from digitq.protocol.formats.stores import is_stored
 
     if out is not None and is_stored(out):
         return StoreSink(out, run, overwrite)
@@ -78,7 +78,7 @@ def report_rows(
     sink: "Sink", skipped: str = "", has_speed: bool = True, what: str = "image"
 ) -> None:
     """Tell what is written and where, how fast it was, and whether workers were at odds."""
-    from digitq.producer.record import all_fingerprints, all_weights
+    from digitq.producer.provenance import all_fingerprints, all_weights
     from digitq.producer.sinks.resumable import FileSink
 
     speed = ""
@@ -99,8 +99,8 @@ def report_rows(
 
 def report_risk(sink: "Sink", risk: float | None) -> None:
     """Tell what is promised of the answers that are not marked, if anything is."""
-    from digitq.producer.record import all_thresholds
-    from digitq.protocol.sample import show_bound
+    from digitq.producer.provenance import all_thresholds
+    from digitq.protocol.asked.sample import show_bound
 
     if risk is None:
         return
@@ -148,7 +148,7 @@ def report_truth(
     `truth` is the value of `--truth`; `gaps` are those of the source, if it was read here.
     """
     from digitq.producer.sources.source import TruthGaps
-    from digitq.protocol.values import is_written
+    from digitq.protocol.asked.values import is_written
 
     gaps = gaps or TruthGaps()
     if counts.unlabelled:

@@ -12,9 +12,9 @@ from digitq.producer.chunking import cut_source
 from digitq.producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
 from digitq.producer.sources.in_memory import DataFrame, Image, Images, is_one_image
 from digitq.producer.sources.opening import open_images
+from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from digitq.protocol.asked.risk import Asked
 from digitq.protocol.chunk import Chunk
-from digitq.protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from digitq.protocol.risk import Asked
 from digitq.protocol.settings import FolderLike, What, choose_weights
 from digitq.terminal import require
 

@@ -22,10 +22,10 @@ from digitq.producer.prediction import Answer, to_fields, to_predictions
 from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.in_memory import Image, image_source
 from digitq.producer.sources.source import refuse_url
+from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import PIXELS, Chunk, decode_result, result_schema, untimed_rows
 from digitq.protocol.errors import UnknownJobError, UsageError
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.reading import Reading
 from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural

@@ -18,9 +18,9 @@ from digitq.producer.sources.source import (
     Source,
     SourceItem,
     TruthGaps,
-    UnreadableImageError,
 )
 from digitq.producer.sources.truth import adapt_truth, take_truth
+from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import (
     ERROR,
     FILES_SCHEMA,
@@ -34,7 +34,7 @@ from digitq.protocol.chunk import (
     untimed_rows,
 )
 from digitq.protocol.errors import UsageError
-from digitq.protocol.reading import Reading
+from digitq.protocol.formats import UnreadableImageError
 from digitq.protocol.settings import read_by, settings
 from digitq.protocol.text import plural, printable, too_large
 

@@ -16,13 +16,13 @@ from digitq.producer.prediction import Answer, NumberPrediction, Prediction
 from digitq.producer.sources.in_memory import Image, Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
+from digitq.protocol.asked.known import describe_known
+from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
+from digitq.protocol.asked.risk import Asked
 from digitq.protocol.broker.connection import connect, wait_for_server
 from digitq.protocol.errors import BrokerError, UnknownJobError
-from digitq.protocol.known import describe_known
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.reading import AskedOfNumbers, FormLike, Reading, choose_reading
 from digitq.protocol.records import JobRecord, JobSpec
-from digitq.protocol.risk import Asked
 from digitq.protocol.settings import DEFAULT_BROKER, What, settings
 from digitq.protocol.text import printable
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from weakref import WeakSet
 
 from digitq.protocol.broker.connection import connect
+from digitq.protocol.capacity import MAX_FILL
 from digitq.protocol.chunk import KINDS, Chunk
 from digitq.protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
 from digitq.protocol.keys import QUEUE, record_key
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import JobSpec
-from digitq.protocol.room import MAX_FILL
 from digitq.protocol.settings import settings
 from digitq.protocol.text import printable
 

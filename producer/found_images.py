@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from digitq.producer.record import Record
+from digitq.producer.provenance import Record
 from digitq.producer.sources.objects import path_entries
 from digitq.producer.sources.opening import count_files, open_source, prefix_of, refuse_overlap
 from digitq.producer.sources.source import (
@@ -20,10 +20,10 @@ from digitq.producer.sources.source import (
     SkippedFiles,
     SourceItem,
     UniqueIds,
-    UnreadableImageError,
 )
 from digitq.protocol.chunk import ARRAY, PIXELS, Kind, kind_of
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats import UnreadableImageError
 from digitq.protocol.text import printable
 
 NUMBER_MARK = re.compile(r"#\d+$")  # of a page, or of the second of two equal ids

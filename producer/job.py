@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from digitq.producer.feeder import FEEDER_POLL_SECONDS, HEARTBEAT_SECONDS, LACK_OF_ROOM, Feeder
 from digitq.protocol.broker.connection import connect
+from digitq.protocol.capacity import FREE_FILL
 from digitq.protocol.chunk import decode_result, result_schema
 from digitq.protocol.errors import (
     BrokerError,
@@ -28,7 +29,6 @@ from digitq.protocol.host.thread import DaemonThread
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.origin import Origin
 from digitq.protocol.records import JobRecord
-from digitq.protocol.room import FREE_FILL
 from digitq.protocol.settings import read_by, settings
 from digitq.protocol.text import in_one_line, plural
 

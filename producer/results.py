@@ -14,26 +14,26 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from digitq.producer.record import Record, find_record
+from digitq.producer.provenance import Record, find_record
 from digitq.producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
-from digitq.producer.sources.stores import is_stored
+from digitq.producer.sources.truth import are_written
+from digitq.protocol.asked.values import WRITTEN_WORDS
 from digitq.protocol.chunk import (
     ABSENT,
     CELL_FIELDS,
     CLASSES,
     CORRECTED,
     PROBABILITIES,
-    are_written,
     result_schema,
     truth_field,
 )
-from digitq.protocol.csv_rows import is_workbook, open_rows
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import is_workbook, open_rows
+from digitq.protocol.formats.stores import is_stored
+from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet
 from digitq.protocol.settings import What
 from digitq.protocol.text import in_one_line
-from digitq.protocol.values import WRITTEN_WORDS
-from digitq.protocol.xlsx_rows import XLSX, read_sheet
 
 READ_ROWS = 1 << 13  # rows that are read at a time
 READ_ERRORS = (  # the readers of all formats raise these

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from digitq.protocol.errors import BrokerError, DigitqError
 from digitq.protocol.settings import NUMBER, What, settings
 from digitq.protocol.text import name_some, plural
-from digitq.protocol.values import MAX_CHARACTERS, WRITTEN
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
 MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
@@ -126,12 +125,6 @@ def result_schema(read: What, has_form: bool = False) -> pa.Schema:
     if has_form:
         return FORM_SCHEMA
     return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
-
-
-def are_written(texts: pa.StringArray) -> pa.BooleanArray:
-    """Whether each text can be a number as it is written, or nothing at all; null for null."""
-    is_short = pc.less_equal(pc.utf8_length(texts), MAX_CHARACTERS)
-    return pc.and_(is_short, pc.match_substring_regex(texts, WRITTEN))
 
 
 def truth_field(read: What) -> pa.Field:

@@ -11,7 +11,9 @@ from typing import Any, cast
 
 from redis.exceptions import NoScriptError
 
+from digitq.protocol.asked.known import name_known
 from digitq.protocol.broker.connection import Command, Payload, RetryingRedis
+from digitq.protocol.capacity import Memory
 from digitq.protocol.chunk import KINDS, Kind
 from digitq.protocol.errors import BrokerError, UnknownJobError
 from digitq.protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
@@ -35,9 +37,7 @@ from digitq.protocol.keys import (
     lists_of,
     record_key,
 )
-from digitq.protocol.known import name_known
 from digitq.protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, RunningChunk
-from digitq.protocol.room import Memory
 from digitq.protocol.script import SCRIPT, Argument, arrange
 
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter
 
+from digitq.protocol.asked.known import name_known
 from digitq.protocol.broker.connection import Payload
 from digitq.protocol.chunk import Kind
 from digitq.protocol.errors import JobCancelledError, JobFailedError
-from digitq.protocol.known import name_known
 from digitq.protocol.origin import Origin
 
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone

@@ -14,8 +14,8 @@ from digitq.private import processes
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.protocol.broker.connection import connect
+from digitq.protocol.formats.mnist import RAW
 from digitq.protocol.host.cores import usable_cores
-from digitq.protocol.mnist import RAW
 from digitq.protocol.settings import settings
 
 # What is imported and collected stays until the end: to search it for garbage takes seconds.

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.protocol.form import Field, Form, Table
-from digitq.protocol.form_file import Box
-from digitq.protocol.known import Known
+from digitq.protocol.asked.form import Field, Form, Table
+from digitq.protocol.asked.form_file import Box
+from digitq.protocol.asked.known import Known
+from digitq.worker.picture import Grey
 from digitq.worker.sight.forms.perspective import HALF, Points, project
-from digitq.worker.sight.types import Grey
 
 WIDTH, HEIGHT = 850, 1100  # px: a page
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -8,7 +8,7 @@ import click
 from click.testing import CliRunner, Result
 
 from digitq.cli import main
-from digitq.worker.commands import commands
+from digitq.worker.subcommands import commands
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from digitq.protocol.asked.known import Known
 from digitq.protocol.chunk import Alternative, FoundDigit
-from digitq.protocol.known import Known
+from digitq.worker.picture import ImageError
 from digitq.worker.sight.numbers.recognition import NumberReading
-from digitq.worker.sight.types import ImageError
 
 
 def read_text(content: bytes, known: Known) -> NumberReading:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from digitq.protocol.celery import CLASSIFY, CLASSIFY_IMAGE
+from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE
 from digitq.protocol.chunk import encode
 
 VALUES: tuple[Any, ...] = (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from digitq.private.processes import find_free_port, find_redis_server
+from digitq.protocol.app import make_app
 from digitq.protocol.broker.connection import connect
-from digitq.protocol.celery import make_app
 from digitq.protocol.errors import BrokerError
 from tests.waiting import wait_for
 

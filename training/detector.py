@@ -1,6 +1,6 @@
 """The detector as a module of torch, to train and to save.
 
-Its answer is described in `worker/models/number.py`.
+Its answer is described in `worker/models/number_networks.py`.
 """
 
 from typing import Any, cast
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from digitq.worker.learning.columns import Residual, convolution, normalised
-from digitq.worker.models.number import EDGES, SIGNS
+from digitq.worker.models.number_networks import EDGES, SIGNS
 
 
 def residual(channels: int) -> Residual:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from digitq.worker.learning.column_batches import Rng, answer
 from digitq.worker.learning.scenes import Scene
-from digitq.worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
+from digitq.worker.models.number_networks import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from digitq.worker.sight.numbers.finding import equalise, shrink_by_factor
 from digitq.worker.sight.numbers.line_strip import Boxes
 

@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.errors import UsageError
-from digitq.protocol.values import ALPHABET
 from digitq.worker.learning.scenes import RealNumber
-from digitq.worker.sight.types import Grey
-from training.synthetic.scenes import Images, Labels, Rng, pick
+from digitq.worker.picture import Grey
+from training.chance import Images, Labels, Rng, pick
 
 HELD_BACK_SHARE = 10  # one writer in this many is held back
 GLYPH_MARGIN = 4  # px: with it, digits fill as much of their squares as MNIST's

@@ -39,7 +39,7 @@ from digitq.worker.learning.scenes import (
 )
 from digitq.worker.models.card import Card, card_path, read_card
 from digitq.worker.models.network import NUMBER_READER
-from digitq.worker.models.number import divide, make_reader, read_number_weights
+from digitq.worker.models.number_networks import divide, make_reader, read_number_weights
 from training import detector_batches
 from training.detector import Detector
 from training.epochs import SceneLearner, ScenesRecipe, train

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from digitq.worker.learning.augmentation import Distortion
-from digitq.worker.learning.recipes import CnnRecipe, DigitRecipe, MlpRecipe
+from digitq.worker.learning.courses import CnnRecipe, DigitRecipe, MlpRecipe
 from digitq.worker.models.card import card_path, read_card
 from digitq.worker.models.network import Cnn, Mlp, Network
 from training.normalised_cnn import NormalisedCnn

@@ -6,7 +6,7 @@ import cv2
 import pyarrow as pa
 
 from digitq.worker.learning.own_numbers import REHEARSAL_FILE
-from digitq.worker.sight.types import Grey
+from digitq.worker.picture import Grey
 from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
 

@@ -12,7 +12,7 @@ from digitq.worker.learning.own_digits import VALIDATION_IMAGES
 from digitq.worker.learning.scenes import Scene
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from training.hands import load_glyphs, load_papers
-from training.synthetic.numbers import render_number
+from training.synthetic.number_scenes import render_number
 from training.synthetic.writing import Scripts
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own

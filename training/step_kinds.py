@@ -8,12 +8,12 @@ digits, or none. A worker should mark them for review.
 import cv2
 import numpy as np
 
-from digitq.worker.sight.types import Mask, Picture
+from digitq.worker.picture import Mask, Picture
+from training.chance import Rng
 from training.synthetic.scenes import (
     IN_A_FORM,
     Kind,
     PhotoRanges,
-    Rng,
     blurred,
     compress,
     draw_line,

@@ -24,6 +24,7 @@ import torch
 from digitq.worker.classify import TTA_BELOW, combine_views
 from digitq.worker.dataset import load_mnist
 from digitq.worker.models.model import load_model
+from digitq.worker.picture import Grey, ImageError, Picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.normalisation import (
     background,
@@ -38,7 +39,6 @@ from digitq.worker.sight.normalisation import (
     steps,
     views,
 )
-from digitq.worker.sight.types import Grey, ImageError, Picture
 from training import step_kinds
 from training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 

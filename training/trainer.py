@@ -30,16 +30,16 @@ from digitq.worker.learning.calibration import (
     classify,
     measure,
 )
-from digitq.worker.learning.learner import Learner, has_bfloat16, report_epoch
-from digitq.worker.learning.own import write_model
-from digitq.worker.learning.own_digits import VALIDATION_IMAGES
-from digitq.worker.learning.recipes import (
+from digitq.worker.learning.courses import (
     DigitBatch,
     DigitData,
     DigitRecipe,
     draw_batches,
     measure_loss,
 )
+from digitq.worker.learning.learner import Learner, has_bfloat16, report_epoch
+from digitq.worker.learning.own import write_model
+from digitq.worker.learning.own_digits import VALIDATION_IMAGES
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import load_model
 from digitq.worker.models.network import Network, softmax

@@ -9,7 +9,7 @@ from digitq.protocol.host.process import end_at_once, make_stderr_unfailing
 if __name__ == "__main__":
     end_at_once()  # at Ctrl-C, also while torch is being imported
     make_stderr_unfailing()
-    from digitq.worker.commands import commands
+    from digitq.worker.subcommands import commands
 
     try:
         commands(prog_name="digitq")

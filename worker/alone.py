@@ -19,7 +19,7 @@ from digitq.protocol.chunk import PIXELS
 from digitq.protocol.settings import NUMBER
 from digitq.worker.dataset import load_mnist
 from digitq.worker.models.model import load_model
-from digitq.worker.models.number import load_networks
+from digitq.worker.models.number_networks import load_networks
 from digitq.worker.sight.numbers.search import FIRST_LOOK
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache

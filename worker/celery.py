@@ -20,16 +20,16 @@ from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
 from kombu.transport import TRANSPORT_ALIASES
 
+from digitq.protocol.app import app, result_options, sentinel_options
 from digitq.protocol.broker.address import read_address
 from digitq.protocol.broker.connection import connect, refuse_unusable
-from digitq.protocol.celery import app, result_options, sentinel_options
 from digitq.protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from digitq.protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from digitq.protocol.host.cores import usable_cores
 from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, leave_pandas_out
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.settings import DEFAULT_BROKER, settings
-from digitq.worker.service.heartbeat import Connected, Heartbeat
+from digitq.worker.service.heartbeat_threads import Connected, Heartbeat
 from digitq.worker.service.worker_log import log_end
 
 if is_collecting:

@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.risk import Risk, RiskError
 from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
@@ -29,22 +32,19 @@ from digitq.protocol.chunk import (
     result_schema,
 )
 from digitq.protocol.errors import BrokerError, DigitqError
-from digitq.protocol.form import Form
-from digitq.protocol.known import Known
-from digitq.protocol.risk import Risk, RiskError
 from digitq.protocol.settings import read_by
 from digitq.worker.models.card import CachedByWeights, Card, hash_card
 from digitq.worker.models.model import Model, load_on_device
-from digitq.worker.models.number import load_networks
-from digitq.worker.service.limits import Watch
+from digitq.worker.models.number_networks import load_networks
+from digitq.worker.picture import INPUT_SIDE, ImageError, error_of_row
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.digits import trace_digit, trace_other_views
 from digitq.worker.sight.forms.cutting import Cut
-from digitq.worker.sight.forms.reading import decide_page, trace_cell, trace_page
+from digitq.worker.sight.forms.page_reading import decide_page, trace_cell, trace_page
+from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.normalisation.steps import Views
 from digitq.worker.sight.normalisation.views import VIEW_WEIGHTS
 from digitq.worker.sight.numbers.recognition import NumberReading, trace_number
-from digitq.worker.sight.types import INPUT_SIDE, ImageError, error_of_row
 
 Reasons = NDArray[np.uint8]  # (N,): the index of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")

@@ -20,21 +20,21 @@ from celery.result import AsyncResult
 from celery.worker.request import Request
 from redis import RedisError
 
-from digitq.protocol.celery import CLASSIFY_IMAGE, app
+from digitq.protocol.app import CLASSIFY_IMAGE, app
+from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import Known, WhatIsKnown
+from digitq.protocol.asked.reading import Reading, choose_reading, decode_known
+from digitq.protocol.asked.risk import RiskError
 from digitq.protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
 from digitq.protocol.errors import BrokerError, UsageError
-from digitq.protocol.form import Form
 from digitq.protocol.keys import IMAGES_QUEUE
-from digitq.protocol.known import Known, WhatIsKnown
-from digitq.protocol.reading import Reading, choose_reading, decode_known
-from digitq.protocol.risk import RiskError
 from digitq.protocol.settings import NUMBER, settings
 from digitq.protocol.text import printable, too_large
 from digitq.worker.classify import classify_chunk
-from digitq.worker.service.limits import MAX_CLOCK_SECONDS
+from digitq.worker.picture import describe
 from digitq.worker.service.messages import as_python, read_message
 from digitq.worker.service.worker_log import log_chunk, log_trouble
-from digitq.worker.sight.types import describe
+from digitq.worker.sight.limits import MAX_CLOCK_SECONDS
 from digitq.worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again

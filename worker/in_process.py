@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
+from digitq.protocol.asked.reading import Reading, decode_known
 from digitq.protocol.chunk import Chunk
-from digitq.protocol.reading import Reading, decode_known
 from digitq.protocol.settings import in_use
 from digitq.worker.classify import classify_chunk, watch
 from digitq.worker.models.model import TORCH_THREADS

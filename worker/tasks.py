@@ -9,8 +9,12 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from digitq.protocol.app import CLASSIFY, app
+from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.reading import decode_known
+from digitq.protocol.asked.risk import RiskError
 from digitq.protocol.broker.connection import connect
-from digitq.protocol.celery import CLASSIFY, app
 from digitq.protocol.chunk import (
     FINGERPRINT_KEY,
     Chunk,
@@ -22,19 +26,15 @@ from digitq.protocol.chunk import (
     untimed_rows,
 )
 from digitq.protocol.errors import BrokerError
-from digitq.protocol.form import Form
-from digitq.protocol.known import Known
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.reading import decode_known
 from digitq.protocol.records import Begun, BegunCall, ChunkResult
-from digitq.protocol.risk import RiskError
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 from digitq.worker.classify import Read, Reader, T, classify_chunk, watch
+from digitq.worker.picture import ImageError, describe
 from digitq.worker.service.identity import own_fingerprint
 from digitq.worker.service.worker_log import log_begin, log_chunk, log_trouble
 from digitq.worker.sight.digits import trace_other_views
-from digitq.worker.sight.types import ImageError, describe
 
 RENEW_SECONDS = 1.0  # a chunk's deadline is renewed this often, or more often if it is short
 CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted before it is read

@@ -31,8 +31,8 @@ from digitq.producer.sources.arrays import label_batches
 from digitq.producer.sources.source import Entry, Source, take_first
 from digitq.protocol.broker.address import read_address, without_password
 from digitq.protocol.errors import DigitqError
+from digitq.protocol.formats.mnist import load_mnist
 from digitq.protocol.host.cores import usable_cores
-from digitq.protocol.mnist import load_mnist
 from digitq.protocol.settings import NUMBER, What
 from digitq.protocol.text import plural
 from digitq.terminal import find_missing

@@ -27,7 +27,7 @@ from digitq.terminal import ExitStatus, echo_err
 
 if TYPE_CHECKING:
     from digitq.producer.sources.source import Source
-    from digitq.protocol.reading import Reading
+    from digitq.protocol.asked.reading import Reading
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -67,10 +67,10 @@ def classify(
     or the disk failed, 130 after Ctrl-C.
     """
     from digitq.backend import open_client, take_results
-    from digitq.producer.record import own_weights_name
+    from digitq.producer.provenance import own_weights_name
     from digitq.producer.sources.opening import count_files, find_change, is_set, open_sources
-    from digitq.producer.sources.stores import is_stored
-    from digitq.protocol.csv_rows import find_column
+    from digitq.protocol.formats.csv_rows import find_column
+    from digitq.protocol.formats.stores import is_stored
 
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     options.check_weights(reading, has_broker)
@@ -169,7 +169,7 @@ def _open_demo() -> "Source":
     """MNIST's test images. If MNIST can't be downloaded, the sample of its training images, without
     their labels: the networks have learned these, so an accuracy would mean nothing."""
     from digitq.producer.sources.opening import open_sources
-    from digitq.protocol.mnist import NoMnistError
+    from digitq.protocol.formats.mnist import NoMnistError
 
     try:
         return open_sources("mnist:test")

@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from digitq import options
+from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.errors import UsageError
-from digitq.protocol.sample import show_bound
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 from digitq.summary import report_truth, report_zeros
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from digitq.producer.sources.source import TruthGaps
-    from digitq.protocol.reading import Reading
-    from digitq.reports.scores import ScoreSink
+    from digitq.protocol.asked.reading import Reading
+    from digitq.review.scores import ScoreSink
 
 RUN_OPTIONS = (
     *("read", "model", "length", "pattern", "allowed", "fill", "form", "risk", "like"),
@@ -61,7 +61,7 @@ def evaluate(
     """
     from digitq.backend import open_client, take_results
     from digitq.producer.sources.opening import count_files, open_sources
-    from digitq.reports.scores import ScoreSink, tabulate_scores
+    from digitq.review.scores import ScoreSink, tabulate_scores
 
     if any(map(is_result_file, sources)):
         refuse_run_options()
@@ -108,7 +108,7 @@ def read_results(
     from digitq.producer.sources.source import TruthGaps, parent_name, take_first
     from digitq.producer.sources.truth import adapt_truth, read_truths, set_truths, take_truth
     from digitq.protocol.chunk import truth_field
-    from digitq.reports.scores import ScoreSink
+    from digitq.review.scores import ScoreSink
 
     if len(names) > 1:
         raise UsageError("one result file can be evaluated at a time")

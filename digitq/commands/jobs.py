@@ -27,7 +27,7 @@ from digitq.summary import (
 from digitq.terminal import ExitStatus, echo_err
 
 if TYPE_CHECKING:
-    from digitq.protocol.reading import Reading
+    from digitq.protocol.asked.reading import Reading
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -49,7 +49,7 @@ def submit(
     """
     from digitq.producer.counts import Counts
     from digitq.producer.feeder import LACK_OF_ROOM
-    from digitq.protocol.room import describe_need
+    from digitq.protocol.capacity import describe_need
 
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
@@ -100,7 +100,7 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
     if watches:
         watch(client, as_json, job.id)
         return
-    from digitq.watching.tables import describe_job
+    from digitq.operate.tables import describe_job
 
     record = job.progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
@@ -118,7 +118,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
     if watches:
         watch(client, as_json)
         return
-    from digitq.watching.tables import list_jobs
+    from digitq.operate.tables import list_jobs
 
     records = client.jobs(limit)
     if not (records or as_json):
@@ -228,7 +228,7 @@ def find_job(client: "digitq.Client", job_id: str, may_be_short: bool = True) ->
 
 def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> None:
     """Show all jobs, or one, until Ctrl-C. Raises `UsageError` for JSON, which is not watched."""
-    from digitq.watching.watch import LiveView
+    from digitq.operate.watch import LiveView
 
     if as_json:
         raise UsageError("--json prints once: leave out --watch")
@@ -238,7 +238,7 @@ def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> 
 
 def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
     """Tell which jobs wait for room in Redis, and if no worker lives."""
-    from digitq.watching.tables import describe_shortage
+    from digitq.operate.tables import describe_shortage
 
     for line in describe_shortage(records):
         echo_err(line)

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from digitq import options
-from digitq.protocol.csv_rows import is_workbook
+from digitq.protocol.asked.sample import MAX_SAMPLE
 from digitq.protocol.errors import UsageError
-from digitq.protocol.sample import MAX_SAMPLE
+from digitq.protocol.formats.csv_rows import is_workbook
+from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.protocol.text import name_some, plural
-from digitq.protocol.xlsx_rows import XLSX, import_openpyxl
 from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
 
@@ -65,7 +65,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     `number`. OUT has all rows in order, and a column `corrected`.
     """
     from digitq.producer.results import open_results
-    from digitq.reports.corrections import (
+    from digitq.review.corrections import (
         Looked,
         check_again,
         checksum,
@@ -74,7 +74,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         measure_sample,
         read_corrections,
     )
-    from digitq.reports.fields import find_form
+    from digitq.review.page_fields import find_form
 
     table = open_results(results)
     given = read_corrections(corrections, table)
@@ -130,7 +130,7 @@ def wide(results: Path, out: str | None, overwrite: bool) -> None:
 def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
     """Raises `UsageError` if there is no form or no result file, or the wide table can't be
     written."""
-    from digitq.reports.wide import check_out, name_wide
+    from digitq.review.wide import check_out, name_wide
 
     if form is None:
         raise UsageError("--wide writes the fields of pages: name their form with --form")
@@ -143,7 +143,7 @@ def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
 def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> None:
     """Write the wide table of a result file, by default beside it, and say where it is."""
     from digitq.producer.results import open_results
-    from digitq.reports.wide import name_wide, write_wide
+    from digitq.review.wide import name_wide, write_wide
 
     target = name_wide(Path(results)) if out is None else Path(out)
     rows = write_wide(open_results(Path(results)), target, overwrite)
@@ -153,7 +153,7 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
 
 def refuse_stored(out: str | None, option: str) -> None:
     """Raises `UsageError` for a result file in a bucket, which the option can't read there."""
-    from digitq.producer.sources.stores import is_stored
+    from digitq.protocol.formats.stores import is_stored
 
     if out and is_stored(out):
         raise UsageError(
@@ -180,8 +180,8 @@ def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int =
     """Write the page of a result file, with a random sample if it is asked for, and say what is in
     it."""
     from digitq.producer.results import open_results
-    from digitq.reports.page import write_page
-    from digitq.reports.sheet import write_sheet
+    from digitq.review.page import write_page
+    from digitq.review.sheet import write_sheet
 
     table = open_results(results)
     if is_workbook(page):

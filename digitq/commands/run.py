@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from digitq import options
-from digitq.check import CHECKS, check_worker
 from digitq.protocol.broker.address import read_address
 from digitq.protocol.errors import OutputError, UsageError
 from digitq.protocol.host.cores import usable_cores
@@ -26,9 +25,10 @@ from digitq.protocol.logs import JsonFormatter, start_log
 from digitq.protocol.settings import DEFAULT_BROKER, INSPECT_SUFFIX, read_settings, settings
 from digitq.protocol.text import plural
 from digitq.terminal import echo_err, require
+from digitq.worker_check import CHECKS, check_worker
 
 if TYPE_CHECKING:
-    from digitq.protocol.reading import Reading
+    from digitq.protocol.asked.reading import Reading
 
 # Celery puts the current folder first on the path if it is missing there, and would import the
 # user's files from it. So it is put last.
@@ -96,7 +96,7 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     require("flower")
     own = read_flower_options(passed_on)
     refuse_unusable(broker or settings().broker_url or DEFAULT_BROKER)
-    exec_module(broker, "celery", "-A", "digitq.protocol", "flower", *FLOWER_OPTIONS, *own)
+    exec_module(broker, "celery", "-A", "digitq.protocol.app", "flower", *FLOWER_OPTIONS, *own)
 
 
 @click.command()
@@ -118,10 +118,10 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
+    from digitq.operate.metrics import StateCollector
     from digitq.protocol.broker.connection import connect, refuse_unusable
     from digitq.protocol.ledger import Ledger
     from digitq.protocol.overview import MAX_READ_SECONDS
-    from digitq.watching.metrics import StateCollector
 
     start_log(choose_log_format(log_format))
     url = broker or settings().broker_url or DEFAULT_BROKER
@@ -174,8 +174,8 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     the remedy. Exit status: 0 if nothing was found, 1 if something was, 2 for bad usage, 3 if Redis
     can't be reached.
     """
-    from digitq.doctor.deployment import look_at
-    from digitq.doctor.rules import examine
+    from digitq.operate.doctor import examine
+    from digitq.operate.facts import look_at
 
     deployment = look_at(broker, flower)
     findings = examine(deployment)

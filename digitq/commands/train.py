@@ -121,7 +121,7 @@ def choose_mnist() -> str:
 
     Raises `UsageError` if neither is.
     """
-    from digitq.protocol.mnist import NoMnistError, ensure_mnist, load_mnist
+    from digitq.protocol.formats.mnist import NoMnistError, ensure_mnist, load_mnist
 
     try:
         ensure_mnist()

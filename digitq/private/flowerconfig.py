@@ -8,7 +8,7 @@ from typing import Any
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
-from digitq.protocol.celery import app
+from digitq.protocol.app import app
 
 app.set_default()  # Flower's API asks this app for results
 # Workers send lost images again; Flower's Redis user may not, and Flower would lose its connection

@@ -199,7 +199,7 @@ class Local:
         port_option = f"--port={self._flower_port}"
         with connect(self.url) as client:
             client.delete(EVENTS_KEY)  # it may be left by a Flower that died
-        self._start_celery("flower", "digitq.protocol", "flower", *FLOWER_OPTIONS, port_option)
+        self._start_celery("flower", "digitq.protocol.app", "flower", *FLOWER_OPTIONS, port_option)
 
     def _start_celery(self, name: str, app: str, *command: str, **variables: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command, **variables)

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from digitq.protocol.chunk import ABSENT, CLASSES, answers
+from digitq.protocol.formats.xlsx_rows import XLSX
 from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line
-from digitq.protocol.xlsx_rows import XLSX
 
 CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row

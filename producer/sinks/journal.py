@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, TypeAdapter
 
 from digitq.producer.counts import Counts
-from digitq.producer.record import Parts
+from digitq.producer.provenance import Parts
 from digitq.producer.sinks.sink import write_all
 from digitq.protocol.errors import UsageError
 

@@ -16,16 +16,23 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from digitq.producer.record import Names, Record, all_weights, find_record, named_in, record_path
+from digitq.producer.provenance import (
+    Names,
+    Record,
+    all_weights,
+    find_record,
+    named_in,
+    record_path,
+)
 from digitq.producer.sinks.encoders import ENCODERS, encode_arrow
 from digitq.producer.sinks.journal import Identity, Journal, Note
 from digitq.producer.sinks.sink import Sink, no_rows, output_errors, write_all
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.chunk import WEIGHTS_KEY
 from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.protocol.host.folders import check_folder
 from digitq.protocol.settings import What
-from digitq.protocol.xlsx_rows import XLSX, import_openpyxl
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong

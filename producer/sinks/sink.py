@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from digitq.producer.counts import Counts
-from digitq.producer.record import Part, Parts, Record
+from digitq.producer.provenance import Part, Parts, Record
 from digitq.producer.sinks.encoders import Encode, encode_csv
 from digitq.protocol.chunk import result_schema
 from digitq.protocol.errors import OutputError

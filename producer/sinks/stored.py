@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from digitq.producer.record import PARSER, Record
+from digitq.producer.provenance import PARSER, Record
 from digitq.producer.sinks.journal import Identity
 from digitq.producer.sinks.resumable import FileSink
-from digitq.producer.sources.stores import WEB, has_object, remove, upload
 from digitq.protocol.errors import OutputError, StoreError, UsageError
+from digitq.protocol.formats.stores import WEB, has_object, remove, upload
 from digitq.protocol.text import shown
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.producer.sinks.encoders import drop_lists
-from digitq.protocol.xlsx_rows import import_openpyxl
+from digitq.protocol.formats.xlsx_rows import import_openpyxl
 
 MAX_SHEET_ROWS = 1 << 20  # Excel opens no sheet with more rows
 PICTURE_SIDE = 64  # px: of the picture in a row

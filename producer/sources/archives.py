@@ -18,15 +18,15 @@ from digitq.producer.sources.source import (
     Entry,
     Naming,
     Source,
-    UnreadableImageError,
     is_hidden,
     is_image_name,
     read_limited,
     unreadable,
 )
+from digitq.protocol.asked.values import is_written, tidy
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats import UnreadableImageError
 from digitq.protocol.settings import settings
-from digitq.protocol.values import is_written, tidy
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 OPENERS: dict[bytes, Callable[..., Any]] = {

@@ -22,7 +22,13 @@ from digitq.producer.sources.source import (
 )
 from digitq.protocol.chunk import ID, PIXELS, PIXELS_FIELD
 from digitq.protocol.errors import UsageError
-from digitq.protocol.mnist import IMAGES_HEADER, IMAGES_MAGIC, MNIST_PARTS, NoMnistError, load_mnist
+from digitq.protocol.formats.mnist import (
+    IMAGES_HEADER,
+    IMAGES_MAGIC,
+    MNIST_PARTS,
+    NoMnistError,
+    load_mnist,
+)
 from digitq.protocol.text import plural, printable
 
 PIECE_ROWS = 16384  # one record batch has at most this many images

@@ -12,8 +12,8 @@ import pyarrow.csv
 
 from digitq.producer.sources.source import EmptyError
 from digitq.producer.sources.truth import ID_NAMES
-from digitq.protocol.csv_rows import choose_delimiter
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import choose_delimiter
 
 CSV_BLOCK_BYTES = 1 << 20  # this many bytes are parsed at a time; a row must fit in
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column

@@ -10,9 +10,10 @@ from typing import IO, TypeAlias
 from weakref import WeakSet
 
 from digitq.producer.feeder import end_feeders
-from digitq.producer.sources.source import Entry, Naming, UnreadableImageError, open_file
-from digitq.protocol.pdf import PageError, cut_page, use_pdfium
-from digitq.protocol.tiff import TIFF_ERRORS, TiffPages
+from digitq.producer.sources.source import Entry, Naming, open_file
+from digitq.protocol.formats import UnreadableImageError
+from digitq.protocol.formats.pdf import PageError, cut_page, use_pdfium
+from digitq.protocol.formats.tiff import TIFF_ERRORS, TiffPages
 
 MAX_HELD_BYTES = 32 << 20  # a PDF is opened anew after pages of this size, to free their memory
 

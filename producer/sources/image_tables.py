@@ -35,8 +35,8 @@ from digitq.producer.sources.table_rows import (
 )
 from digitq.producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES
 from digitq.protocol.chunk import FILES_SCHEMA, PIXELS
-from digitq.protocol.csv_rows import find_first
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import find_first
 from digitq.protocol.settings import settings
 from digitq.protocol.text import name_some, plural, too_large
 

@@ -21,16 +21,16 @@ from digitq.producer.sources.source import (
     Naming,
     Source,
     SourceItem,
-    UnreadableImageError,
     refuse_url,
     unreadable,
 )
-from digitq.producer.sources.stores import is_stored
 from digitq.producer.sources.table_rows import OWN_IDS
 from digitq.producer.sources.truth import ANSWER_NAMES, PATH_NAMES
 from digitq.protocol.chunk import ARRAY, PIXELS
-from digitq.protocol.csv_rows import find_first
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats import UnreadableImageError
+from digitq.protocol.formats.csv_rows import find_first
+from digitq.protocol.formats.stores import is_stored
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Not every Pillow before 13 can read these modes from a PNG or a TIFF

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from digitq.producer.sources.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
 from digitq.producer.sources.documents import is_document_name, page_entries
 from digitq.producer.sources.files import sort_naturally
 from digitq.producer.sources.source import (
@@ -25,7 +24,9 @@ from digitq.producer.sources.source import (
     read_file,
     unreadable,
 )
-from digitq.producer.sources.stores import (
+from digitq.protocol.errors import StoreError, UsageError
+from digitq.protocol.formats.buckets import BUCKET, IN_FLIGHT_REQUESTS, OBJECT
+from digitq.protocol.formats.stores import (
     WEB,
     Found,
     download,
@@ -33,7 +34,6 @@ from digitq.producer.sources.stores import (
     list_folder,
     read_object,
 )
-from digitq.protocol.errors import StoreError, UsageError
 from digitq.protocol.settings import settings
 from digitq.protocol.text import shown
 

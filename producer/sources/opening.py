@@ -28,9 +28,9 @@ from digitq.producer.sources.source import (
     take_first,
     unreadable,
 )
-from digitq.producer.sources.stores import find_object, is_stored
 from digitq.producer.sources.truth import read_truths, set_truths, take_truth
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.stores import find_object, is_stored
 from digitq.protocol.origin import Origin
 from digitq.protocol.settings import settings
 from digitq.protocol.text import printable, shown, too_large

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats import UnreadableImageError
 from digitq.protocol.origin import Origin
 from digitq.protocol.settings import INSPECT_SUFFIX, settings
 from digitq.protocol.text import name_some, plural, printable, shown, too_large
@@ -25,10 +26,6 @@ IMAGE_SUFFIXES = (
 )
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `…`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-
-
-class UnreadableImageError(Exception):
-    """Raised by `Entry.read` if there is no image; its text goes into the result row."""
 
 
 class EmptyError(UsageError):

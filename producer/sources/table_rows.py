@@ -14,8 +14,8 @@ from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.objects import find_reader
 from digitq.producer.sources.source import Entry, Naming, SourceItem, unreadable
 from digitq.protocol.chunk import PIXELS
-from digitq.protocol.csv_rows import find_first
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import find_first
 
 LABEL_NAMES = ("label", "class", "target", "digit", "y")  # names of a label column beside pixels
 OWN_IDS = ("id", "path")  # the first of these columns has the ids of a table's rows

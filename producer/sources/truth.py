@@ -9,10 +9,17 @@ import pyarrow.compute as pc
 
 from digitq.producer.sinks.encoders import plain_id
 from digitq.producer.sources.source import Entry, SourceItem, TruthGaps
-from digitq.protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
-from digitq.protocol.csv_rows import find, find_column, find_first, open_rows
+from digitq.protocol.asked.values import (
+    ILLEGIBLE,
+    MAX_CHARACTERS,
+    WRITTEN,
+    WRITTEN_WORDS,
+    is_written,
+    tidy,
+)
+from digitq.protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH
 from digitq.protocol.errors import UsageError
-from digitq.protocol.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
+from digitq.protocol.formats.csv_rows import find, find_column, find_first, open_rows
 
 # The first of these columns has the ids
 ID_NAMES = ("id", "path", "file", "image", "name", "filename", "file_name", "image_path")
@@ -166,6 +173,12 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) 
         batch = batch.set_column(index, truth, truths)
     gaps.count_missing(batch)
     return batch
+
+
+def are_written(texts: pa.StringArray) -> pa.BooleanArray:
+    """Whether each text can be a number as it is written, or nothing at all; null for null."""
+    is_short = pc.less_equal(pc.utf8_length(texts), MAX_CHARACTERS)
+    return pc.and_(is_short, pc.match_substring_regex(texts, WRITTEN))
 
 
 def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:

@@ -8,7 +8,7 @@ from random import Random
 from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
-from digitq.protocol.celery import CLASSIFY, make_app
+from digitq.protocol.app import CLASSIFY, make_app
 from digitq.protocol.keys import QUEUE, record_key
 from tests.chaos.deployment import Deployment
 

@@ -11,7 +11,7 @@ import torch
 from digitq.private.processes import Local
 from digitq.producer import Client
 from digitq.producer.job import Job
-from digitq.protocol.celery import CLASSIFY, make_app
+from digitq.protocol.app import CLASSIFY, make_app
 from digitq.protocol.keys import QUEUE
 from digitq.protocol.settings import settings
 from digitq.worker.models.model import load_model

@@ -15,7 +15,7 @@ import pytest
 
 from digitq.private.processes import Local
 from digitq.producer import Client
-from digitq.protocol.celery import CLASSIFY_IMAGE, make_app
+from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.errors import JobCancelledError
 from digitq.protocol.keys import QUEUE, SWEEPING
 from digitq.worker.models.model import load_model

@@ -19,10 +19,10 @@ import torch
 from digitq.private.processes import Local
 from digitq.producer import Client
 from digitq.producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
+from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import MODEL_ROWS
 from digitq.protocol.errors import BrokerError, JobFailedError, UsageError
 from digitq.protocol.keys import ACTIVE, CALLS_QUEUE, JOBS
-from digitq.protocol.reading import Reading
 from digitq.worker.models.model import load_model
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, freeze, wait_for

@@ -36,7 +36,7 @@ from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
 from digitq.producer import chunking
 from digitq.producer.client import Client
-from digitq.producer.record import find_record
+from digitq.producer.provenance import find_record
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.in_memory import Image
 from digitq.producer.sources.opening import count_files, open_sources

@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError
 from digitq.cli import digitq
 from digitq.private.processes import Local, find_free_port, find_redis_server
 from digitq.producer import Client
-from digitq.protocol.celery import CLASSIFY_IMAGE, make_app
+from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.keys import CALLS_QUEUE, TASK_EVENTS
 from digitq.protocol.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits

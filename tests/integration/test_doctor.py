@@ -21,8 +21,8 @@ from click.testing import CliRunner
 import digitq.worker
 from digitq import __version__
 from digitq.cli import digitq
-from digitq.doctor.deployment import Deployment, look_at, look_at_flower
-from digitq.doctor.rules import examine
+from digitq.operate.doctor import examine
+from digitq.operate.facts import Deployment, look_at, look_at_flower
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.broker.address import read_address
@@ -80,7 +80,9 @@ class Served(Local):
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
         self._flower_port = port = find_free_port()
-        self._start_celery(f"flower{port}", "digitq.protocol", "flower", f"--port={port}", *options)
+        self._start_celery(
+            f"flower{port}", "digitq.protocol.app", "flower", f"--port={port}", *options
+        )
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: look_at_flower(url, required=False))
         return url
@@ -119,7 +121,7 @@ def doctor(*options: str, **variables: str) -> tuple[int, str, str]:
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is installed is found once."""
-    monkeypatch.setattr("digitq.doctor.rules.packages_distributions", INSTALLED)
+    monkeypatch.setattr("digitq.operate.doctor.packages_distributions", INSTALLED)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from PIL import Image
 
 from digitq.private.processes import Local
 from digitq.producer.client import Client
-from digitq.protocol.form import read_form
+from digitq.protocol.asked.form import read_form
+from digitq.worker.sight.forms.page_reading import SEVERAL_PAGES
 from digitq.worker.sight.forms.proposal import count_rows
-from digitq.worker.sight.forms.reading import SEVERAL_PAGES
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.inspecting import run_here
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)

@@ -10,8 +10,9 @@ from unittest.mock import Mock
 import pytest
 
 from digitq.private.processes import Local
+from digitq.protocol.app import CLASSIFY, make_app
+from digitq.protocol.asked.known import name_known
 from digitq.protocol.broker.connection import Command, RetryingRedis, connect
-from digitq.protocol.celery import CLASSIFY, make_app
 from digitq.protocol.chunk import Kind
 from digitq.protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from digitq.protocol.keys import (
@@ -24,7 +25,6 @@ from digitq.protocol.keys import (
     WATERMARK,
     record_key,
 )
-from digitq.protocol.known import name_known
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import ChunkResult, JobSpec
 from digitq.protocol.script import MAX_SWEPT, QUICK_ATTEMPTS

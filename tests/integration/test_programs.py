@@ -25,9 +25,9 @@ from redis.exceptions import OutOfMemoryError
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
+from digitq.protocol.app import CLASSIFY_IMAGE, RESULT_SECONDS, make_app
+from digitq.protocol.app import app as worker_app
 from digitq.protocol.broker.connection import connect
-from digitq.protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, make_app
-from digitq.protocol.celery import app as worker_app
 from digitq.protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE, UNACKED, UNACKED_INDEX
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.script import MAX_PEEKED

@@ -14,7 +14,7 @@ import pytest
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_sources
-from digitq.protocol.known import Known
+from digitq.protocol.asked.known import Known
 from digitq.worker.dataset import load_mnist
 from digitq.worker.sight.numbers.line_strip import turn
 from digitq.worker.sight.numbers.recognition import read_number

@@ -17,11 +17,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from digitq.cli import main
 from digitq.private.processes import Local
-from digitq.producer.record import Part, Record
+from digitq.producer.provenance import Part, Record
 from digitq.producer.results import open_results
 from digitq.producer.sinks.resumable import FileSink
+from digitq.protocol.asked.form import read_form
 from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
-from digitq.protocol.form import read_form
 from digitq.protocol.origin import Origin
 from tests.browser import open_browser
 from tests.drawing import draw_one, random_digits

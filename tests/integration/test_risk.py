@@ -12,12 +12,12 @@ import digitq
 from digitq.cli import main
 from digitq.private.processes import Local
 from digitq.producer.client import Client
-from digitq.producer.record import find_record
+from digitq.producer.provenance import find_record
 from digitq.producer.results import open_results
+from digitq.protocol.asked.risk import find_threshold
 from digitq.protocol.errors import JobFailedError, UsageError
+from digitq.protocol.formats.mnist import load_mnist
 from digitq.protocol.keys import CALLS_QUEUE
-from digitq.protocol.mnist import load_mnist
-from digitq.protocol.risk import find_threshold
 from digitq.worker.models.model import load_model
 from tests.waiting import wait_for
 

@@ -11,7 +11,7 @@ import pytest
 from digitq.cli import main
 from digitq.private.processes import Local
 from digitq.producer import Client
-from digitq.protocol import room
+from digitq.protocol import capacity as room
 from digitq.protocol.errors import ResultsExpiredError
 from digitq.protocol.overview import look_around
 from digitq.protocol.settings import settings

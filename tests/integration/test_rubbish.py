@@ -16,7 +16,7 @@ from digitq.cli import main
 from digitq.private.processes import Local
 from digitq.producer import Client
 from digitq.producer.job import Job
-from digitq.protocol.celery import CLASSIFY_IMAGE, make_app
+from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.chunk import PIXELS_FIELD, encode
 from digitq.protocol.errors import DigitqError, JobFailedError
 from digitq.protocol.keys import (

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from digitq.cli import digitq
-from digitq.doctor.deployment import find_redis
+from digitq.operate.facts import find_redis
 from digitq.private.processes import EVENTS_KEY, find_free_port
 from digitq.producer import Client
 from digitq.protocol.broker.connection import TIMEOUT_SECONDS, connect

@@ -23,12 +23,12 @@ from digitq.producer import open_sources
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.found_images import find_images
 from digitq.producer.sinks.stored import StoreSink
-from digitq.producer.sources import buckets as access
 from digitq.producer.sources import objects, stores
 from digitq.producer.sources.opening import find_change, open_images
 from digitq.producer.sources.source import Source
-from digitq.producer.sources.stores import has_object
 from digitq.protocol.errors import StoreError, UsageError
+from digitq.protocol.formats import buckets as access
+from digitq.protocol.formats.stores import has_object
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for

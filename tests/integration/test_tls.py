@@ -18,11 +18,11 @@ import redis
 from flower.utils.broker import Broker as FlowerBroker
 
 import digitq.protocol.broker.connection
-from digitq.doctor import deployment
-from digitq.doctor.rules import examine
+from digitq.operate import facts as deployment
+from digitq.operate.doctor import examine
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
-from digitq.protocol.celery import make_app
+from digitq.protocol.app import make_app
 from digitq.protocol.errors import DigitqError
 from digitq.protocol.keys import QUEUE
 from digitq.protocol.settings import settings

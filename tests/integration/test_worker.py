@@ -20,7 +20,7 @@ import pytest
 
 from digitq.private.processes import Local, kill
 from digitq.producer import Client
-from digitq.protocol.celery import make_app
+from digitq.protocol.app import make_app
 from digitq.protocol.host.probe import MAX_FILE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, freeze, wait_for

@@ -15,7 +15,7 @@ from digitq.protocol.errors import UsageError
 from digitq.worker.learning import column_batches
 from digitq.worker.learning.columns import Columns, fold
 from digitq.worker.models.card import card_path, read_card
-from digitq.worker.models.number import CELL, SIZE_UNIT, divide
+from digitq.worker.models.number_networks import CELL, SIZE_UNIT, divide
 from tests.scenes import draw_scene
 from training import epochs, number_trainer
 from training.detector import Detector

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from digitq.protocol.errors import UsageError
-from digitq.worker.learning.recipes import MlpRecipe
+from digitq.worker.learning.courses import MlpRecipe
 from tests.drawing import draw_bars, write_glyphs
 from training.hands import choose_glyphs, load_glyphs
 from training.recipes import Course

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from digitq.worker.learning.columns import Columns, Residual, fold
-from digitq.worker.models.number import GRAPHS_FOLDER, load_networks, make_session
+from digitq.worker.models.number_networks import GRAPHS_FOLDER, load_networks, make_session
 from training.detector import Detector
 from training.graphs import to_onnx
 from training.number_trainer import read_networks

@@ -19,12 +19,12 @@ from digitq.worker.learning.scenes import (
     cut_number,
     place_number,
 )
-from digitq.worker.models.number import ALPHABET, BLANK, load_networks
+from digitq.worker.models.number_networks import ALPHABET, BLANK, load_networks
 from training import hands
 from training.hands import load_glyphs, load_numbers, load_papers
 from training.number_trainer import choose_numbers, to_scene
 from training.synthetic import writing
-from training.synthetic.numbers import render_number
+from training.synthetic.number_scenes import render_number
 from training.synthetic.writing import Scripts, choose_hand
 
 WRITERS = 20

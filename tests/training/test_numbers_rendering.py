@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digitq.worker.models.number import OTHER
+from digitq.worker.models.number_networks import OTHER
 from training.synthetic import forms, numbers, papers
 from training.synthetic.arranging import (
     choose_digits,
@@ -13,7 +13,7 @@ from training.synthetic.arranging import (
     write_line,
 )
 from training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
-from training.synthetic.numbers import (
+from training.synthetic.number_scenes import (
     DOUBT_SHARES,
     MAX_PERSPECTIVE,
     NumberScene,

@@ -12,7 +12,7 @@ import torch
 
 from digitq.protocol.chunk import CLASSES
 from digitq.worker.learning.augmentation import Distortion
-from digitq.worker.learning.recipes import CnnRecipe, MlpRecipe
+from digitq.worker.learning.courses import CnnRecipe, MlpRecipe
 from digitq.worker.models.model import load_model, read_model
 from digitq.worker.models.network import Mlp
 from tests.drawing import draw_bars, write_glyphs

@@ -10,16 +10,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from digitq.protocol.form import Form, Table
-from digitq.protocol.form_file import Box
-from digitq.protocol.known import Known
-from digitq.worker.service.limits import Watch
+from digitq.protocol.asked.form import Form, Table
+from digitq.protocol.asked.form_file import Box
+from digitq.protocol.asked.known import Known
+from digitq.worker.picture import Grey, ImageError
+from digitq.worker.show.surroundings import show_cells
 from digitq.worker.sight.forms.alignment import LOOKS
 from digitq.worker.sight.forms.cutting import Cut, cut_cells
 from digitq.worker.sight.forms.perspective import Points, project
-from digitq.worker.sight.forms.surroundings import show_cells
+from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.numbers.ink import has_strokes
-from digitq.worker.sight.types import Grey, ImageError
 from tests.drawing import encode_image
 from tests.forms import (
     BOXES,

@@ -7,12 +7,12 @@ import openpyxl
 import pyarrow as pa
 import pytest
 
-from digitq.producer.record import Record
+from digitq.producer.provenance import Record
 from digitq.producer.results import open_results
 from digitq.producer.sinks.resumable import FileSink
 from digitq.protocol.chunk import FORM_SCHEMA
 from digitq.protocol.origin import Origin
-from digitq.reports.wide import write_wide
+from digitq.review.wide import write_wide
 
 FORM = """
 align = "lines"

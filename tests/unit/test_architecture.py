@@ -30,7 +30,7 @@ FORBIDDEN = {  # by room: what no module in it may import
 }
 # torchvision downloads MNIST. Only the function that does so imports it: nothing else in a producer
 # needs torch, as `test_producer_and_flower_need_no_torch` shows.
-DOWNLOAD = ("digitq.protocol.mnist", "torchvision.datasets.MNIST")
+DOWNLOAD = ("digitq.protocol.formats.mnist", "torchvision.datasets.MNIST")
 # `digitq.reader` imports it when it is called
 READER = ("digitq.without_queue", "digitq.worker.in_process.classify_chunks")
 MAY_RUN = {  # by room: what `python -m` may run from it, in a process of its own
@@ -115,7 +115,7 @@ def started_modules(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", sorted({*FORBIDDEN} - {"digitq"}))
 def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) -> None:
-    assert WORKER in started_modules(ROOT / "digitq/reports/thumbnails.py")
+    assert WORKER in started_modules(ROOT / "digitq/review/thumbnails.py")
     assert "digitq.worker.alone" in started_modules(ROOT / "digitq/bench/measures.py")
     for name, path in MODULES.items():
         if lies_in(name, room):
@@ -154,6 +154,25 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter({name: imported_modules(path) for name, path in MODULES.items()}).prepare()
 
 
+def room_in(package: str, name: str) -> str:
+    """The room or loose module of a package that a module is in."""
+    return name.removeprefix(f"{package}.").partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    "package", sorted({name.rpartition(".")[0] for name in MODULES if "." in name})
+)
+def test_no_rooms_of_a_package_import_each_other_in_a_circle(package: str) -> None:
+    """A loose module counts as a room of its own."""
+    imports: dict[str, set[str]] = defaultdict(set)
+    for name, path in MODULES.items():
+        if name.startswith(f"{package}."):
+            inside = {one for one in imported_modules(path) if one.startswith(f"{package}.")}
+            room = room_in(package, name)
+            imports[room] |= {room_in(package, one) for one in inside} - {room}
+    TopologicalSorter(imports).prepare()
+
+
 def test_no_command_imports_the_command_line() -> None:
     for name, path in MODULES.items():
         if lies_in(name, "digitq.commands"):
@@ -188,16 +207,16 @@ def run_python(code: str) -> None:
 
 
 def test_producer_and_flower_need_no_torch() -> None:
-    names = "digitq.backend, digitq.bench.measures, digitq.cli, digitq.doctor.rules, "
-    names += "digitq.watching.metrics, digitq.producer.client, digitq.protocol.celery, "
-    names += "digitq.protocol.mnist"
+    names = "digitq.backend, digitq.bench.measures, digitq.cli, digitq.operate.doctor, "
+    names += "digitq.operate.metrics, digitq.producer.client, digitq.protocol.app, "
+    names += "digitq.protocol.formats.mnist"
     without = (
         "sys.modules['torch'] = sys.modules['torchvision'] = sys.modules['digitq.worker'] = None"
     )
     run_python(f"import sys; {without}; import {names}")
 
 
-@pytest.mark.parametrize("module", ["digitq.cli", "digitq.worker.commands"])
+@pytest.mark.parametrize("module", ["digitq.cli", "digitq.worker.subcommands"])
 def test_help_waits_for_nothing_heavy(module: str) -> None:
     heavy = {"celery", "pyarrow", "numpy", "torch", "rich", "redis"}
     run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")
@@ -206,13 +225,15 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
 @pytest.mark.parametrize("module", ["surroundings", "overlay"])
 def test_fields_are_shown_without_torch(module: str) -> None:
     """It takes seconds to import; a typo in a form is told before."""
-    name = f"digitq.worker.sight.forms.{module}"
+    name = f"digitq.worker.show.{module}"
     run_python(f"import sys, {name}; assert not {{'torch', 'onnxruntime'}} & set(sys.modules)")
 
 
 def test_a_probe_waits_for_next_to_nothing() -> None:
     heavy = {"click", "pydantic", "celery", "numpy", "redis", "importlib.metadata"}
-    run_python(f"import sys, digitq.__main__, digitq.check; assert not {heavy} & set(sys.modules)")
+    run_python(
+        f"import sys, digitq.__main__, digitq.worker_check; assert not {heavy} & set(sys.modules)"
+    )
 
 
 def test_a_worker_imports_no_pandas_and_sends_no_telemetry(
@@ -225,7 +246,7 @@ def test_a_worker_imports_no_pandas_and_sends_no_telemetry(
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     modules = "import sys, celery.signals, digitq.worker.celery, digitq.worker.tasks"
-    modules += "; from digitq.worker.models.number import load_networks"
+    modules += "; from digitq.worker.models.number_networks import load_networks"
     start = "celery.signals.worker_process_init.send(None); load_networks()"
     run_python(f"{modules}; {start}; assert 'pandas' not in sys.modules")
     assert not [*tmp_path.iterdir()]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from digitq.worker.picture import ImageError
 from digitq.worker.sight.normalisation.background import (
     NARROW_CLOSING,
     ROUGH_SIDE,
@@ -20,7 +21,6 @@ from digitq.worker.sight.normalisation.background import (
 from digitq.worker.sight.normalisation.measuring import otsu_threshold, shrink
 from digitq.worker.sight.normalisation.placing import crop
 from digitq.worker.sight.normalisation.steps import normalise
-from digitq.worker.sight.types import ImageError
 from tests.drawing import RING_SIDE, add_grain, draw_ring, likeness, same_digit
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pyarrow.fs
 import pytest
 
-from digitq.producer.sources import buckets
 from digitq.protocol.errors import StoreError, UsageError
+from digitq.protocol.formats import buckets
 
 KEY = "a2V5"
 TOKEN = "sv=2026&sig=5ec3e7"

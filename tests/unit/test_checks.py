@@ -9,11 +9,11 @@ from itertools import product
 
 import pytest
 
-from digitq.protocol.checking import Written, find_breaches, hold_checks
-from digitq.protocol.form import Cell, Check
-from digitq.protocol.known import Known
-from digitq.protocol.rules import read_values
-from digitq.worker.sight.forms.checks import BROKEN, Decision, decide
+from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
+from digitq.protocol.asked.form import Cell, Check
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.rules import read_values
+from digitq.worker.sight.forms.decision import BROKEN, Decision, decide
 from digitq.worker.sight.numbers.weighing import Proposal
 
 Chances = dict[str, float]
@@ -304,7 +304,7 @@ def test_a_wide_table_with_sums_of_rows_and_columns() -> None:
 
 
 def test_rules_that_had_no_turn_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("digitq.worker.sight.forms.checks.MAX_VISITS", 0)
+    monkeypatch.setattr("digitq.worker.sight.forms.decision.MAX_VISITS", 0)
     fields, right, rules = make_sheet(12, 12)
     decided = solve(fields, *rules)
     wrong = [

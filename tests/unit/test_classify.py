@@ -35,10 +35,10 @@ from digitq.worker.classify import (
 )
 from digitq.worker.models.card import WEIGHTS_FOLDER
 from digitq.worker.models.model import load_model, load_on_device
-from digitq.worker.service.limits import Watch
+from digitq.worker.picture import ImageError
 from digitq.worker.sight.digits import trace_digit, trace_other_views
+from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.normalisation.steps import Step
-from digitq.worker.sight.types import ImageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.reading import read_digit
 

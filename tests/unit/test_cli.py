@@ -64,7 +64,7 @@ def check(capsys: pytest.CaptureFixture[str], status: int, message: str, *argume
 @pytest.mark.parametrize(("ignored", "meanwhile"), [(False, "SIG_DFL"), (True, "SIG_IGN")])
 @pytest.mark.parametrize(
     ("command", "heavy"),
-    [("digitq", "digitq.cli"), ("worker inspect", "digitq.worker.commands")],
+    [("digitq", "digitq.cli"), ("worker inspect", "digitq.worker.subcommands")],
 )
 def test_ctrl_c_ends_a_command_that_is_still_imported(
     command: str, heavy: str, ignored: bool, meanwhile: str, tmp_path: Path

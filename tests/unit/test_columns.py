@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from digitq.protocol.known import Known
-from digitq.protocol.values import ValueSet
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import ValueSet
 from digitq.worker.learning.column_batches import NOT_LEARNED, measure_losses
 from digitq.worker.learning.columns import Columns, fold
-from digitq.worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
+from digitq.worker.models.number_networks import BLANK, STRIDE, STRIP_HEIGHT
 from digitq.worker.sight.numbers.ctc import (
     align,
     choose_columns,

@@ -15,6 +15,7 @@ import PIL.PngImagePlugin
 import pillow_heif
 import pytest
 
+from digitq.worker.picture import ImageError
 from digitq.worker.sight.decoding import any_file, pillow, plain
 from digitq.worker.sight.decoding.any_file import open_image, read_picture
 from digitq.worker.sight.decoding.pillow import (
@@ -26,7 +27,6 @@ from digitq.worker.sight.decoding.pillow import (
     to_picture,
 )
 from digitq.worker.sight.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
-from digitq.worker.sight.types import ImageError
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 
@@ -443,7 +443,7 @@ def look():
     return (PIL.Image.MAX_IMAGE_PIXELS, PIL.PngImagePlugin.MAX_TEXT_CHUNK, cv2.getNumThreads(),
             len(PIL.TiffImagePlugin.OPEN_INFO), cv2.utils.logging.getLogLevel())
 before = look()
-import digitq.worker.service.limits, digitq.worker.sight.digits, training.synthetic.scenes
+import digitq.worker.sight.limits, digitq.worker.sight.digits, training.synthetic.scenes
 assert look() == before
 digitq.worker.sight.decoding.pillow.prepare_libraries()
 assert look() != before

@@ -15,14 +15,14 @@ import pytest
 import digitq
 from digitq import Client, Job, JobRecord, open_sources
 from digitq.cli import digitq as cli
+from digitq.operate.metrics import describe
 from digitq.producer.sources.archives import ARCHIVE_SUFFIXES
 from digitq.producer.sources.source import IMAGE_SUFFIXES
 from digitq.protocol import errors
+from digitq.protocol.asked.known import WhatIsKnown
 from digitq.protocol.chunk import REASONS
-from digitq.protocol.known import WhatIsKnown
 from digitq.protocol.overview import Overview
 from digitq.protocol.settings import Settings
-from digitq.watching.metrics import describe
 from digitq.worker.sight.normalisation.steps import STEPS
 from digitq.worker.sight.normalisation.views import VIEWS
 

@@ -30,33 +30,33 @@ from digitq.producer.batching import read_call
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts, add_ids
 from digitq.producer.found_images import find_images
-from digitq.producer.record import Record
+from digitq.producer.provenance import Record
 from digitq.producer.sources.documents import page_entries
 from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry, Naming
-from digitq.protocol import drawer
+from digitq.protocol.asked.reading import choose_reading
 from digitq.protocol.chunk import Chunk
-from digitq.protocol.drawer import render_page
 from digitq.protocol.errors import UsageError
-from digitq.protocol.origin import Origin
-from digitq.protocol.pdf import (
+from digitq.protocol.formats import drawer
+from digitq.protocol.formats.drawer import render_page
+from digitq.protocol.formats.pdf import (
     MAX_PAGE_PIXELS,
     MAX_PAGE_SIDE,
     PageError,
     cut_page,
     measure_page,
 )
-from digitq.protocol.reading import choose_reading
+from digitq.protocol.origin import Origin
 from digitq.protocol.settings import NUMBER, settings
-from digitq.reports.thumbnails import make_thumbnail
+from digitq.review.thumbnails import make_thumbnail
 from digitq.worker.classify import classify_chunk
-from digitq.worker.service import limits
+from digitq.worker.picture import ImageError
+from digitq.worker.show.drawings import read
+from digitq.worker.show.inspection import Panels, collect_panels
+from digitq.worker.sight import limits
 from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
 from digitq.worker.sight.decoding.pillow import measure_image
-from digitq.worker.sight.drawings import read
-from digitq.worker.sight.inspection import Panels, collect_panels
-from digitq.worker.sight.types import ImageError
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
@@ -165,7 +165,7 @@ def test_a_page_in_colours_stays_so() -> None:
 def drawers() -> list[int]:
     """The processes that draw pages for this one."""
     lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(os.getpid())}
-    return [pid for pid, line in lines.items() if b"digitq.protocol.drawer" in line]
+    return [pid for pid, line in lines.items() if b"digitq.protocol.formats.drawer" in line]
 
 
 @pytest.mark.parametrize("kind", BOMBS)
@@ -217,7 +217,7 @@ def test_a_limit_of_the_image_ends_the_drawing_too(monkeypatch: pytest.MonkeyPat
 def test_the_process_that_draws_ends_with_the_one_that_asked() -> None:
     code = """
 import os, sys
-from digitq.protocol.drawer import render_page
+from digitq.protocol.formats.drawer import render_page
 from tests.waiting import children_of, freeze, wait_for
 render_page(sys.stdin.buffer.read())
 print(*children_of(os.getpid()), flush=True)

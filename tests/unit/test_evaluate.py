@@ -19,8 +19,8 @@ from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import open_sources
 from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
 from digitq.protocol.settings import read_by
-from digitq.reports.corrections import correct_batch
-from digitq.reports.scores import ScoreSink, tabulate_scores, wilson
+from digitq.review.corrections import correct_batch
+from digitq.review.scores import ScoreSink, tabulate_scores, wilson
 from digitq.summary import report_truth
 
 NUMBERS_HINT = "with `--read number`, digitq reads whole numbers"

@@ -17,9 +17,9 @@ from digitq.producer.results import open_results
 from digitq.producer.sinks import workbook
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.truth import read_truths
+from digitq.protocol.asked.known import read_allowed
 from digitq.protocol.chunk import NUMBER_SCHEMA
 from digitq.protocol.errors import UsageError
-from digitq.protocol.known import read_allowed
 
 
 def write_sheets(path: Path, **sheets: list[list[object]]) -> Path:

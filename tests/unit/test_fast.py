@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from digitq.protocol.mnist import Part
+from digitq.protocol.formats.mnist import Part
 from digitq.worker.dataset import load_mnist
 from digitq.worker.models import fast
 from digitq.worker.models.fast import BASE_DIGITS, FastNetwork, split_digits

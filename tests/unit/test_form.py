@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from digitq.protocol.asked.form import Check, Field, Form, Table, read_form
+from digitq.protocol.asked.form_file import KINDS_OF_PART, FormFile
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.reading import decode_known
 from digitq.protocol.errors import DigitqError, UsageError
-from digitq.protocol.form import Check, Field, Form, Table, read_form
-from digitq.protocol.form_file import KINDS_OF_PART, FormFile
-from digitq.protocol.known import Known
-from digitq.protocol.reading import decode_known
 
 
 def test_the_cells_of_a_page_are_in_order() -> None:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import is_written
 from digitq.protocol.chunk import Chunk
-from digitq.protocol.known import Known
 from digitq.protocol.settings import NUMBER
-from digitq.protocol.values import is_written
 from digitq.worker.classify import classify_chunk
+from digitq.worker.picture import ImageError
 from digitq.worker.sight.decoding.pillow import load_heif, prepare_libraries
 from digitq.worker.sight.numbers.recognition import read_number
-from digitq.worker.sight.types import ImageError
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from tests.reading import read_digit

@@ -13,12 +13,12 @@ from unittest.mock import Mock
 import pytest
 from celery.utils.nodenames import default_nodename, host_format
 
-from digitq.check import check_worker
 from digitq.cli import main
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.host.probe import MAX_FILE_AGE_SECONDS, HeartbeatFile, node_name
 from digitq.protocol.keys import QUEUE
-from digitq.worker.service import heartbeat
+from digitq.worker.service import heartbeat_threads as heartbeat
+from digitq.worker_check import check_worker
 from tests.waiting import wait_for
 
 ONE_HEARTBEAT = "from digitq.protocol.host.probe import HeartbeatFile; HeartbeatFile('w').write('')"

@@ -19,15 +19,15 @@ from digitq.protocol.settings import settings
 from digitq.worker.classify import classify_chunk
 from digitq.worker.models.card import WEIGHTS_FOLDER
 from digitq.worker.models.model import load_model
-from digitq.worker.service.limits import Watch
-from digitq.worker.sight import drawings
-from digitq.worker.sight.inspection import (
+from digitq.worker.show import drawings
+from digitq.worker.show.inspection import (
     PANEL_WIDTH,
     Panels,
     draw_steps,
     list_probabilities,
     to_shown,
 )
+from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.normalisation.steps import Step
 from tests.drawing import draw_one, draw_tight_ring, encode_image
 from tests.inspecting import inspect
@@ -164,7 +164,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
         drawn.append(panels)
         return draw_steps(panels, *others)
 
-    monkeypatch.setattr("digitq.worker.sight.inspection.draw_steps", note)
+    monkeypatch.setattr("digitq.worker.show.inspection.draw_steps", note)
     file = encode_image(PIL.Image.fromarray(image))
     (tmp_path / "digit.png").write_bytes(file)
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
@@ -183,7 +183,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
 
 def test_a_doubt_of_the_first_view_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {str(n): read_digit(encode_image(draw_one())).image for n in range(9)}
-    monkeypatch.setattr("digitq.worker.sight.inspection.trace_other_views", lambda content: [other])
+    monkeypatch.setattr("digitq.worker.show.inspection.trace_other_views", lambda content: [other])
     PIL.Image.fromarray(UNSURE).save(tmp_path / "digit.png")
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     first = result.stdout.splitlines()[0]
@@ -200,8 +200,8 @@ def test_an_image_has_no_more_time_than_a_worker_gives_it(
             pass
         yield Step("grey", UNSURE)
 
-    monkeypatch.setattr("digitq.worker.sight.inspection.watch", Watch(0.2))
-    monkeypatch.setattr("digitq.worker.sight.inspection.trace_digit", trace_for_ever)
+    monkeypatch.setattr("digitq.worker.show.inspection.watch", Watch(0.2))
+    monkeypatch.setattr("digitq.worker.show.inspection.trace_digit", trace_for_ever)
     draw_one().save(tmp_path / "digit.png")
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     assert result.exit_code == 1

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from digitq.cli import main
+from digitq.protocol.asked.known import MAX_ALLOWED, Known, describe_known, read_allowed, read_lines
+from digitq.protocol.asked.reading import Reading, choose_reading
+from digitq.protocol.asked.values import accepts, is_written, tidy
 from digitq.protocol.errors import UsageError
-from digitq.protocol.known import MAX_ALLOWED, Known, describe_known, read_allowed, read_lines
-from digitq.protocol.reading import Reading, choose_reading
-from digitq.protocol.values import accepts, is_written, tidy
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from digitq.commands.run import metrics
-from digitq.worker.service.limits import MAX_CLOCK_SECONDS
+from digitq.worker.sight.limits import MAX_CLOCK_SECONDS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"

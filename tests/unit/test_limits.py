@@ -15,9 +15,9 @@ import pytest
 from digitq.protocol.chunk import Chunk
 from digitq.worker import classify
 from digitq.worker.classify import Reader, T
-from digitq.worker.service import limits
-from digitq.worker.service.limits import Watch
-from digitq.worker.sight.types import ImageError
+from digitq.worker.picture import ImageError
+from digitq.worker.sight import limits
+from digitq.worker.sight.limits import Watch
 from tests.drawing import draw_one, encode_image
 from tests.waiting import wait_for
 
@@ -214,7 +214,7 @@ def test_each_look_puts_off_the_moment_when_all_is_lost() -> None:
 
 NEVER_BACK = """
 import hashlib
-from digitq.worker.service import limits
+from digitq.worker.sight import limits
 limits.LOST_SECONDS = 0.3
 watch = limits.Watch(seconds=0.2)
 with watch.running(), watch.on(1):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.transport.virtual import Message
 
-from digitq.protocol.celery import CLASSIFY, CLASSIFY_IMAGE, make_app
+from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE, make_app
 from digitq.protocol.keys import IMAGES_QUEUE, QUEUE
 from digitq.worker.service.messages import read_message
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from digitq.producer.sources.opening import open_sources
-from digitq.protocol import mnist
 from digitq.protocol.errors import UsageError
-from digitq.protocol.mnist import (
+from digitq.protocol.formats import mnist
+from digitq.protocol.formats.mnist import (
     FILES,
     IMAGES_MAGIC,
     LABELS,
@@ -131,7 +131,7 @@ def test_a_folder_that_was_named_is_never_downloaded_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
-    command = [sys.executable, "-m", "digitq.protocol.mnist"]
+    command = [sys.executable, "-m", "digitq.protocol.formats.mnist"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

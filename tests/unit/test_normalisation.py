@@ -9,8 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from digitq.protocol.mnist import Part
+from digitq.protocol.formats.mnist import Part
 from digitq.worker.dataset import load_mnist
+from digitq.worker.picture import ImageError, TimeLimitError
 from digitq.worker.sight.decoding.any_file import open_image
 from digitq.worker.sight.normalisation import steps
 from digitq.worker.sight.normalisation.doubts import ANOTHER, SOLID
@@ -34,7 +35,6 @@ from digitq.worker.sight.normalisation.steps import (
     normalise,
     trace_steps,
 )
-from digitq.worker.sight.types import ImageError, TimeLimitError
 from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
 from tests.reading import read_digit
 

@@ -10,8 +10,8 @@ import pytest
 from digitq.notebook import Results, TableSink, build_results
 from digitq.producer.prediction import Prediction
 from digitq.producer.sources.in_memory import image_source
+from digitq.protocol.asked.reading import choose_reading
 from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
-from digitq.protocol.reading import choose_reading
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -22,9 +22,9 @@ from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry
 from digitq.producer.sources.truth import read_truths
+from digitq.protocol.asked.known import Known
 from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH
 from digitq.protocol.errors import BrokerError, UsageError
-from digitq.protocol.known import Known
 from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
 from digitq.worker.sight.numbers.recognition import NumberReading

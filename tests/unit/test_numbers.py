@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from digitq.protocol.known import Known
-from digitq.protocol.values import ALPHABET
-from digitq.worker.models.number import BLANK, CELL, SIZE_UNIT, NumberReader, load_networks
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import ALPHABET
+from digitq.worker.models.number_networks import BLANK, CELL, SIZE_UNIT, NumberReader, load_networks
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
@@ -37,7 +38,6 @@ from digitq.worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_line,
 from digitq.worker.sight.numbers.strikes import find_strike
 from digitq.worker.sight.numbers.text_line import choose_line, measure_tilt
 from digitq.worker.sight.numbers.weighing import Proposal, propose_numbers
-from digitq.worker.sight.types import Grey, ImageError
 
 
 def candidates(

@@ -23,19 +23,19 @@ from digitq.cli import main
 from digitq.commands.train import spool_labelled
 from digitq.options import truth_file
 from digitq.producer.sources.opening import open_sources
-from digitq.protocol import mnist
 from digitq.protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
 from digitq.protocol.errors import OutputError
-from digitq.worker.commands import train
+from digitq.protocol.formats import mnist
 from digitq.worker.dataset import load_mnist
 from digitq.worker.learning import own_digits
 from digitq.worker.learning.calibration import Judged
+from digitq.worker.learning.courses import MlpRecipe
 from digitq.worker.learning.held_back import hold_back
 from digitq.worker.learning.learner import Learner
 from digitq.worker.learning.own import Compared, Trained, write_if_better, write_model
-from digitq.worker.learning.recipes import MlpRecipe
 from digitq.worker.models.card import Card, read_card
 from digitq.worker.models.model import load_model
+from digitq.worker.subcommands import train
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ
 

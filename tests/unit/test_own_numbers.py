@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
 from digitq.protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
-from digitq.worker.commands import train
 from digitq.worker.learning import own_numbers
 from digitq.worker.learning.calibration import Judged
 from digitq.worker.learning.own import Trained
@@ -29,8 +28,9 @@ from digitq.worker.learning.own_numbers import (
 )
 from digitq.worker.learning.scenes import PlacedNumber, RealNumber, Scene, place_number
 from digitq.worker.models.card import read_card
-from digitq.worker.models.number import OTHER, Weights, load_networks, read_number_weights
-from digitq.worker.sight.types import Grey
+from digitq.worker.models.number_networks import OTHER, Weights, load_networks, read_number_weights
+from digitq.worker.picture import Grey
+from digitq.worker.subcommands import train
 
 rehearsal = cache(load_rehearsal)
 

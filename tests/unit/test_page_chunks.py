@@ -11,11 +11,11 @@ from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry, unreadable
 from digitq.producer.sources.truth import read_truths
+from digitq.protocol.asked.form import Field, Form, Table
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.reading import choose_reading
 from digitq.protocol.chunk import Chunk
 from digitq.protocol.errors import UsageError
-from digitq.protocol.form import Field, Form, Table
-from digitq.protocol.known import Known
-from digitq.protocol.reading import choose_reading
 from tests.drawing import random_digits
 
 ANY = Known()

@@ -17,23 +17,23 @@ from digitq.commands.evaluate import read_results
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.prediction import to_predictions
-from digitq.producer.record import Record
+from digitq.producer.provenance import Record
 from digitq.producer.results import open_results
 from digitq.producer.sinks.encoders import ENCODERS, describe_rows
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.source import Entry, unreadable
+from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.chunk import FORM_SCHEMA
-from digitq.protocol.csv_rows import open_rows
 from digitq.protocol.errors import UsageError
-from digitq.protocol.form import Form, read_form
+from digitq.protocol.formats.csv_rows import open_rows
 from digitq.protocol.origin import Origin
-from digitq.reports.survey import Survey
-from digitq.reports.wide import name_wide, write_wide
+from digitq.review.survey import Survey
+from digitq.review.wide import name_wide, write_wide
 from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
-from digitq.worker.service.limits import Watch
+from digitq.worker.picture import ImageError
+from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.numbers.recognition import NumberReading
-from digitq.worker.sight.types import ImageError
 from tests.reading_numbers import read_text
 from tests.unit.test_page_chunks import ANY, CELLS, FORM, make_pages
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digitq.protocol.form import read_form
+from digitq.protocol.asked.form import read_form
 from digitq.worker.sight.forms.proposal import (
     RuledBox,
     count_rows,

@@ -23,7 +23,7 @@ import pytest
 from digitq.cli import main
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage
-from digitq.producer.record import Record
+from digitq.producer.provenance import Record
 from digitq.producer.results import open_results
 from digitq.producer.sinks.encoders import plain_id
 from digitq.producer.sources.truth import read_truths
@@ -38,11 +38,11 @@ from digitq.protocol.chunk import (
 )
 from digitq.protocol.errors import UsageError
 from digitq.protocol.origin import Origin
-from digitq.reports import page, thumbnails
-from digitq.reports.corrections import correct_batch
-from digitq.reports.fields import find_form
-from digitq.reports.page import MEANINGS, PageImage, list_images, list_tabs
-from digitq.reports.survey import (
+from digitq.review import page, thumbnails
+from digitq.review.corrections import correct_batch
+from digitq.review.page import MEANINGS, PageImage, list_images, list_tabs
+from digitq.review.page_fields import find_form
+from digitq.review.survey import (
     MAX_IN_CELL,
     MAX_OF_DIGIT,
     MAX_REVIEW,
@@ -50,7 +50,7 @@ from digitq.reports.survey import (
     MAX_WRONG_NUMBERS,
     Survey,
 )
-from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Eyes, Thumbnail, make_thumbnail
+from digitq.review.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Eyes, Thumbnail, make_thumbnail
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
 
@@ -243,7 +243,7 @@ def test_what_the_network_saw() -> None:
 
 def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, sys, digitq.worker.sight.forms.surroundings as here; see = here.see_digit;"
+        "import os, sys, digitq.worker.show.surroundings as here; see = here.see_digit;"
         "assert 'torch' not in sys.modules;"  # it takes two seconds
         "here.see_digit = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
         "here.show_images(sys.stdin.buffer, sys.stdout.buffer)"
@@ -448,7 +448,7 @@ def test_any_table_is_corrected(
 def test_numbers_are_corrected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "digitq.reports.page", None)  # no page, no templates
+    monkeypatch.setitem(sys.modules, "digitq.review.page", None)  # no page, no templates
     results, final = tmp_path / f"out{suffix}", tmp_path / "final.parquet"
     write(results, NUMBERS)
     given = [("none.png", "0042")]

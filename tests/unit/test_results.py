@@ -22,7 +22,7 @@ import pytest
 
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
-from digitq.producer.record import Part, Record, find_record, record_path
+from digitq.producer.provenance import Part, Record, find_record, record_path
 from digitq.producer.results import open_results
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import describe_origin, open_sources

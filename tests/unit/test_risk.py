@@ -13,14 +13,11 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.producer.record import find_record, record_path
-from digitq.protocol.chunk import RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
-from digitq.protocol.errors import UsageError
-from digitq.protocol.form import Form, read_form
-from digitq.protocol.known import Known
-from digitq.protocol.origin import Origin
-from digitq.protocol.reading import choose_reading, decode_known
-from digitq.protocol.risk import (
+from digitq.producer.provenance import find_record, record_path
+from digitq.protocol.asked.form import Form, read_form
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.reading import choose_reading, decode_known
+from digitq.protocol.asked.risk import (
     MAX_THRESHOLDS,
     Risk,
     RiskError,
@@ -28,7 +25,10 @@ from digitq.protocol.risk import (
     measure_curve,
     read_share,
 )
-from digitq.protocol.sample import bound_share
+from digitq.protocol.asked.sample import bound_share
+from digitq.protocol.chunk import RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
+from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
 from digitq.worker.classify import MIN_DIGIT_CONFIDENCE, classify_chunk, describe_weights
 from digitq.worker.dataset import load_mnist
 from digitq.worker.models.card import WEIGHTS_FOLDER, read_card

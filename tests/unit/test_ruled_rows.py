@@ -9,12 +9,12 @@ import pytest
 
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.source import Entry
-from digitq.protocol.form import Check, Form, Table
-from digitq.protocol.known import Known
+from digitq.protocol.asked.form import Check, Form, Table
+from digitq.protocol.asked.known import Known
 from digitq.worker.classify import classify_chunk
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.cutting import Cut, cut_cells
 from digitq.worker.sight.forms.perspective import project
-from digitq.worker.sight.types import Grey, ImageError
 from tests.drawing import encode_image
 from tests.forms import FONT, draw_lines, draw_words, take_photo
 

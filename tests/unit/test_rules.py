@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
+from digitq.protocol.asked.rules import Place, bind_rule, parse_rule
 from digitq.protocol.errors import UsageError
-from digitq.protocol.rules import Place, bind_rule, parse_rule
 
 PLACES: list[Place] = [("student", "", 0), ("total", "", 0)]
 PLACES += [(name, "marks", row) for row in (1, 2) for name in ("c1", "c2")]

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.producer.record import record_path
+from digitq.producer.provenance import record_path
 from digitq.producer.results import open_results
+from digitq.protocol.asked.sample import bound_count, bound_share, show_bound
 from digitq.protocol.chunk import FORM_SCHEMA, RESULT_SCHEMA, TRUTH
-from digitq.protocol.sample import bound_count, bound_share, show_bound
-from digitq.reports.survey import Survey
+from digitq.review.survey import Survey
 from tests.unit.test_results import SHARES, write
 
 ROWS, MARKED = 300, 60

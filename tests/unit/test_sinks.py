@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.producer.counts import Counts
-from digitq.producer.record import Record, find_record
+from digitq.producer.provenance import Record, find_record
 from digitq.producer.sinks import resumable
 from digitq.producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
 from digitq.producer.sinks.resumable import FileSink
@@ -30,8 +30,8 @@ from digitq.producer.sinks.sink import StreamSink
 from digitq.producer.sources.arrays import number_ids, pixels_batch
 from digitq.protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
 from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.formats.xlsx_rows import read_sheet
 from digitq.protocol.origin import Origin
-from digitq.protocol.xlsx_rows import read_sheet
 from digitq.worker.classify import classify_chunk
 from tests.drawing import random_digits
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from digitq.operate.tables import describe_job, list_jobs
 from digitq.producer.counts import Counts, add_ids
 from digitq.protocol.records import JobRecord
 from digitq.summary import summarise
-from digitq.watching.tables import describe_job, list_jobs
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:

@@ -7,10 +7,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from digitq.protocol.heartbeat import WorkerState
-from digitq.protocol.overview import Overview
-from digitq.protocol.records import JobRecord, JobState
-from digitq.watching.tables import (
+from digitq.operate.tables import (
     clock,
     describe_job,
     describe_memory,
@@ -24,6 +21,9 @@ from digitq.watching.tables import (
     tabulate_jobs,
     tabulate_workers,
 )
+from digitq.protocol.heartbeat import WorkerState
+from digitq.protocol.overview import Overview
+from digitq.protocol.records import JobRecord, JobState
 
 NOW = datetime.now(UTC)
 

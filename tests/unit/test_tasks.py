@@ -16,7 +16,7 @@ from digitq.protocol.records import Begun
 from digitq.protocol.settings import settings
 from digitq.worker import classify, tasks
 from digitq.worker.classify import Read, classify_chunk
-from digitq.worker.service import limits
+from digitq.worker.sight import limits
 from digitq.worker.sight.normalisation.steps import Step
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 

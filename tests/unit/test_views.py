@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from digitq.worker.classify import take_turns
+from digitq.worker.picture import ImageError, TimeLimitError
 from digitq.worker.sight.decoding import any_file
 from digitq.worker.sight.digits import trace_other_views
 from digitq.worker.sight.normalisation import steps
@@ -25,7 +26,6 @@ from digitq.worker.sight.normalisation.views import (
     levelled,
     softened,
 )
-from digitq.worker.sight.types import ImageError, TimeLimitError
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
 
 RING = draw_ring()

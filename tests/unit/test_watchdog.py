@@ -9,7 +9,7 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from digitq.protocol.celery import CLASSIFY, CLASSIFY_IMAGE, app
+from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE, app
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.keys import CALLS_QUEUE, IMAGES_QUEUE, QUEUE
 from digitq.worker.service import watchdog

@@ -7,8 +7,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.chance import Rng, pick, pick_by_weight
 from training.synthetic.handwriting import Points, Shape, smooth
-from training.synthetic.scenes import Rng, crop, pick, pick_by_weight, resize
+from training.synthetic.scenes import (
+    crop,
+    resize,
+)
 from training.synthetic.sheets import Bounds, Cells, print_text
 from training.synthetic.writing import Hand, Sign, write_digit, write_mark
 

@@ -6,10 +6,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.sight.types import Grey, Picture
+from digitq.worker.picture import Grey, Picture
+from training.chance import Rng, pick
 from training.synthetic.handwriting import Shape
 from training.synthetic.papers import Layer, cut_noise, draw_clouds, draw_pattern
-from training.synthetic.scenes import Rng, compress, light_unevenly, pick
+from training.synthetic.scenes import (
+    compress,
+    light_unevenly,
+)
 
 MIN_PEN_CONTRAST = 40  # grey values between paper and pen, before the light and the camera
 MIN_LIGHT = 0.35  # share of full light in the darkest shadow

@@ -3,8 +3,15 @@
 import cv2
 import numpy as np
 
+from training.chance import Rng
 from training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_letter, draw_strokes
-from training.synthetic.scenes import Kind, Rng, lay_out, put, resize, warp
+from training.synthetic.scenes import (
+    Kind,
+    lay_out,
+    put,
+    resize,
+    warp,
+)
 
 
 def letter(mask: Shape, other: Shape, rng: Rng) -> Shape:

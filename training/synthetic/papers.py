@@ -6,8 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.chance import Rng, pick
 from training.synthetic.handwriting import Shape
-from training.synthetic.scenes import Rng, pick, put
+from training.synthetic.scenes import (
+    put,
+)
 from training.synthetic.sheets import choose_text, print_text
 
 Layer = NDArray[np.float32]  # (height, width)

@@ -14,12 +14,18 @@ from rich.progress import track
 
 from digitq.protocol.host.cores import usable_cores
 from digitq.protocol.host.process import end_at_once
+from digitq.worker.picture import INPUT_SIDE, Grey, ImageError
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.normalisation.steps import normalise
-from digitq.worker.sight.types import INPUT_SIDE, Grey, ImageError
+from training.chance import Images, Labels, Rng
 from training.synthetic.handwriting import SHAPE_SIDE
 from training.synthetic.outliers import NEGATIVES
-from training.synthetic.scenes import PICTURE_KINDS, Images, Labels, Rng, draw_shape, enlarge, warp
+from training.synthetic.scenes import (
+    PICTURE_KINDS,
+    draw_shape,
+    enlarge,
+    warp,
+)
 
 Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit

@@ -3,7 +3,7 @@
 The numbers were chosen by eye so that the pictures cover what real ones look like.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,29 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.sight.types import Picture
+from digitq.worker.picture import Picture
+from training.chance import Rng
 from training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
 T = TypeVar("T")
-Rng = np.random.Generator
-Images = NDArray[np.uint8]  # (N, side, side): 28 px of MNIST, 56 px of real hands
-Labels = NDArray[np.int64]  # (N,)
 Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
 DEFAULT_DRAWN_SHARE = 0.35  # this share of digits is drawn, the others are MNIST's
 DRAWN_SHARES = {1: 0.6, 7: 0.6}  # more are drawn: 1 and 7 differ most between countries
-
-
-def pick(options: Sequence[T], rng: Rng) -> T:
-    """Draw one of the options; one that is listed twice is drawn twice as often."""
-    return options[int(rng.integers(len(options)))]
-
-
-def pick_by_weight(weights: Mapping[T, float], rng: Rng) -> T:
-    """Draw one of the keys, each as often as its weight says."""
-    shares = np.array([*weights.values()])
-    place = np.searchsorted(shares.cumsum(), rng.random() * shares.sum())
-    return [*weights][int(place)]
 
 
 def draw_shape(digit: Shape, label: int, rng: Rng) -> Shape:

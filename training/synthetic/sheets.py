@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from training.chance import Rng, pick
 from training.synthetic.handwriting import Points, Shape
-from training.synthetic.scenes import Rng, pick, put, resize
+from training.synthetic.scenes import (
+    put,
+    resize,
+)
 
 TEXT_HEIGHT = 40  # px, of a line of print before it is resized
 FONTS = (None, cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_PLAIN)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from digitq.worker.models.number import OTHER
+from digitq.worker.models.number_networks import OTHER
+from training.chance import Rng, pick
 from training.synthetic.arranging import (
     Line,
     append,
@@ -15,7 +16,9 @@ from training.synthetic.arranging import (
     write_line,
 )
 from training.synthetic.handwriting import Points, smooth
-from training.synthetic.scenes import Rng, crop, pick
+from training.synthetic.scenes import (
+    crop,
+)
 from training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
 from training.synthetic.writing import Hand, Sign, write_digit, write_letter
 

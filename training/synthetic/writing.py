@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.models.number import OTHER
+from digitq.worker.models.number_networks import OTHER
+from training.chance import Images, Labels, Rng, pick
 from training.hands import Writers
 from training.synthetic.glyphs import (
     ANGULAR_DIGITS,
@@ -23,10 +24,6 @@ from training.synthetic.handwriting import LETTERS, Points, Shape
 from training.synthetic.scenes import (
     DEFAULT_DRAWN_SHARE,
     DRAWN_SHARES,
-    Images,
-    Labels,
-    Rng,
-    pick,
     resize,
 )
 from training.synthetic.tracing import lean_of, trace

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from digitq.protocol.chunk import PIXELS
-from digitq.worker.sight.types import INPUT_SIDE
+from digitq.worker.picture import INPUT_SIDE
 
 BUMPS = 7  # the number of bumps in each direction
 BUMP_WIDTH = 0.3  # standard deviation of a bump, in half sides of the image

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import NUMERALS, only_digits
 from digitq.protocol.chunk import CALIBRATION_BINS
-from digitq.protocol.known import Known
-from digitq.protocol.values import NUMERALS, only_digits
 from digitq.worker.models.card import Card, list_features
 from digitq.worker.models.network import Network
-from digitq.worker.models.number import NumberReader
+from digitq.worker.models.number_networks import NumberReader
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.numbers.recognition import choose_readings, look
 from digitq.worker.sight.numbers.weighing import Proposal
-from digitq.worker.sight.types import Grey, ImageError
 
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
 NO_READING = Proposal("?", 0.0)  # where nothing can be read; it is never right

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.chunk import CLASSES
-from digitq.protocol.values import ALPHABET
 from digitq.worker.learning.learner import Recipe, has_bfloat16
-from digitq.worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
+from digitq.worker.models.number_networks import BLANK, STRIDE, STRIP_HEIGHT
+from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.line_strip import Boxes, cut_strip, fit_line
-from digitq.worker.sight.types import Grey
 
 BATCH_STRIPS = 48
 POOLED = 2_000  # batches are made of this many pictures, so that those of one size meet

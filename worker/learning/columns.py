@@ -1,6 +1,6 @@
 """The network of columns as a module of torch, to train and to save; and its layers.
 
-Its answer is described in `worker/models/number.py`.
+Its answer is described in `worker/models/number_networks.py`.
 """
 
 from itertools import pairwise
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from digitq.worker.models.number import BLANK, STRIP_HEIGHT
+from digitq.worker.models.number_networks import BLANK, STRIP_HEIGHT
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 

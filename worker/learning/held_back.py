@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.text import name_some, plural
-from digitq.protocol.values import ALPHABET
 
 OWN_HELD_BACK = 0.2  # about this share of the images is held back ...
 MIN_OWN_HELD_BACK = 0.1  # ... and at least this share, or smaller groups are tried

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from digitq.protocol.chunk import CLASSES, Chunk, kind_of
-from digitq.protocol.mnist import Part
+from digitq.protocol.formats.mnist import Part
 from digitq.worker.classify import (
     TTA_BELOW,
     Outcome,
@@ -37,15 +37,15 @@ from digitq.worker.learning.calibration import (
     classify,
     measure,
 )
+from digitq.worker.learning.courses import OWN_RECIPES, DigitData, draw_batches, measure_loss
 from digitq.worker.learning.learner import Learner
 from digitq.worker.learning.own import Compared, OwnImage, Trained, read_own
-from digitq.worker.learning.recipes import OWN_RECIPES, DigitData, draw_batches, measure_loss
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import Model, build_model, load_model
 from digitq.worker.models.network import Cnn, Mlp, Network
+from digitq.worker.picture import INPUT_SIDE
 from digitq.worker.sight.digits import trace_other_views
 from digitq.worker.sight.normalisation.steps import Views
-from digitq.worker.sight.types import INPUT_SIDE
 
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from digitq.protocol.asked.known import Known
 from digitq.protocol.chunk import Chunk, kind_of
 from digitq.protocol.errors import UsageError
 from digitq.protocol.host.cores import usable_cores
-from digitq.protocol.known import Known
 from digitq.worker.classify import Outcome, as_file, read_image, read_images
 from digitq.worker.learning.calibration import (
     Judged,
@@ -49,18 +49,18 @@ from digitq.worker.learning.scenes import (
     place_number,
 )
 from digitq.worker.models.card import Card
-from digitq.worker.models.number import (
+from digitq.worker.models.number_networks import (
     NumberReader,
     Weights,
     make_reader,
     read_number_weights,
     take_weights,
 )
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import DECODED_SIDE
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import choose_readings, look
-from digitq.worker.sight.types import Grey, ImageError
 
 RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
 OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from digitq.protocol.values import ALPHABET, DIGITS_ONLY, only_digits
+from digitq.protocol.asked.values import ALPHABET, DIGITS_ONLY, only_digits
 from digitq.worker.learning.column_batches import NO_BOXES, LearnedStrip, Rng, cut_inexactly
-from digitq.worker.models.number import NumberReader
+from digitq.worker.models.number_networks import NumberReader
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.numbers.ctc import pass_over, spell
 from digitq.worker.sight.numbers.line_strip import Boxes
 from digitq.worker.sight.numbers.recognition import list_digits, look
 from digitq.worker.sight.numbers.search import CLEAR
-from digitq.worker.sight.types import Grey, ImageError
 
 TIGHT = ("several lines", "several numbers")  # their strips must not show the other number
 MAX_MISSED = 1  # a number is learned if at most this many digits too few or too many are seen

@@ -10,9 +10,9 @@ from functools import cache, update_wrapper
 from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
 
+from digitq.protocol.asked.risk import Curve, Risk, find_threshold
 from digitq.protocol.chunk import CLASSES
 from digitq.protocol.errors import DigitqError
-from digitq.protocol.risk import Curve, Risk, find_threshold
 from digitq.protocol.settings import settings
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"

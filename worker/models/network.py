@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from digitq.protocol.chunk import CLASSES, PIXELS
-from digitq.worker.sight.types import INPUT_SIDE
+from digitq.worker.picture import INPUT_SIDE
 
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px
@@ -115,6 +115,6 @@ class TwoViewCnn(Cnn):
         return cast(Tensor, (first + second) / 2)
 
 
-# The architecture of `number`, see `worker/models/number.py`
+# The architecture of `number`, see `worker/models/number_networks.py`
 NUMBER_READER = "detector and columns, version 3"
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from kombu.utils.json import dumps, loads
 from pydantic import BaseModel, Field, Strict, TypeAdapter, ValidationError
 
-from digitq.protocol.celery import CLASSIFY
+from digitq.protocol.app import CLASSIFY
 from digitq.protocol.text import in_one_line
 
 MAX_SHOWN_CHARACTERS = 200  # the log and Flower show no more of what others have written

@@ -15,8 +15,8 @@ from celery.utils.log import get_logger
 from kombu.transport import redis, virtual
 from redis import RedisError, ResponseError
 
+from digitq.protocol.app import CLASSIFY, app
 from digitq.protocol.broker.connection import refuse_unusable
-from digitq.protocol.celery import CLASSIFY, app
 from digitq.protocol.errors import DigitqError
 from digitq.worker.service.messages import IS_NAME, as_json, read_message, shorten
 

@@ -16,8 +16,8 @@ from celery.signals import task_failure, worker_ready
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from digitq.protocol.app import CLASSIFY, app
 from digitq.protocol.broker.connection import RetryingRedis, connect
-from digitq.protocol.celery import CLASSIFY, app
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.keys import lists_of
 from digitq.protocol.ledger import Ledger

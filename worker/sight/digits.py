@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 
 from digitq.protocol.chunk import ARRAY, PIXELS, Reason
-from digitq.worker.service.limits import Watch
+from digitq.worker.picture import INPUT_SIDE, Grey, ImageError
 from digitq.worker.sight.decoding.any_file import has_more_pages, open_image
+from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.normalisation.measuring import shrink
 from digitq.worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
-from digitq.worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views
 

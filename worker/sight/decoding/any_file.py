@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import PIL.Image
 
-from digitq.protocol.pdf import PDF, count_pdf_pages
+from digitq.protocol.formats.pdf import PDF, count_pdf_pages
+from digitq.worker.picture import Picture, TimeLimitError
 from digitq.worker.sight.decoding.pillow import TIFF, decode_image, to_picture
 from digitq.worker.sight.decoding.plain import JPEG, PNG, decode_plain_jpeg, decode_plain_png
-from digitq.worker.sight.types import Picture, TimeLimitError
 
 
 def open_image(

@@ -15,8 +15,9 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-from digitq.protocol.drawer import render_page
-from digitq.protocol.pdf import PDF, PageError, measure_page
+from digitq.protocol.formats.drawer import render_page
+from digitq.protocol.formats.pdf import PDF, PageError, measure_page
+from digitq.worker.picture import MIN_CONTRAST, Grey, ImageError, Picture, describe
 from digitq.worker.sight.decoding.plain import (
     JPEG,
     MAX_MEGAPIXELS,
@@ -24,7 +25,6 @@ from digitq.worker.sight.decoding.plain import (
     read_jpeg_frame,
     reduction_factor,
 )
-from digitq.worker.sight.types import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the signatures of TIFF and BigTIFF

@@ -6,7 +6,7 @@ import zlib
 import cv2
 import numpy as np
 
-from digitq.worker.sight.types import Picture
+from digitq.worker.picture import Picture
 
 MAX_MEGAPIXELS = 100  # a larger file is an error; with this limit a worker stays under 1 GB
 MAX_ASPECT = 3  # an image longer than this many times its width is reduced by its longer side

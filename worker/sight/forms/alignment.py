@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.protocol.form_file import Box
+from digitq.protocol.asked.form_file import Box
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.perspective import Points, project, to_corners, warp
 from digitq.worker.sight.forms.smooth_shift import Shift, fit_shift, monomials, warp_smoothly
-from digitq.worker.sight.types import Grey, ImageError
 
 FEATURE_SIDE = 1000  # px: the blank's longer side where its features are sought
 BLANK_FEATURES = 1800  # at most so many features of the blank

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.protocol.form import Form, Table
-from digitq.protocol.form_file import Box
+from digitq.protocol.asked.form import Form, Table
+from digitq.protocol.asked.form_file import Box
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import scale_to_file
 from digitq.worker.sight.forms.alignment import (
@@ -29,7 +30,6 @@ from digitq.worker.sight.forms.perspective import warp as show
 from digitq.worker.sight.forms.row_lines import RowLines, find_row_lines
 from digitq.worker.sight.forms.ruling import Grid, differ, find_grid
 from digitq.worker.sight.normalisation.colours import to_grey
-from digitq.worker.sight.types import Grey, ImageError
 
 PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced

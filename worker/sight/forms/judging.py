@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.protocol.known import Known
-from digitq.protocol.values import only_digits
-from digitq.worker.sight.types import Grey, ImageError
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import only_digits
+from digitq.worker.picture import Grey, ImageError
 
 if TYPE_CHECKING:
     from digitq.worker.sight.numbers.recognition import Readings
@@ -69,7 +69,9 @@ def has_head(heights: NDArray[np.float64], rows: Sequence[Sequence[Grey]], known
 
 def measure_doubt(readings: "Sequence[Readings | None]") -> float:
     """The share of readings that a person would have to check."""
-    from digitq.worker.models.number import load_networks  # it imports torch, see `read_cells`
+    from digitq.worker.models.number_networks import (
+        load_networks,  # it imports torch, see `read_cells`
+    )
 
     _, card = load_networks()
     doubts = [not one or one.reason or one.confidence < card.review_below for one in readings]

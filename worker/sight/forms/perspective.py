@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.sight.types import Grey
+from digitq.worker.picture import Grey
 
 Points = NDArray[np.float64]  # (N, 2): x and y, px from the picture's edge
 # OpenCV counts from the middle of the first pixel

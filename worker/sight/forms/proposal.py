@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.form_file import Box, measure_blank
+from digitq.protocol.asked.values import MAX_DIGITS
 from digitq.protocol.errors import OutputError, UsageError
-from digitq.protocol.form_file import Box, measure_blank
 from digitq.protocol.text import in_one_line, plural
-from digitq.protocol.values import MAX_DIGITS
+from digitq.worker.picture import Grey, ImageError, Mask
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
 from digitq.worker.sight.normalisation.colours import to_grey
-from digitq.worker.sight.types import Grey, ImageError, Mask
 
 MIN_BOX_SIDE = 15  # px at WORK_SIDE, as all here: a smaller box has no room for a digit
 MAX_BOX_HEIGHT = 84  # px: a higher box is for text or a signature

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.alignment import NOT_ALIGNED, Alignment
 from digitq.worker.sight.forms.perspective import Points
 from digitq.worker.sight.forms.ruling import find_ink, find_line_ink
 from digitq.worker.sight.forms.smooth_shift import warp_smoothly
-from digitq.worker.sight.types import Grey, ImageError
 
 ROW_PX = 32  # px: rows are compared where the usual one is as high
 ROWS_BEYOND = 1.3  # what is above and below the table, in heights of a row, is compared too

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import Grey, ImageError, Mask
 from digitq.worker.sight.forms.perspective import Points, project, warp
 from digitq.worker.sight.forms.smooth_shift import (
     DEGREES,
@@ -16,7 +17,6 @@ from digitq.worker.sight.forms.smooth_shift import (
     undo_shift,
     warp_smoothly,
 )
-from digitq.worker.sight.types import Grey, ImageError, Mask
 
 WORK_SIDE = 1400  # px: lines are sought where the page's longer side is this
 MIN_SEGMENT = 20  # px: a shorter segment tells no direction

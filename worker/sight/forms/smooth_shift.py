@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import Grey
 from digitq.worker.sight.forms.perspective import Points
-from digitq.worker.sight.types import Grey
 
 POWERS = [(i, j) for i, j in product(range(4), repeat=2) if i + j <= 3]  # of x and y
 DEGREES = np.array([i + j for i, j in POWERS])

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import MIN_CONTRAST, Grey, ImageError, Mask
 from digitq.worker.sight.normalisation.measuring import (
     FULL_INK,
     SortedPixels,
@@ -19,7 +20,6 @@ from digitq.worker.sight.normalisation.measuring import (
     shrink,
     sort_pixels,
 )
-from digitq.worker.sight.types import MIN_CONTRAST, Grey, ImageError, Mask
 
 ROUGH_SIDE = 48  # px: the background is judged in an image whose longer side is at most this
 DARKEST, LIGHTEST = 1, 99  # percentiles: specks have fewer pixels than one percent

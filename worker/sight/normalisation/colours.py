@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
+from digitq.worker.picture import Grey, Picture
 from digitq.worker.sight.normalisation.measuring import border
-from digitq.worker.sight.types import Grey, Picture
 
 SAMPLED_SIDE = 48  # px: the colours of an image are judged by a sample of 48×48 pixels
 SAMPLE_RIM = 10  # px: the sample's rim is this wide; it may show a frame or a desk

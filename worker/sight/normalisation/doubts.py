@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digitq.protocol.chunk import Reason
+from digitq.worker.picture import Grey
 from digitq.worker.sight.normalisation.measuring import (
     CORNERS,
     HALF_INK,
@@ -16,7 +17,6 @@ from digitq.worker.sight.normalisation.measuring import (
 )
 from digitq.worker.sight.normalisation.placing import centre
 from digitq.worker.sight.normalisation.shapes import MAX_LINE_ASPECT, WIDE_LINE, select_digit
-from digitq.worker.sight.types import Grey
 
 ANOTHER: Reason = "several digits"
 SOLID: Reason = "too solid"

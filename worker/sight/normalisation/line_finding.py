@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import Mask
 from digitq.worker.sight.normalisation.measuring import ones
-from digitq.worker.sight.types import Mask
 
 LINE_SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # rows per column: lines are searched at these tilts
 MIN_LINE_INK = 0.95  # a line has ink along at least this share of the image's width

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from digitq.worker.picture import Grey, Mask
 from digitq.worker.sight.normalisation.line_finding import (
     can_span,
     count_lines,
@@ -21,7 +22,6 @@ from digitq.worker.sight.normalisation.measuring import (
     percentiles,
     sort_pixels,
 )
-from digitq.worker.sight.types import Grey, Mask
 
 LINE_THRESHOLD = 32  # grey value: a line may be paler than the digit, but not paler than this
 MIN_LINED_SIDE = 17  # px: in a smaller image, lines are as thick as strokes and are not removed

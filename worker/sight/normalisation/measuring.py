@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.sight.types import Grey, Mask, Picture
+from digitq.worker.picture import Grey, Mask, Picture
 
 CORNERS = [0, 0, -1, -1], [0, -1, 0, -1]  # rows and columns: `image[CORNERS]` has four pixels
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -5,6 +5,7 @@ import math
 import cv2
 import numpy as np
 
+from digitq.worker.picture import Grey, Mask
 from digitq.worker.sight.normalisation.lines import remove_lines
 from digitq.worker.sight.normalisation.measuring import (
     CORNERS,
@@ -14,7 +15,6 @@ from digitq.worker.sight.normalisation.measuring import (
     mask_over,
 )
 from digitq.worker.sight.normalisation.placing import bounding_box
-from digitq.worker.sight.types import Grey, Mask
 
 Corners = tuple[tuple[float, float], ...]  # x and y as shares of the sides, clockwise from the left
 Region = tuple[float, float, float, float]  # top, bottom, left, right as shares of the sides

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from digitq.worker.picture import INPUT_SIDE, Grey, ImageError
 from digitq.worker.sight.normalisation.measuring import (
     HALF_INK,
     INK_THRESHOLD,
@@ -12,7 +13,6 @@ from digitq.worker.sight.normalisation.measuring import (
     mask_over,
     measure_stroke_width,
 )
-from digitq.worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 DIGIT_SIDE = 20  # px: the longer side of an MNIST digit
 MIN_STROKE_WIDTH = 2.2  # px at `DIGIT_SIDE`: thinner strokes are dilated; MNIST's lower quartile

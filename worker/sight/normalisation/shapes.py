@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import Grey
 from digitq.worker.sight.normalisation.measuring import (
     INK_THRESHOLD,
     disc,
@@ -11,7 +12,6 @@ from digitq.worker.sight.normalisation.measuring import (
     mask_over,
     ones,
 )
-from digitq.worker.sight.types import Grey
 
 # A digit that is drawn as an outline
 OUTLINE_THRESHOLD = 100  # grey value: paler ink may close the gaps in an outline

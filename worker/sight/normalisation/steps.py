@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digitq.protocol.chunk import Reason
+from digitq.worker.picture import Grey, ImageError, Picture, TimeLimitError
 from digitq.worker.sight.normalisation.background import extract_ink
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.normalisation.doubts import find_review_reason
@@ -31,7 +32,6 @@ from digitq.worker.sight.normalisation.placing import (
 )
 from digitq.worker.sight.normalisation.shapes import fill_outline, select_digit
 from digitq.worker.sight.normalisation.views import MIN_VIEW_SHARE, VIEWS
-from digitq.worker.sight.types import Grey, ImageError, Picture, TimeLimitError
 
 COARSE = (56, 64)  # px: the least shorter side after decoding, the longer side after shrinking
 FINE = (448, 128)  # px: the same for later looks, if the first shows no digit or a small one

@@ -6,10 +6,10 @@ from functools import partial
 import cv2
 import numpy as np
 
+from digitq.worker.picture import ImageError, Picture
 from digitq.worker.sight.normalisation.background import is_photo
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.normalisation.measuring import border, ones, shrink, sort_pixels
-from digitq.worker.sight.types import ImageError, Picture
 
 View = Callable[[Picture], Picture]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from digitq.protocol.values import (
+from digitq.protocol.asked.values import (
     ALPHABET,
     AS_WRITTEN,
     MAX_DIGITS,
@@ -22,7 +22,7 @@ from digitq.protocol.values import (
     ValueSet,
     is_written,
 )
-from digitq.worker.models.number import BLANK
+from digitq.worker.models.number_networks import BLANK
 from digitq.worker.sight.numbers.weighing import MIN_SHARE
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from digitq.worker.models.number import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
-from digitq.worker.sight.types import Grey
+from digitq.worker.models.number_networks import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
+from digitq.worker.picture import Grey
 
 MIN_HEAT = -3.5  # a cell whose logit is lower, which is a chance of 3 %, is no candidate
 MAX_CANDIDATES = 512  # if there are more peaks, only the likeliest are candidates

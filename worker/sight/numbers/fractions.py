@@ -5,8 +5,8 @@ They take such a fraction for one or two digits, for a slash or for a percent si
 
 import numpy as np
 
-from digitq.protocol.known import Known
-from digitq.protocol.values import ALPHABET, NUMERALS, only_digits
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import ALPHABET, NUMERALS, only_digits
 from digitq.worker.sight.numbers.ctc import Answer, spell
 from digitq.worker.sight.numbers.finding import Candidates
 

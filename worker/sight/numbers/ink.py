@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.sight.types import Grey
+from digitq.worker.picture import Grey
 
 INK_SIDE = 300  # px: ink is measured in a picture whose longer side is at most this
 INK_CONTRAST = 24  # ink differs from the paper around it by more than this, in grey values

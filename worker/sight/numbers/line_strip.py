@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.models.number import STRIDE, STRIP_HEIGHT
+from digitq.worker.models.number_networks import STRIDE, STRIP_HEIGHT
+from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.finding import equalise, find_median, shrink_by_factor
-from digitq.worker.sight.types import Grey
 
 DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
 MIN_STRIP, MAX_STRIP = 16, 1200  # px: the least and the greatest width of a strip

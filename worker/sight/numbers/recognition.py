@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from digitq.protocol.chunk import Alternative, FoundDigit, Reason
-from digitq.protocol.known import Known
-from digitq.protocol.risk import Risk
-from digitq.protocol.values import (
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.risk import Risk
+from digitq.protocol.asked.values import (
     AS_WRITTEN,
     DIGITS_ONLY,
     MAX_DIGITS,
@@ -25,7 +24,9 @@ from digitq.protocol.values import (
     is_written,
     only_digits,
 )
-from digitq.worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
+from digitq.protocol.chunk import Alternative, FoundDigit, Reason
+from digitq.worker.models.number_networks import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
 from digitq.worker.sight.decoding.scales import DECODED_SIDE, scale_to_file
 from digitq.worker.sight.normalisation.colours import to_grey
@@ -45,7 +46,6 @@ from digitq.worker.sight.numbers.ink import find_ink, find_runs, has_strokes
 from digitq.worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
 from digitq.worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
-from digitq.worker.sight.types import Grey, ImageError
 
 LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
 STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digitq.protocol.chunk import Reason
-from digitq.worker.models.number import NumberReader
+from digitq.worker.models.number_networks import NumberReader
+from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
@@ -20,7 +21,6 @@ from digitq.worker.sight.numbers.finding import (
 from digitq.worker.sight.numbers.line_strip import turn
 from digitq.worker.sight.numbers.strikes import erase, find_strike
 from digitq.worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
-from digitq.worker.sight.types import Grey
 
 FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
 MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # the scale grows from look to look by a factor between these

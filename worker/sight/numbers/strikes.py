@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.finding import Candidates, find_median
-from digitq.worker.sight.types import Grey
 
 VIEW_HEIGHT = 24  # px: digits are this high in the picture in which strikes are searched
 VIEW_MARGINS = 1.5, 0.6  # heights of a digit: what is seen beside the line, and above and below it

@@ -3,7 +3,7 @@
 from operator import itemgetter
 from typing import NamedTuple
 
-from digitq.protocol.values import AS_WRITTEN, MAX_DIGITS, AnyValue, Automaton
+from digitq.protocol.asked.values import AS_WRITTEN, MAX_DIGITS, AnyValue, Automaton
 from digitq.worker.sight.numbers.finding import Candidates, measure_overlaps
 
 MAX_PATHS = 8  # at most this many partial numbers are kept from one candidate to the next

@@ -1,0 +1,230 @@
+"""The answers that a person gave in a page, and the table with them."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import count, takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from digitq.producer.counts import differ_in_zeros
+from digitq.producer.provenance import all_thresholds
+from digitq.producer.results import ResultFile
+from digitq.producer.sinks.encoders import plain_id
+from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.risk import Curve, measure_curve
+from digitq.protocol.asked.sample import Sample, bound_count
+from digitq.protocol.asked.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
+from digitq.protocol.chunk import CORRECTED, answers, unmarked
+from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import open_rows
+from digitq.protocol.text import in_one_line, name_some, plural
+from digitq.review.page_fields import find_broken_rules
+from digitq.review.wide import read_pages
+
+CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
+NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
+# Right answers by id, or ILLEGIBLE; None if there is no digit
+Corrections = Mapping[str, str | None]
+# The ids of fields that are marked because a rule failed, but whose rules hold now; and of fields
+# with a rule that held before
+Checked = tuple[Collection[str], Collection[str]]
+CHECK_FAILED = "check failed"
+
+
+def checksum(path: Path) -> str:
+    """The first digits of the SHA-256 of a file. A browser keeps a page's corrections by it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
+
+
+class Given(NamedTuple):
+    """What a page has saved."""
+
+    answers: Corrections
+    drawn: Mapping[str, int]  # by id: the place of a row in the page's random sample, from 1
+
+
+def read_corrections(path: Path, results: ResultFile) -> Given:
+    """The answers in a table with the columns `id` and `label`, or `id` and `number`, and perhaps
+    `sample`.
+
+    Raises `UsageError` if the file can't be read, or if it does not go with these results.
+    """
+    with open_rows(path) as lines:
+        names = lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
+        rows = [(lines.line_num, row) for row in lines]
+    column = results.answer_column
+    if "confidence" in names:
+        raise UsageError(f"{path} has the answers of a network, not corrections")
+    if not {"id", column} <= {*names}:
+        raise UsageError(
+            f"the first line of {path} must be id,{column}, as {results.path} has a {column!r}"
+        )
+    found: dict[str, str | None] = {}
+    drawn: dict[str, int] = {}
+    wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
+    for number, row in rows:
+        if row["id"] is None or row[column] is None:
+            raise UsageError(f"line {number:,} of {path} has too few columns")
+        id, answer = plain_id(row["id"]), tidy(row[column])
+        is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
+        if not is_answer and answer != ILLEGIBLE:
+            raise UsageError(
+                f"line {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
+                f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
+            )
+        right = answer if results.reads_numbers else answer or None
+        if found.setdefault(id, right) != right:
+            raise UsageError(f"{path} has two answers for {in_one_line(id)}")
+        if place := (row.get("sample") or "").strip():
+            if not re.fullmatch("[1-9][0-9]{0,8}", place):
+                raise UsageError(
+                    f"line {number:,} of {path} has the sample {place!r}: it must be the row's "
+                    "place in the draw, such as 17, or empty"
+                )
+            drawn[id] = int(place)
+    if not found:
+        raise UsageError(f"{path} has no corrections")
+    return Given(found, drawn)
+
+
+class Looked(NamedTuple):
+    """What a person who looked at a random sample found."""
+
+    sample: Sample | None = None
+    curve: Curve = ()  # what may be wrong above which confidence
+    unused: int = 0  # answers of the sample that do not count
+
+
+def measure_sample(results: ResultFile, given: Given) -> Looked:
+    """What the rows of the random sample say about all unmarked rows.
+
+    Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
+    to read would find too few errors. An illegible row counts as wrong. There is no sample without
+    a row that counts. Raises `UsageError` if a row can't be read.
+    """
+    rows = answered = corrected = 0
+    found: dict[int, tuple[float, bool]] = {}  # confidence, is wrong; by the place in the draw
+    for batch in results.batches():
+        batch = batch.filter(unmarked(batch))
+        rows += batch.num_rows
+        old = answers(batch).cast(pa.string()).to_pylist()
+        columns = *(batch.column(name).to_pylist() for name in ("id", "confidence")), old
+        for id, confidence, answer in zip(*columns, strict=True):
+            if id in given.answers:
+                wrong = answer != given.answers[id]
+                answered, corrected = answered + 1, corrected + wrong
+                if id in given.drawn:
+                    found[given.drawn[id]] = confidence or 0.0, wrong
+    looked_at = [found[place] for place in takewhile(found.__contains__, count(1))]
+    if not looked_at:
+        return Looked(unused=len(given.drawn))
+    confidences, is_wrong = map(np.array, zip(*looked_at, strict=True))
+    wrong = int(is_wrong.sum())
+    most = bound_count(wrong, len(looked_at), rows)
+    sample = Sample(
+        unmarked=rows,
+        looked_at=len(looked_at),
+        wrong=wrong,
+        at_most=most / rows,
+        left=rows - answered,
+        left_at_most=min(rows - answered, max(0, most - corrected)),
+    )
+    parts = results.record.parts if results.record else ()
+    lowest = max(all_thresholds(parts), default=float(confidences.min()))
+    curve = measure_curve(confidences, is_wrong, lowest)
+    return Looked(sample, curve, len(given.drawn) - len(looked_at))
+
+
+def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) -> list[str]:
+    """The ids of the corrections that differ from the row's answer in leading zeros only.
+
+    Raises `UsageError` if the results lack an id of the corrections in `path`.
+    """
+    missing, zeros = dict.fromkeys(corrections), list[str]()
+    for batch in results.batches():
+        for id in batch.column("id").to_pylist():
+            missing.pop(id, None)
+        if results.reads_numbers:
+            _, right = look_up(batch, corrections)
+            zeros += batch.column("id").filter(differ_in_zeros(answers(batch), right)).to_pylist()
+    if missing:
+        raise UsageError(
+            f"{path} is of other results: {results.path} does not have "
+            f"{plural(len(missing), 'id')} of it ({name_some(missing)})"
+        )
+    return zeros
+
+
+def check_again(results: ResultFile, corrections: Corrections, form: Form) -> Checked:
+    """What the corrections change for the rules of the form. If a person can't read a field, its
+    number stays what it was. Raises `UsageError` if a row can't be read."""
+    settled, broken = set[str](), set[str]()
+    for page in read_pages(results):
+        right = {row["id"]: corrections[row["id"]] for row in page if row["id"] in corrections}
+        if right:
+            new = {id: one or "" for id, one in right.items() if one != ILLEGIBLE}
+            # An empty place that a rule wanted to be filled stays marked until a person has seen it
+            settled |= {
+                row["id"] for row in page if row["reason"] == CHECK_FAILED and row["number"]
+            }
+            before = [*find_broken_rules(form, page)]
+            for failed in find_broken_rules(form, page, new):
+                settled -= failed[1]
+                broken |= failed[1] if failed not in before else set()
+    return settled, broken
+
+
+def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:
+    """Whether each row has a correction, and the right answer: null if there is no digit."""
+    ids = batch.column("id").to_pylist()
+    right = [corrections.get(id) for id in ids]
+    return pa.array([id in corrections for id in ids], pa.bool_()), pa.array(right, pa.string())
+
+
+def correct_rows(
+    results: ResultFile,
+    corrections: Corrections,
+    skipped: int = 0,
+    checked: Checked = ((), ()),
+) -> Iterator[pa.RecordBatch]:
+    """All rows after the first `skipped`, with the corrections and the column `corrected`."""
+    for batch in results.batches():
+        if skipped < batch.num_rows:
+            yield correct_batch(batch.slice(skipped), corrections, checked)
+        skipped = max(0, skipped - batch.num_rows)
+
+
+def correct_batch(
+    batch: pa.RecordBatch, corrections: Corrections, checked: Checked = ((), ())
+) -> pa.RecordBatch:
+    """The same rows with a person's answers. The network's confidence and probabilities stay. What
+    a person has not seen is marked if a rule is broken now."""
+    is_corrected, right = look_up(batch, corrections)
+    is_illegible = pc.equal(right, ILLEGIBLE).fill_null(False)
+    error = pc.if_else(is_illegible, ILLEGIBLE, pc.if_else(right.is_null(), NOTHING_THERE, None))
+    right = pc.if_else(is_illegible, None, right)
+    old = answers(batch)
+    if CORRECTED.name not in batch.schema.names:
+        batch = batch.append_column(CORRECTED, pa.nulls(batch.num_rows, pa.bool_()))
+    corrected = pc.or_(batch.column(CORRECTED.name).fill_null(False), is_corrected)
+    holds, fails = (pc.is_in(batch["id"], pa.array([*ids], pa.string())) for ids in checked)
+    is_settled = pc.or_(is_corrected, holds)
+    fails = pc.and_not(fails, corrected)
+    reason = pc.if_else(is_settled, None, batch.column("reason"))
+    changed = {
+        "number" if "number" in batch.schema.names else "label": pc.if_else(
+            is_corrected, right.cast(old.type), old
+        ),
+        "error": pc.if_else(is_corrected, error, batch.column("error")),
+        "review": pc.or_(pc.and_not(batch.column("review"), is_settled), fails),
+        "reason": pc.if_else(fails, CHECK_FAILED, reason),
+        CORRECTED.name: corrected,
+    }
+    columns = [changed.get(field.name, batch.column(field.name)) for field in batch.schema]
+    return pa.record_batch(columns, schema=batch.schema)

@@ -1,0 +1,326 @@
+"use strict";
+
+const { read, nothing, illegible, images, column, results } = document.body.dataset;
+const storageKey = `digitq ${results}`;
+const typed = read === "number" ? /[0-9½¼¾ .,\-+/:%]/ : /[0-9]/; // an answer's characters
+const all = [...document.querySelectorAll(".card")];
+const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
+const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
+const touch = matchMedia("(pointer: coarse)");
+const part = (selector, within = document) => within.querySelector(selector);
+
+let given = new Map(); // id → the right answer, "" for no digit, or nothing written
+let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
+let current;
+
+function load() {
+  tryStorage(() => {
+    given = new Map(JSON.parse(localStorage.getItem(storageKey) ?? "{}").given);
+  });
+  for (const card of all) show(card);
+  showProgress();
+}
+
+function keep() {
+  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify({ given: [...given] })));
+}
+
+function tryStorage(use) {
+  try {
+    use();
+  } catch {
+    say("This browser keeps nothing: save before you close the page");
+  }
+}
+
+/** Whether a card is chosen, not only in the same row of a table as one that is. */
+function isWanted(card) {
+  return !card.classList.contains("beside");
+}
+
+/** The shown cells of a card's row of a table, or the card alone. */
+function rowOf(card) {
+  const line = card.closest(".line");
+  return line ? cards.filter((one) => line.contains(one)) : [card];
+}
+
+function say(text) {
+  part("#said").textContent = text;
+}
+
+function show(card, isNew) {
+  const id = ids.get(card);
+  const answer = given.get(id);
+  const isGiven = given.has(id);
+  const isSame = isGiven && answer === card.dataset.answer;
+  card.classList.toggle("done", isGiven);
+  card.classList.toggle("changed", isGiven && !isSame);
+  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
+  const field = part("input", card);
+  if (field && (isNew || field !== document.activeElement)) field.value = answer?.replace(illegible, "") ?? "";
+  for (const button of card.querySelectorAll("[data-give]"))
+    button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
+}
+
+function showProgress() {
+  const wanted = cards.filter(isWanted);
+  const done = wanted.filter((card) => given.has(ids.get(card))).length;
+  part("#progress").max = Math.max(wanted.length, 1);
+  part("#progress").value = done;
+  part("#count").textContent = `${done} of ${wanted.length}`;
+  part("#save").disabled = !given.size;
+}
+
+function give(card, answer) {
+  const id = ids.get(card);
+  const was = card.dataset.answer;
+  const name = [homes.get(card).ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
+  if (answer === undefined && !given.has(id)) return say(`${name}: there is nothing to take back`);
+  if (answer === undefined) given.delete(id);
+  else given.set(id, answer);
+  keep();
+  if (card.closest(".answers")) card.classList.remove("large"); // a look at the other ones
+  show(card, true);
+  showProgress();
+  if (answer === undefined) say(`${name}: taken back`);
+  else if (answer === was) say(`${name}: ${answer || nothing} confirmed`);
+  else say(`${name}: ${answer || nothing}${was ? ` instead of ${was}` : ""}`);
+}
+
+/** Give the current card an answer by a key. The card may be out of sight. */
+function giveByKey(answer) {
+  give(current, answer);
+  current.scrollIntoView({ block: "nearest" });
+}
+
+function select(card, focus = true) {
+  if (current) {
+    if (current !== card) show(current), current.classList.remove("large");
+    current.removeAttribute("aria-current");
+    current.tabIndex = -1;
+  }
+  current = card;
+  if (!card) return;
+  card.setAttribute("aria-current", "true");
+  if (read === "digit") card.tabIndex = 0; // a number's field takes the focus
+  if (!focus) return;
+  // On a phone, the keys would cover half of the page
+  if (read === "number" && (!touch.matches || document.activeElement.matches(".card input"))) enter(card);
+  else card.focus({ preventScroll: true });
+  card.scrollIntoView({ block: "center" });
+}
+
+/** Let the keys go to a number's field. What is typed replaces what it has. */
+function enter(card) {
+  part("input", card).focus({ preventScroll: true });
+  part("input", card).select();
+}
+
+/** Change from a phone's keypad to a keyboard that has all signs, and back. */
+function changeKeys(button) {
+  const isPressed = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", isPressed);
+  for (const field of document.querySelectorAll(".card input"))
+    field.inputMode = isPressed ? "text" : field.dataset.keys;
+  if (current) part("input", current).focus({ preventScroll: true });
+}
+
+function nextAfter(card) {
+  return cards.slice(cards.indexOf(card) + 1).find(isWanted);
+}
+
+function goTo(next) {
+  if (next) return select(next);
+  const others = document.querySelectorAll(":is([data-group=sample], [data-group=failed])[aria-pressed=false]");
+  const rest = [...others].map((tab) => `; ${part("span", tab).textContent} more under ${tab.firstChild.textContent.trim()}`);
+  say(`That was the last one: save corrections.csv${rest.join("")}`);
+}
+
+/** Put the chosen cards into a grid by their answers, or into the order of the draw, or all cards
+ * back to their places. */
+function arrange(group) {
+  if (part(".gathered")) for (const card of all) homes.get(card).append(card);
+  for (const section of document.querySelectorAll(".gathered")) section.remove();
+  if (group === "sample") {
+    cards.sort((a, b) => a.dataset.drawn - b.dataset.drawn);
+    gather("drawn").append(...cards);
+  }
+  if (group !== "answers") return;
+  const answerOf = (card) => card.dataset.answer ?? "";
+  cards.sort((a, b) => answerOf(a).localeCompare(answerOf(b), "en", { numeric: true }));
+  let list, answer;
+  for (const card of cards) {
+    if (!list || (read === "digit" && answer !== answerOf(card))) {
+      answer = answerOf(card);
+      list = gather("answers", read === "digit" ? answer || nothing : "");
+    }
+    list.append(card);
+  }
+}
+
+/** A new list at the end of the page, for cards that are taken from their places. */
+function gather(kind, title = "") {
+  const section = document.createElement("section");
+  section.className = `sheet gathered ${kind}`;
+  section.innerHTML = '<h3></h3><ol class="cards"></ol>';
+  section.firstChild.textContent = title;
+  part("#review").append(section);
+  return section.lastChild;
+}
+
+function choose(pressed, match, title, note, focus = true) {
+  arrange();
+  for (const button of document.querySelectorAll("[data-group], .matrix button"))
+    button.setAttribute("aria-pressed", button === pressed);
+  const place = (card) => (note !== "sample" && card.closest(".line")) || card;
+  const places = new Set(all.filter(match).map(place));
+  cards = all.filter((card) => places.has(place(card)));
+  for (const card of all) card.hidden = true;
+  for (const card of cards) (card.hidden = false), card.classList.toggle("beside", !match(card));
+  arrange(note);
+  part("#shown").textContent = title;
+  for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
+  const first = cards.find((card) => isWanted(card) && !given.has(ids.get(card))) ?? cards[0];
+  showProgress();
+  select(first, focus);
+}
+
+function chooseGroup(button, focus) {
+  const group = button.dataset.group;
+  const isIn = (card) => card.dataset.groups.split(" ").includes(group);
+  choose(button, isIn, button.firstChild.textContent.trim(), group, focus);
+}
+
+function chooseCell(button) {
+  const { truth, answer, count } = button.dataset;
+  const isIn = (card) => card.dataset.truth === truth && card.dataset.answer === answer;
+  choose(button, isIn, `${truth} read as ${answer}`, "cell");
+  const isPart = cards.length < count;
+  part('[data-note="cell"]').textContent = isPart ? `This page has ${cards.length} of ${count}.` : `${count} in all.`;
+}
+
+function search(text) {
+  if (!text) return chooseGroup(part("[data-group]"), false);
+  const isIn = (card) => ids.get(card).toLowerCase().includes(text.toLowerCase());
+  choose(undefined, isIn, `Found: ${text}`, "cell", false);
+  const found = cards.filter(isWanted).length;
+  part('[data-note="cell"]').textContent = `${found} of the ${all.length} on this page; the table has ${images}.`;
+}
+
+/** Confirm the answers of the current card and all of its row, and go on. */
+function confirm() {
+  const row = rowOf(current);
+  for (const card of row) {
+    const { answer } = card.dataset;
+    if (!given.has(ids.get(card)) && !part("input", card)?.value && answer !== undefined) give(card, answer);
+  }
+  const open = row.find((card) => !given.has(ids.get(card)));
+  if (open) {
+    select(open);
+    const text = part("input", open)?.value;
+    if (text) return say(`${text} is no number: it has no digit, or more than 20`);
+    return say(`There is no answer to confirm: type it, or x for ${nothing}`);
+  }
+  if (row.length > 1) say(`${homes.get(current).ariaLabel}: all of the row confirmed`);
+  goTo(nextAfter(row.at(-1)));
+}
+
+/** A number as results have it: 7½ for `7 1/2`, as `tidy` in protocol/asked/values.py. */
+function tidy(text) {
+  const signs = { "1/2": "½", "1/4": "¼", "3/4": "¾" };
+  const spelled = text.trim().replace(/(\d) ([½¼¾])/, "$1$2");
+  return spelled.replace(/(\d) (1\/2|[13]\/4)$/, (_, digit, fraction) => digit + signs[fraction]);
+}
+
+/** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
+ * gets an apostrophe, as does one with an apostrophe: `digitq correct` takes one away. */
+function cell(text) {
+  const plain = /^[=+\-@\t\r\n']/.test(text) ? `'${text}` : text;
+  return `"${plain.replaceAll('"', '""')}"`;
+}
+
+function save() {
+  if (!given.size) return say("There is nothing to save yet");
+  const drawn = new Map(all.map((card) => [ids.get(card), card.dataset.drawn]));
+  const hasSample = all.some((card) => card.dataset.drawn);
+  const place = (id) => (hasSample ? `,${drawn.get(id) ?? ""}` : "");
+  const rows = [...given].map(([id, answer]) => `${cell(id)},${/,/.test(answer) ? `"${answer}"` : answer}${place(id)}\r\n`);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([`id,${column}${hasSample ? ",sample" : ""}\r\n`, ...rows], { type: "text/csv" }));
+  link.download = "corrections.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  say(`${given.size} ${given.size === 1 ? "answer" : "answers"} saved to corrections.csv`);
+}
+
+document.addEventListener("keydown", (event) => {
+  const { target } = event;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !current) return;
+  if (target.id === "search") return key === "Enter" ? select(current) : undefined;
+  const field = target instanceof HTMLInputElement ? target : undefined;
+  const isOther = target.closest("button, a") !== null;
+  if (isOther && (key === "Enter" || key === " ")) return;
+  if (key.length === 1 && key !== " " && typed.test(key)) {
+    if (field) return;
+    if (read === "number") return enter(current); // the field takes the key
+    giveByKey(key);
+  } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
+  else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) goTo(cards[cards.indexOf(current) + 1]);
+  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) select(cards[cards.indexOf(current) - 1] ?? current);
+  else if (key === "Tab" && !event.shiftKey && target === document.body) select(current); // the framed one
+  else if (key === "x") giveByKey("");
+  else if (key === "i") giveByKey(illegible);
+  else if (key === "Escape") current.classList.remove("large");
+  else if (key === "Backspace" || key === "Delete") {
+    if (field?.value) return; // of what is being typed
+    giveByKey(undefined);
+  } else if (key === "s") save();
+  else return;
+  event.preventDefault();
+});
+
+document.addEventListener("input", ({ target }) => {
+  if (target.id === "search") return search(target.value.trim());
+  const card = target.closest(".card");
+  const text = [...target.value].filter((sign) => typed.test(sign)).join("");
+  const number = tidy(text);
+  const digits = number.replace(/[^0-9½¼¾]/g, "").length;
+  const isNumber = digits > 0 && digits <= 20 && !number.includes(" ");
+  if (isNumber || given.has(ids.get(card))) give(card, isNumber ? number : undefined);
+  target.value = text; // it may become a number
+});
+
+document.addEventListener("focusin", ({ target }) => {
+  const card = target.closest(".card");
+  if (card && card !== current) select(card, false);
+});
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("button");
+  const card = target.closest(".card");
+  if (card) {
+    select(card, false);
+    const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
+    if (button) give(card, isGiven ? undefined : button.dataset.give);
+    else if (target.closest(".frame, .answers .card, .large") && !target.matches("input")) card.classList.toggle("large");
+    if (button && !isGiven && !card.closest(".answers")) goTo(nextAfter(card));
+    else if (!target.matches("input")) card.focus({ preventScroll: true });
+  } else if (target.closest(".whole")) {
+    select(cards.find((one) => target.closest(".line").contains(one)), false);
+    confirm();
+  } else if (button?.dataset.group) chooseGroup(button);
+  else if (button?.dataset.truth) chooseCell(button);
+  else if (button?.id === "save") save();
+  else if (button?.id === "signs") changeKeys(button);
+});
+
+addEventListener("storage", ({ key }) => {
+  if (key !== storageKey) return; // another tab has the same page
+  load();
+});
+
+if (all.length) {
+  load();
+  chooseGroup(part("[data-group]"), false);
+}

@@ -1,0 +1,411 @@
+"""The page of a result file: one HTML file that loads nothing."""
+
+import hashlib
+from base64 import b64encode
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from digitq.producer.found_images import FoundImage, find_images
+from digitq.producer.provenance import Record, all_fingerprints, all_weights
+from digitq.producer.results import SHEETS, ResultFile
+from digitq.producer.sinks.sink import replacing
+from digitq.progress import show_progress
+from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.sample import show_bound
+from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
+from digitq.protocol.chunk import CLASSES, CORRECTED
+from digitq.protocol.text import in_one_line, plural
+from digitq.review.corrections import checksum
+from digitq.review.page_fields import find_broken_rules, find_form
+from digitq.review.scores import percent
+from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
+from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
+from digitq.review.wide import read_pages
+
+MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
+MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
+TEMPLATES = Path(__file__).parent
+MEANINGS: dict[str, str] = {  # what each reason to review means
+    "no digit": "does not look like a digit",
+    "pages": "the file has more pages; one was read",
+    "empty": "nothing is written in the picture",
+    "ink, but no digit": "something is written or drawn, such as a dash or a tick",
+    "several lines": "there is another line or number",
+    "check failed": "the rules of the form do not hold for what is written",
+    "other signs": "letters, something crossed out, a fraction, or a 1 that may be a slash",
+    "not allowed": "no number that was allowed is plausible",
+    "several digits": "another shape may be a digit, too",
+    "too solid": "the ink is too solid for strokes",
+    "unsure": "the confidence is lower than that of most right answers",
+    "unsure at first": "other views of the image made the network sure, the first did not",
+}
+
+
+@dataclass
+class PageImage:
+    """One image of the page."""
+
+    row: dict[str, Any]
+    number: int  # of the row in the file, from 0
+    groups: set[Group] = field(default_factory=set)  # why it is shown
+    picture: Thumbnail | None = None
+    seen: Thumbnail | None = None  # the 28×28 px that the network saw
+    problem: str | None = None  # why there is no picture, or how it may be wrong
+    rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
+    keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
+    drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
+
+    def __post_init__(self) -> None:
+        row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
+        answer = row.get("label") if answer is None else answer
+        self.id, self.page = str(row["id"]), row.get("page")
+        self.cell = self.id.removeprefix(f"{self.page}/")  # of a page
+        self.name = in_one_line(self.cell if self.page else self.id)
+        # The row of a table, such as `marks/4`
+        self.line = self.cell.rpartition("/")[0] if row.get("row") else ""
+        self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
+        self.is_corrected = bool(row.get(CORRECTED.name))
+        is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
+        self.confidence = percent(row["confidence"]) if is_shown else ""
+        self.reason = in_one_line(row["error"] or row["reason"] or "")
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is only shown among all answers."""
+        return self.groups == {"answers"}
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing but itself is to be looked at, also in the row of a table."""
+        return self.groups <= {"answers", "sample"}
+
+    @property
+    def boxes(self) -> list[Sequence[float]]:
+        """What is framed in the picture, in its px: the field, or else the digits."""
+        if self.picture and self.picture.box:
+            return [self.picture.box]
+        sides = itemgetter("left", "top", "right", "bottom")
+        return [sides(digit) for digit in self.row.get("digits") or ()]
+
+    @property
+    def zoom(self) -> float:
+        """How much larger the picture is where others are beside it, and its surroundings hide."""
+        if not (self.picture and self.picture.box):
+            return 1
+        left, top, right, bottom = self.picture.box
+        width, height, around = right - left, bottom - top, (bottom - top) / 2
+        return min(self.picture.width / (width + around), self.picture.height / (height + around))
+
+
+class Tab(NamedTuple):
+    """A group of images that the page can show."""
+
+    group: Group
+    title: str
+    images: int  # how many the whole file has
+    note: str
+
+
+class Bar(NamedTuple):
+    """One bar of a chart: what its images have in common, and how many they are."""
+
+    label: str
+    images: int
+    length: float  # % of the chart's width
+    review: int = 0  # how many of the images are to review
+    review_length: float = 0
+
+
+def write_page(
+    results: ResultFile, sources: Sequence[str], out: Path, sample: int = 0
+) -> list[str]:
+    """Write the page, with so many unmarked rows at random; gives lines about what is there.
+
+    Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
+    """
+    survey = Survey(results.read, results.batches(), sample)
+    images = list_images(survey)
+    form, notes = None, list[str]()
+    if results.has_form:
+        form, notes = find_form(results.record)
+        images, left_out = complete_lines(images, results)
+        if left_out:
+            notes.append(
+                f"{plural(left_out, 'row')} of tables without the cells that need no review"
+            )
+    if form:
+        name_broken_rules(images, results, form)
+    choose_keys(images, results.record, form)
+    notes += add_pictures(images, results, sources, form)
+    if results.reads_numbers and results.path.suffix.lower() in SHEETS:
+        notes.append(
+            "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
+        )
+    text = render(results, survey, images, notes)
+    with replacing(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+    counts = survey.counts
+    return [f"{plural(counts.images, results.row)}, {counts.review:,} to review", *notes]
+
+
+def list_images(survey: Survey) -> list[PageImage]:
+    """The images that are shown: first those to review, the least sure one first. The fields of a
+    page are together, in the order of the file."""
+    images: dict[int, PageImage] = {}
+    for group, rows in survey.groups().items():
+        for place, (number, row) in enumerate(rows, 1):
+            image = images.setdefault(number, PageImage(row, number))
+            image.groups |= {group} if group == "failed" else {group, "answers"}
+            if group == "sample":
+                image.drawn = place
+            if None not in (image.truth, image.answer) and image.truth != image.answer:
+                image.groups.add("wrong")
+    return sort_pages(images.values())
+
+
+def sort_pages(images: Iterable[PageImage]) -> list[PageImage]:
+    """The fields of a page together, in the order of the file; other images as they are."""
+    images = [*images]
+    pages = dict.fromkeys(image.page for image in images)
+    if [*pages] == [None]:
+        return images
+    places = {page: place for place, page in enumerate(pages)}
+    return sorted(images, key=lambda image: (places[image.page], image.number))
+
+
+def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[list[PageImage], int]:
+    """The same fields, and beside those to look at the other cells of their tables' rows; and for
+    how many rows there is no room."""
+    whole = {image.number: image for image in images}
+    lines: dict[str, list[PageImage]] = {
+        f"{image.page}/{image.line}": [] for image in images if image.line and not image.is_alone
+    }
+    for number, row in read_lines(results.batches(), lines):
+        if number not in whole:
+            lines[row["id"].rpartition("/")[0]].append(PageImage(row, number, {"answers"}))
+    left_out = 0
+    for cells in lines.values():
+        if len(whole) + len(cells) <= len(images) + MAX_BESIDE:
+            whole |= {cell.number: cell for cell in cells}
+        else:
+            left_out += 1
+    return sort_pages(whole.values()), left_out
+
+
+def name_broken_rules(images: Sequence[PageImage], results: ResultFile, form: Form) -> None:
+    """Name the rules of the form beside the fields where they fail."""
+    failed = {image.id: image for image in images if image.reason == "check failed"}
+    pages = {image.page for image in failed.values()}
+    for page in read_pages(results) if pages else ():
+        if page[0]["page"] in pages:
+            for rule, ids in find_broken_rules(form, page):
+                for id in ids & failed.keys():
+                    failed[id].rules[rule] = None
+
+
+def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
+    """Give the images whose numbers have no signs a keypad that has none."""
+    cells = {cell.id: cell.known for cell in form.cells} if form else {}
+    of_all = Known(record.pattern if record else None)
+    for image in images:
+        if not cells.get(image.cell, of_all).automaton.signs:
+            image.keys = "numeric"
+
+
+def add_pictures(
+    images: Sequence[PageImage], results: ResultFile, sources: Sequence[str], form: Form | None
+) -> Iterator[str]:
+    """Give the images their pictures, and what the network saw; yields notes for the page.
+
+    Raises `UsageError` if one of `sources` can't be read.
+    """
+    by_id: defaultdict[str, list[PageImage]] = defaultdict(list)  # of the image, or of the page
+    for image in images:
+        by_id[image.page or image.id].append(image)
+    problems: defaultdict[str, list[str]] = defaultdict(list)
+    with closing(Eyes(form, len(by_id))) as eyes:
+        all_found = find_images(results.record, sources, [*by_id])
+        choose = partial(list_cells, by_id, form, results.reads_numbers)
+        for found, looks in show_progress(eyes.look_at(all_found, choose), len(by_id)):
+            shown = by_id[found.id]
+            strips = looks if form and looks else [None] * len(shown)
+            (seen,) = looks if looks and not form else [None]
+            picture = None if all(strips) else show_whole(found, shown)
+            is_shown = picture or all(strips)
+            if problem := found.problem or (None if is_shown else "can't be shown"):
+                problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
+                # The error of a row already says that its file has no picture
+                if found.problem or not all(image.row["error"] for image in shown):
+                    problems[problem].append(found.id)
+            for image, strip in zip(shown, strips, strict=True):
+                image.picture, image.seen, image.problem = strip or picture, seen, problem
+    commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
+    for problem, ids in commonest[:MAX_LISTED]:
+        what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
+        yield f"{what}: {problem}"
+    if not eyes.are_there and (form or not results.reads_numbers):
+        what = "fields are not shown where they are" if form else "what a network saw is not shown"
+        yield f"{what}, as the extra `worker` is not installed"
+
+
+def list_cells(
+    images: Mapping[str, Sequence[PageImage]],
+    form: Form | None,
+    reads_numbers: bool,
+    of: FoundImage,
+) -> list[str]:
+    """What `Eye.show` is to show of an image that was found; nothing if its picture is enough."""
+    if not of.content:
+        return []
+    shown = images[of.id]
+    if form:
+        return [image.cell for image in shown]
+    # The network sees an array as it is, and a whole number not as 28×28 px
+    is_enough = of.is_array or reads_numbers or all(image.is_sure for image in shown)
+    return [] if is_enough else [""]
+
+
+def show_whole(found: FoundImage, images: Sequence[PageImage]) -> Thumbnail | None:
+    """All of an image as a small picture."""
+    is_sure = all(image.is_sure for image in images)
+    return make_thumbnail(found.content or b"", SURE_SIDES if is_sure else THUMBNAIL_SIDES)
+
+
+def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
+    """The groups of images, each with a line that says which of them are on the page."""
+    counts = survey.counts
+    wrong = counts.labelled - counts.correct
+    answered = counts.images - counts.failed
+    some_wrong = "some of each kind" if survey.scores.read == "digit" else "a random sample"
+    least_sure = "those to review, and the least sure others"
+    has_pages = any(image.page for image in images)
+    first = "The page with the least sure first." if has_pages else "The least sure first."
+    shown = Counter(group for image in images for group in image.groups)
+    drawn = (
+        f"Drawn at random among the {survey.unmarked:,} that are not marked. Give each its answer, "
+        "in this order: digitq correct then says how many of all of them may be wrong."
+    )
+    groups = [  # name, title, images in the file, which of them are shown, a note
+        ("review", "To review", counts.review, "the least sure", first),
+        ("sample", "Sample", shown["sample"], "", drawn),
+        ("failed", "Failed", counts.failed, "the first", ""),
+        ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
+        ("answers", "By answer", answered, least_sure, "A wrong one stands out. Tap on it."),
+    ]
+    for group, title, count, which, note in groups:
+        if shown[group] < count:
+            note = f"This page has {shown[group]:,} of {count:,}: {which}. {note}"
+        if shown[group]:
+            yield Tab(group, title, count, note)
+
+
+def list_facts(results: ResultFile) -> list[tuple[str, str]]:
+    """What made the rows, as far as it is on record."""
+    record = results.record
+    reads = "whole numbers" if results.reads_numbers else "single digits"
+    if not record:
+        return [("read", reads), ("record", "none beside this file")]
+    facts = [
+        ("model", reads if results.reads_numbers else record.model),
+        ("weights", ", ".join(all_weights(record.parts))),
+        ("images from", ", ".join(map(in_one_line, record.sources))),
+        ("truth", in_one_line(record.truth or "")),
+        ("pattern", record.pattern or ""),
+        ("risk", show_bound(record.risk) if record.risk else ""),
+        ("like", in_one_line(record.like or "")),
+        ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
+        ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),
+        ("job", ", ".join(dict.fromkeys(part.job for part in record.parts))),
+        ("workers' fingerprint", ", ".join(all_fingerprints(record.parts))),
+        ("digitq", record.digitq),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def render(
+    results: ResultFile, survey: Survey, images: Sequence[PageImage], notes: Sequence[str]
+) -> str:
+    """The text of the page. Text from files is escaped; only digitq's own text is markup."""
+    script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    figures = survey.scores.figures()
+    wrong = np.array(figures.get("confusion", 0)) * ~np.eye(CLASSES, dtype=bool)
+    record = results.record
+    finished = record and datetime.fromisoformat(record.finished)
+    return environment.get_template("page.html").render(
+        name=in_one_line(results.path.name),
+        checksum=checksum(results.path),
+        results=results,
+        illegible=ILLEGIBLE,
+        nothing="nothing written" if results.reads_numbers else "no digit",
+        max_characters=MAX_CHARACTERS,
+        script=Markup(script),
+        script_hash=f"sha256-{b64encode(digest).decode()}",
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",
+        survey=survey,
+        counts=survey.counts,
+        figures=figures,
+        percent=percent,
+        plural=plural,
+        reasons=survey.reasons.most_common(MAX_LISTED),
+        meanings=MEANINGS,
+        errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(MAX_LISTED)],
+        facts=list_facts(results),
+        tabs=[*list_tabs(survey, images)],
+        in_one_line=in_one_line,
+        has_lines=any(image.line for image in images),
+        sheets=[
+            (
+                page and in_one_line(page),
+                [(line, [*shown]) for line, shown in groupby(fields, attrgetter("line"))],
+            )
+            for page, fields in groupby(images, attrgetter("page"))
+        ],
+        notes=notes,
+        answers=chart_answers(survey),
+        confidences=chart_confidences(survey),
+        worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix
+        shown=Counter((image.truth, image.answer) for image in images),
+    )
+
+
+def chart_answers(survey: Survey) -> list[Bar]:
+    """How often each digit is the answer, or how many whole numbers have each length."""
+    counts = survey.answers
+    if not counts.any():
+        return []
+    is_number = survey.scores.read == "number"
+    end = np.flatnonzero(counts)[-1] + 1 if is_number else CLASSES
+    shown = range(int(is_number and not counts[0]), end)
+    return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
+
+
+def chart_confidences(survey: Survey) -> list[Bar]:
+    """How many answers have which confidence, from the least sure on. Lengths are logarithmic:
+    almost all answers are sure, and the few others matter."""
+    counts, width = np.stack([survey.sure + survey.unsure, survey.unsure]), 100 // CONFIDENCE_BINS
+    lengths = 100 * np.log1p(counts) / np.log1p(max(1, int(counts.max())))
+    bars = zip(*counts.tolist(), *lengths.tolist(), strict=True)
+    return [
+        Bar(f"{part * width} to {(part + 1) * width}%", count, length, review, review_length)
+        for part, (count, review, length, review_length) in enumerate(bars)
+        if counts[0, : part + 1].any()
+    ]

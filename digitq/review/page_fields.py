@@ -1,0 +1,60 @@
+"""The fields of pages in the page of a result file: where they are, and which rules fail."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from digitq.form_rows import read_form_file
+from digitq.producer.found_images import changed_since
+from digitq.producer.provenance import Record
+from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
+from digitq.protocol.asked.form import Form
+from digitq.protocol.chunk import ABSENT, CORRECTED
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import in_one_line
+
+
+def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
+    """The form on record, and notes if it is not what the pages were read with."""
+    if not record or not record.form:
+        return None, ["the form is not on record: fields are not shown where they are"]
+    try:
+        form = read_form_file(record.form)
+    except UsageError as error:
+        return None, [f"fields are not shown where they are: {in_one_line(str(error))}"]
+    if changed_since(record.form, datetime.fromisoformat(record.finished).timestamp()):
+        return form, [f"{in_one_line(record.form)} may have changed since the pages were read"]
+    return form, []
+
+
+def find_broken_rules(
+    form: Form, page: Iterable[Mapping[str, Any]], answers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, set[str]]]:
+    """The rules that the result rows of a page break, if a person gives these answers by id; each
+    with the ids of the rows to look at. A worker has marked these, too."""
+    page = [*page]
+    present = {  # a row of which a person has answered one cell is on the page with all its cells
+        name_line(row) for row in page if row["reason"] != ABSENT or row["id"] in answers
+    }
+    rows = [row for row in page if name_line(row) in present]
+    written = [
+        Written(answers[row["id"]], True)
+        if row["id"] in answers
+        else Written(row["number"], bool(row.get(CORRECTED.name)))
+        for row in rows
+    ]
+    known = {cell.id: cell for cell in form.cells}
+    names = [row["id"].removeprefix(f"{row['page']}/") for row in rows]
+    each_page = {cell.id for cell in form.cells if cell.is_sure}
+    if not each_page <= {*names} <= known.keys():
+        return  # the form has changed, or the rows of a page were deleted
+    cells = [known[name] for name in names]
+    for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
+        wanted = f" wants {breach.wanted} here" if breach.wanted else ""
+        yield f"{breach.rule}{wanted}", {rows[at]["id"] for at in breach.cells}
+
+
+def name_line(row: Mapping[str, Any]) -> str:
+    """The id of the table's row in which a result row is; that of the page for a field."""
+    return str(row["id"].rpartition("/")[0])

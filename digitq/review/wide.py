@@ -1,0 +1,142 @@
+"""Results of pages as a wide table: a row for each page or row of a table, a column a field."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
+from itertools import chain, groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from digitq.options import check_new
+from digitq.producer.results import ResultFile
+from digitq.producer.sinks.encoders import ENCODERS
+from digitq.producer.sinks.sink import output_errors, replacing
+from digitq.producer.sinks.workbook import write_workbook
+from digitq.protocol.asked.form import Form
+from digitq.protocol.chunk import ABSENT, CELL_FIELDS, CORRECTED
+from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
+from digitq.review.amounts import find_amounts, measure_columns
+from digitq.review.page_fields import find_form
+
+CELL_NAMES = [field.name for field in CELL_FIELDS]
+RESULT_COLUMNS = ["id", *CELL_NAMES, "number", "confidence", "review", "reason", CORRECTED.name]
+SURE_EMPTY = 0.85  # a place in which nothing is written is not named from this confidence on
+BATCH_PAGES = 256  # this many pages are written at a time
+Place = dict[str, Any]  # a result row
+
+
+def name_wide(results: Path) -> Path:
+    """Where `--wide` writes the table of a result file: beside it."""
+    return results.with_stem(f"{results.stem}-wide")
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raises `UsageError` if the table can't be written there."""
+    if out.suffix.lower() not in ENCODERS:
+        raise UsageError(f"{out} must end in {' or '.join(ENCODERS)}, or be -")
+    if out.suffix.lower() == XLSX:
+        import_openpyxl()
+    check_new(out, overwrite)
+
+
+def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
+    """Write the wide table, as CSV to stdout if `out` is -; gives the number of its rows.
+
+    Raises `UsageError` if the results are not of pages or can't be read, and `OutputError`.
+    """
+    if not results.has_form:
+        raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
+    form, _ = find_form(results.record)
+    batches = spread_pages(read_pages(results), form)
+    if str(out) == "-":
+        with output_errors("the rows"):
+            return write_table(batches, sys.stdout.buffer, ".csv")
+    check_out(out, overwrite)
+    if out.exists() and out.samefile(results.path):
+        raise UsageError(f"{out} has the results themselves: name another OUT")
+    if out.suffix.lower() == XLSX:
+        amounts = find_amounts(spread_pages(read_pages(results)), form)
+        batches = measure_columns(batches, amounts)
+    with replacing(out) as partial, open(partial, "wb") as file:
+        return write_table(batches, file, out.suffix.lower())
+
+
+def read_pages(results: ResultFile) -> Iterator[list[Place]]:
+    """The rows of each page."""
+    columns = [name for name in RESULT_COLUMNS if name in results.schema.names]
+    places = (row for batch in results.batches() for row in batch.select(columns).to_pylist())
+    return (list(page) for _, page in groupby(places, key=itemgetter("page")))
+
+
+def spread_pages(
+    pages: Iterator[list[Place]], form: Form | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The wide rows; all pages have the fields of the first one. There is at least one batch."""
+    first = next(pages, [])
+    tables = dict.fromkeys(find_table(place) for place in first if place["row"] is not None)
+    fields = dict.fromkeys(place["field"] for place in first)
+    named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
+    named += [("row", pa.int32())] * bool(tables)
+    schema = pa.schema([*named, *((name, pa.string()) for name in fields), ("review", pa.string())])
+    left = chain([first], pages)
+    while part := [*islice(left, BATCH_PAGES)]:
+        rows = [row for page in part for row in spread_page(page, form)]
+        yield pa.RecordBatch.from_pylist(rows, schema)
+
+
+def find_table(place: Place) -> str:
+    """The name of the table that a result row is of, `marks` of `page.png/marks/4/c1`; or of the
+    field."""
+    return str(place["id"].removeprefix(f"{place['page']}/").partition("/")[0])
+
+
+def spread_page(page: Iterable[Place], form: Form | None) -> Iterator[dict[str, Any]]:
+    """The wide rows of a page: one, or one for each row that its tables have, which repeats the
+    fields."""
+    places = [place for place in page if place["reason"] != ABSENT]
+    shared = [place for place in places if place["row"] is None]
+    rows = [place for place in places if place["row"] is not None]
+    if not rows and shared:
+        yield join(shared, form)
+    for (table, number), row in groupby(rows, lambda place: (find_table(place), place["row"])):
+        yield {"table": table, "row": number} | join([*shared, *row], form)
+
+
+def join(places: list[Place], form: Form | None) -> dict[str, Any]:
+    """One wide row, with the names of the fields that a person should look at."""
+    review = ", ".join(place["field"] for place in places if is_doubtful(place, form))
+    numbers = {place["field"]: place["number"] for place in places}
+    return {"page": places[0]["page"], **numbers, "review": review or None}
+
+
+def is_doubtful(place: Place, form: Form | None) -> bool:
+    """Whether a person should look at a place: not if surely nothing is written where nothing must
+    be, which shows itself."""
+    if place["reason"] != "empty" or place["confidence"] <= SURE_EMPTY:
+        return bool(place["review"])
+    name, is_field = find_table(place), place["row"] is None
+    parts = (form.fields if is_field else form.tables) if form else ()
+    is_optional = next((part.optional for part in parts if part.name == name), not is_field)
+    return bool(place["review"]) and not is_optional
+
+
+def write_table(batches: Iterator[pa.RecordBatch], file: BinaryIO, suffix: str) -> int:
+    """Write the batches in the format of a file's suffix; gives the number of rows."""
+    encode, rows = ENCODERS[suffix], 0
+    if suffix == XLSX:
+        return write_workbook(batches, file)
+    first = next(batches)
+    parquet = pq.ParquetWriter(file, first.schema) if suffix == ".parquet" else None
+    with closing(parquet) if parquet else nullcontext():
+        for batch in chain([first], batches):
+            if parquet:
+                parquet.write_batch(batch)
+            else:
+                file.write(encode(batch, rows == 0))
+            rows += batch.num_rows
+    return rows

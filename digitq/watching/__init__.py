@@ -1,1 +1,0 @@
-"""Metrics, the live view, and tables of jobs and workers."""

@@ -1,0 +1,186 @@
+"""Which rules of a form are broken by what is written on a page, and where a person should look.
+
+A worker asks this for what it has read, and `correct` again for a person's answers.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import chain, islice, product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.protocol.asked.form import Cell, Check
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.rules import Rule, bind_rule, parse_rule, read_values
+from digitq.protocol.asked.values import PatternAutomaton, list_values
+
+MAX_COMBINATIONS = 256  # so many combinations of values are tried, where numbers have several
+MAX_TRIED = 15_000  # a place is tried with all values of its pattern if there are no more
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a place of a page shows."""
+
+    number: str | None  # "" if nothing is seen there; None if it could not be read
+    is_sure: bool = False  # whether a person says so: an empty place is 0, and nothing else
+
+
+@dataclass(frozen=True)
+class Held:
+    """A rule, and where it is held."""
+
+    check: Check
+    rule: Rule
+    places: dict[str, list[int]]  # by the keys of the rule's values: the indexes of cells
+
+    @property
+    def within(self) -> Fraction:
+        return Fraction(repr(self.check.within))
+
+    def subtract(self, values: Sequence[Fraction]) -> Fraction:
+        """The left side without the right one, if each cell has this value."""
+        keys = self.places.items()
+        return self.rule.subtract(
+            {key: sum((values[at] for at in each), Fraction(0)) for key, each in keys}
+        )
+
+    def is_satisfied(self, values: Sequence[Fraction]) -> bool:
+        """Whether it is, if each cell has this value."""
+        try:
+            return bool(self.rule.compare(self.subtract(values), self.within))
+        except ZeroDivisionError:
+            return False
+
+    def find_factor(self, at: int) -> Fraction:
+        """What the value of a cell is multiplied by in a linear rule."""
+        counts = {key: places.count(at) for key, places in self.places.items()}
+        return sum((self.rule.coefficients[key] * counts[key] for key in counts), Fraction(0))
+
+
+class Breach(NamedTuple):
+    """A rule that is broken."""
+
+    rule: str
+    cells: set[int]  # the indexes of those to look at
+    wanted: str  # the number that the rule wants in the only one of them, if it is known
+
+
+def hold_checks(cells: Sequence[Cell], checks: Iterable[Check]) -> list[Held]:
+    """The rules of a page, each time that they are held."""
+    places = [cell.place for cell in cells]
+    return [
+        Held(check, rule, bound)
+        for check in checks
+        for rule in parse_rule(check.rule)
+        for bound in bind_rule(rule, places)
+    ]
+
+
+def find_breaches(
+    cells: Sequence[Cell], written: Sequence[Written], held: Iterable[Held]
+) -> Iterator[Breach]:
+    """The rules that what is written in the cells breaks.
+
+    If something may be written in an empty place with which a rule would be satisfied, only this
+    place is to look at, else all of the rule.
+    """
+    values = [
+        read_values(one.number) if one.number else [Fraction(0)] for one in written
+    ]  # none if a number has no value
+    for one in held:
+        if breach := find_breach(one, cells, written, values):
+            yield breach
+
+
+def find_breach(
+    held: Held, cells: Sequence[Cell], written: Sequence[Written], values: list[list[Fraction]]
+) -> Breach | None:
+    """The breach of one rule, if it is broken."""
+    places = {*chain(*held.places.values())}
+    if not all(values[at] for at in places) or not any(written[at].number for at in places):
+        return None  # there is nothing to compare
+    combinations = [*combine(values, sorted(places))]
+    if any(map(held.is_satisfied, combinations)):
+        return None
+    single = {at for key in held.rule.names for at in held.places[key]}
+    empty = {at for at in single if written[at].number == "" and not written[at].is_sure}
+    unread = {at for at in places if written[at].number is None}
+    free = sorted(empty | unread)
+    if not free or not any(can_hold(held, cells, free, one) for one in combinations):
+        return Breach(held.check.rule, places, "")
+    if not empty:
+        return None  # what could not be read is to be looked at anyway
+    wanted = {find_wanted(held, free[0], one) for one in combinations} if len(free) == 1 else {""}
+    return Breach(held.check.rule, empty, wanted.pop() if len(wanted) == 1 else "")
+
+
+def combine(
+    values: Sequence[Sequence[Fraction]], places: Sequence[int]
+) -> Iterator[list[Fraction]]:
+    """Values of all cells, in each combination of those that these places may have: 12.500 may be
+    twelve and a half, or twelve thousand five hundred."""
+    several = [at for at in places if len(values[at]) > 1]
+    first = [one[0] if one else Fraction(0) for one in values]
+    for chosen in islice(product(*(values[at] for at in several)), MAX_COMBINATIONS):
+        combination = first.copy()
+        for at, value in zip(several, chosen, strict=True):
+            combination[at] = value
+        yield combination
+
+
+def can_hold(
+    held: Held, cells: Sequence[Cell], free: Sequence[int], values: list[Fraction]
+) -> bool:
+    """Whether the rule may be satisfied with numbers that are possible in these cells, whose
+    values are 0."""
+    if len(free) == 1 and (possible := list_possible(cells[free[0]].known)) is not None:
+        sums = {
+            key: float(sum(values[at] for at in places)) + places.count(free[0]) * possible
+            for key, places in held.places.items()
+        }
+        return bool(held.rule.are_satisfied(sums, float(held.within)).any())
+    if not held.rule.is_linear:
+        return True  # as far as is known
+    low = high = float(held.subtract(values))
+    for at in free:
+        factor = held.find_factor(at)
+        ends = [float(factor * end) if end else 0.0 for end in bound_possible(cells[at].known)]
+        low, high = low + min(0.0, *ends), high + max(0.0, *ends)
+    # Only an equation needs a value between them
+    differences = (low, high, 0.0) if low < 0 < high else (low, high)
+    return any(held.rule.compare(one, float(held.within)) for one in differences)
+
+
+def find_wanted(held: Held, at: int, values: list[Fraction]) -> str:
+    """The number that a linear equation wants in a cell with the value 0; "" if it is not known."""
+    if not (held.rule.is_equation and held.rule.is_linear and (factor := held.find_factor(at))):
+        return ""
+    value = -held.subtract(values) / factor
+    text = f"{float(value):.15g}"
+    return text if Fraction(text) == value else ""
+
+
+@lru_cache(maxsize=64)
+def list_possible(known: Known) -> NDArray[np.float64] | None:
+    """The values that a number may have, by what is known of it; None if there are too many."""
+    texts = list_values(known.automaton, MAX_TRIED)
+    if texts is None:
+        return None
+    return np.array([float(value) for text in texts for value in read_values(text)])
+
+
+def bound_possible(known: Known) -> tuple[float, float]:
+    """Between which values a number is, by what is known of it."""
+    possible = list_possible(known)
+    if possible is not None and possible.size:
+        return float(possible.min()), float(possible.max())
+    automaton = known.automaton
+    most = automaton.digits[1] if isinstance(automaton, PatternAutomaton) else math.inf
+    high = 10.0 ** min(most, 300)
+    return -high if "-" in automaton.signs else 0.0, high

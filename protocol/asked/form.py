@@ -1,0 +1,187 @@
+"""A form: which fields and tables a page has, what their values are, and the rules between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
+
+from digitq.protocol.asked.form_file import (
+    PAGE_ROWS,
+    Align,
+    Box,
+    check_layout,
+    measure_blank,
+    parse_form_file,
+    telling,
+)
+from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.risk import Risk
+from digitq.protocol.asked.rules import bind_rule, parse_rule
+from digitq.protocol.asked.values import encode
+from digitq.protocol.errors import UsageError
+
+MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
+# Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
+CountRows = Callable[[str, Path, Box, int], int]
+FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
+FORM_VERSION = b"2"  # follows them; workers that would pass over a key of the form can't read it
+# What is known of a field, which travels as it does for numbers alone
+Encoded = Annotated[
+    Known,
+    PlainValidator(lambda text: Known.decode(encode(text))),
+    PlainSerializer(lambda known: known.encode().decode("latin-1"), return_type=str),
+]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value on a page."""
+
+    name: str
+    box: Box | None
+    known: Encoded
+    optional: bool = False  # whether it may be empty
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values in rows and columns."""
+
+    name: str
+    box: Box | None  # None: the largest ruled table of the page
+    rows: int  # a page may have fewer of them, see `fewest`
+    columns: tuple[str, ...]  # from left to right; "" is not read
+    known: Encoded
+    fewest: int | None = None  # a page has at least so many rows; None: all
+    head: int | None = None  # so many rows of head are above; None: a page shows whether one is
+    optional: bool = True  # whether its places may be empty
+
+    @property
+    def row_counts(self) -> range:
+        """How many rows a page may have."""
+        return range(self.fewest or self.rows, self.rows + 1)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule between values, such as `valid + invalid == total`."""
+
+    rule: str
+    within: float  # both sides of an equation may differ by this much
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a page where a value is read."""
+
+    field: str  # the name of the field, or of the column
+    table: str  # "" for a field
+    row: int  # from 1; 0 for a field
+    known: Known
+    is_sure: bool = True  # whether each page has such a row
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Where it is, for `bind_rule`."""
+        return self.field, self.table, self.row
+
+    @property
+    def id(self) -> str:
+        """What follows the page's id: `student`, or `marks/4/c1`."""
+        return f"{self.table}/{self.row}/{self.field}" if self.table else self.field
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields, tables and rules of a page."""
+
+    __pydantic_config__: ClassVar = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64", extra="forbid"
+    )
+
+    blank: bytes | None  # the file of the empty form
+    align: Align  # by the blank's printed features, or by the lines of the tables
+    fields: tuple[Field, ...]
+    tables: tuple[Table, ...]
+    checks: tuple[Check, ...]
+    risk: Risk | None = None  # what is asked of the answers that are not marked
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All that is read on a page, in order: the fields, then the tables row by row."""
+        cells = [Cell(one.name, "", 0, one.known) for one in self.fields]
+        for table in self.tables:
+            for row in range(1, table.rows + 1):
+                is_sure = row <= table.row_counts.start
+                cells += [
+                    Cell(name, table.name, row, table.known, is_sure)
+                    for name in table.columns
+                    if name
+                ]
+        return tuple(cells)
+
+    def encode(self) -> bytes:
+        """The form as it travels, in JSON with the blank in base64."""
+        return FORM_MAGIC + FORM_VERSION + ENCODER.dump_json(self)
+
+    @staticmethod
+    def decode(payload: bytes) -> "Form":
+        """What `encode` encoded, also in a version before 2, which wrote none. Raises `ValueError`
+        for a later one, and for a key that is unknown: to pass it over could give wrong answers."""
+        return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC).removeprefix(FORM_VERSION))
+
+
+ENCODER = TypeAdapter(Form)
+
+
+def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
+    """Read the file of a form. Raises `UsageError` with the line or the key of a mistake.
+
+    If it does not say how many rows a table with a box has, `count_rows` is asked.
+    """
+    file, folder, blank, size = parse_form_file(path), path.parent, None, None
+    if file.blank is not None:
+        with telling(f"{path}: blank"):
+            blank, size = measure_blank(folder / file.blank)
+        for name, table in file.tables.items():
+            if not table.rows and table.box:
+                count = count_rows(name, folder / file.blank, table.box, len(table.columns))
+                table.rows = (count, count) if count else None
+    for table in file.tables.values():
+        if not table.rows and not table.box:
+            table.rows = PAGE_ROWS
+    with telling(str(path)):
+        check_layout(file, size)
+    fields, tables = [], []
+    for name, field in file.fields.items():
+        with telling(f"{path}: fields.{name}"):
+            fields.append(Field(name, field.box, field.check(folder), field.optional))
+    for name, table in file.tables.items():
+        with telling(f"{path}: tables.{name}"):
+            known, columns = table.check(folder), tuple(table.columns)
+            fewest, most = table.rows or (0, 0)
+            tables.append(
+                Table(name, table.box, most, columns, known, fewest, table.head, table.optional)
+            )
+    checks = tuple(Check(one.rule, one.within) for one in file.checks)
+    form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
+    check_rules(form, path)
+    return form
+
+
+def check_rules(form: Form, path: Path) -> None:
+    """Raises `UsageError` for a rule that can't be read or held, and for too many."""
+    places, bound = [cell.place for cell in form.cells], 0
+    for number, check in enumerate(form.checks, 1):
+        with telling(f"{path}: checks.{number}.rule"):
+            for rule in parse_rule(check.rule):
+                for values in bind_rule(rule, places):
+                    bound += sum(map(len, values.values()))
+            if bound > MAX_BOUND:
+                raise UsageError(
+                    f"the rules up to here connect {bound:,} values in all, counted for each time "
+                    f"that a rule is held: at most {MAX_BOUND:,} can be"
+                )

@@ -1,0 +1,236 @@
+"""The file that describes a form: what it may say, and the mistakes in it that are told."""
+
+import io
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from warnings import catch_warnings
+
+import PIL.Image
+import PIL.ImageOps
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from digitq.protocol.asked.known import Known, read_allowed, read_text
+from digitq.protocol.asked.rules import MAX_NUMBER
+from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.pdf import PDF, PageError, measure_page
+from digitq.protocol.settings import settings
+from digitq.protocol.text import too_large
+
+MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
+MAX_HEAD = 5  # a table has at most this many rows of head
+PAGE_ROWS = 1, 100  # a table that is found by its lines has so many rows if the form does not say
+# Columns of the wide table that are no fields, and those that are written in another way
+RESERVED_NAMES = ("page", "table", "row", "review", "digits", "alternatives", "probabilities")
+Align = Literal["page", "lines"]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+# Left, top, right and bottom in px of the blank
+SidesOfBox = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
+
+
+def check_name(name: str) -> str:
+    if "/" in name or name != name.strip() or not name.isprintable():
+        raise ValueError("a name has no /, and no space around it")
+    return name
+
+
+def refuse_column(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError("a column of results has this name: choose another one")
+    return name
+
+
+def check_area(box: SidesOfBox) -> SidesOfBox:
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError("a box is left, top, right, bottom, and has an area")
+    return box
+
+
+def read_rows(rows: Any) -> tuple[int, int]:
+    """The fewest and the most rows that `14` or `"1-40"` says."""
+    text = str(rows) if type(rows) in (int, str) else ""
+    match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text, re.ASCII)
+    fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= fewest <= most <= MAX_CELLS:
+        raise ValueError(f'rows are like 14 or "1-40", from 1 to {MAX_CELLS:,}')
+    return fewest, most
+
+
+Box = Annotated[SidesOfBox, AfterValidator(check_area)]
+Column = Annotated[str, AfterValidator(check_name), AfterValidator(refuse_column)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(check_name)]
+FieldName = Annotated[Name, AfterValidator(refuse_column)]
+
+
+def check_columns(columns: list[str]) -> list[str]:
+    names = [name for name in columns if name]
+    if not names or len({*names}) < len(names):
+        raise ValueError("there must be a name, and none twice")
+    return columns
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class KnownPart(Part):
+    """What is known of values, as the options of the command line say it."""
+
+    length: Any = None  # `Known.check` tells what is wrong with it
+    pattern: str | None = None
+    fill: str | None = None
+    allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
+
+    def check(self, folder: Path) -> Known:
+        allowed = None if self.allowed is None else read_allowed(str(folder / self.allowed))
+        return Known.check(self.length, allowed, self.pattern, self.fill)
+
+
+class FieldPart(KnownPart):
+    box: Box
+    optional: Annotated[bool, Field(strict=True)] = False
+
+
+class TablePart(KnownPart):
+    box: Box | None = None
+    rows: Annotated[tuple[int, int], BeforeValidator(read_rows)] | None = None
+    head: Annotated[int, Field(strict=True, ge=0, le=MAX_HEAD)] | None = None
+    optional: Annotated[bool, Field(strict=True)] = True
+    columns: Annotated[list[Column], AfterValidator(check_columns)]
+
+
+class CheckPart(Part):
+    rule: str
+    within: Annotated[NotNegative, Field(le=MAX_NUMBER)] = 0.0
+
+
+class FormFile(Part):
+    blank: str | None = None
+    align: Align = "page"
+    fields: dict[FieldName, FieldPart] = {}
+    tables: dict[Name, TablePart] = {}
+    checks: list[CheckPart] = []
+
+
+KINDS_OF_PART: dict[str, type[Part]] = {
+    "fields": FieldPart,
+    "tables": TablePart,
+    "checks": CheckPart,
+}
+
+
+def parse_form_file(path: Path) -> FormFile:
+    """What the file says. Raises `UsageError` with the line or the key of a mistake."""
+    try:
+        text = read_text(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; `digitq form new` makes a form's file") from None
+    try:
+        return FormFile.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        # An unknown key tells more than the one that it is a misspelling of, and that is missing
+        mistake = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        keys = [one + 1 if isinstance(one, int) else one for one in mistake["loc"]]  # from 1
+        where = [str(one) for one in keys if one != "[key]"]
+        match mistake["type"]:
+            case "missing":
+                message = "it is missing"
+            case "extra_forbidden":
+                known = (KINDS_OF_PART[where[0]] if where[1:] else FormFile).model_fields
+                message = f"there is no such key; there are {', '.join(known)}"
+            case _:
+                reason = mistake["msg"].removeprefix("Value error, ")
+                message = f"{mistake['input']!r}: {reason}"
+        raise UsageError(f"{path}: {'.'.join(where)}: {message}") from None
+
+
+@contextmanager
+def telling(where: str) -> Iterator[None]:
+    """Puts the file and the key before the text of a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """An empty form's bytes, and its width and height in px. Raises `UsageError`."""
+    limit = settings().image_bytes
+    try:
+        if path.stat().st_size > limit:
+            raise UsageError(f"{path} is {too_large(limit)}")
+        content = path.read_bytes()
+        if content.startswith(PDF):
+            return content, measure_page(content)
+        with catch_warnings(action="ignore"):
+            image = PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG"])
+            return content, PIL.ImageOps.exif_transpose(image).size
+    except OSError as error:
+        reason = error.strerror or "it is no PNG, JPEG or PDF, or damaged"
+    except PageError as error:
+        reason = str(error)
+    except (PIL.Image.DecompressionBombError, RuntimeError, SyntaxError, ValueError):
+        reason = "it is damaged or too large"
+    raise UsageError(f"can't read {path}: {reason}")
+
+
+def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
+    """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
+    if file.align == "page" and not size:
+        raise UsageError('blank: it is missing: without one, align must be "lines"')
+    places: list[tuple[str, SidesOfBox | None]]
+    places = [(f"fields.{name}", part.box) for name, part in file.fields.items()]
+    places += [(f"tables.{name}", part.box) for name, part in file.tables.items()]
+    without = [key for key, box in places if not box]
+    if without[file.align == "lines" :]:
+        only = 'only with align = "lines" one table, the largest, needs none'
+        raise UsageError(f"{without[-1]}.box: it is missing: {only}")
+    for key, box in places:
+        if box and not size:
+            raise UsageError(f"{key}.box: a box is in px of the blank, and there is none")
+        if box and size and (box[2] > size[0] or box[3] > size[1]):
+            raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
+    count = len(file.fields)
+    for name, table in file.tables.items():
+        check_rows(name, table, size is not None)
+        if both := [column for column in table.columns if column in file.fields]:
+            raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
+        count += sum(map(bool, table.columns)) * (table.rows or (0, 0))[1]
+    if not count:
+        raise UsageError("the form has no field")
+    if count > MAX_CELLS:
+        raise UsageError(f"a form has at most {MAX_CELLS:,} values, not {count:,}")
+
+
+def check_rows(name: str, table: TablePart, has_blank: bool) -> None:
+    """Raises `UsageError` if it is not clear which rows a table has."""
+    if not table.rows:
+        raise UsageError(
+            f"tables.{name}.rows: it is missing, and no lines of a blank show it: give it, or "
+            "have `digitq form new` propose the table"
+        )
+    is_open = table.rows[0] < table.rows[1]
+    if table.box and is_open:
+        raise UsageError(
+            f"tables.{name}.rows: a table with a box has as many rows as on the blank: give their "
+            'number, or leave out the box with align = "lines"'
+        )
+    if table.box and table.head is not None:
+        raise UsageError(f"tables.{name}.head: a box is without the head: leave this out")
+    if is_open and table.head is None and not has_blank:
+        raise UsageError(
+            f"tables.{name}.head: it is missing: where the number of rows is open, and no blank "
+            "shows the head, give how many rows of head are above, such as 0 or 1"
+        )

@@ -1,0 +1,225 @@
+"""What is known of a job's whole numbers beforehand: a pattern, and a list of those allowed."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from numbers import Integral
+from pathlib import Path
+from typing import Self, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.protocol.asked.risk import RISK, Risk
+from digitq.protocol.asked.values import (
+    MAX_DIGITS,
+    PUNCTUATION,
+    WRITTEN_WORDS,
+    AnyValue,
+    Automaton,
+    ListAutomaton,
+    PatternAutomaton,
+    accepts,
+    encode,
+    is_written,
+    tidy,
+)
+from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import find, find_column, is_workbook, open_rows
+from digitq.protocol.text import name_some
+
+MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
+MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
+FILL_MARKS = "X-/"
+LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
+
+
+class WhatIsKnown(TypedDict, total=False):
+    """What a person says is known."""
+
+    length: str | int | tuple[int, int] | None  # how many digits a number has: 9, 3-6 or (3, 6)
+    allowed: Iterable[str | int] | None  # the numbers that there can be
+    pattern: str | None  # a regular expression, or the name of one
+    fill: str | None  # marks that fill unused boxes: X, - and /
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known beforehand; by default nothing."""
+
+    pattern: str | None = None  # a regular expression, or the name of one
+    allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in Latin-1
+    fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
+    risk: Risk | None = None  # what is asked of the answers that are not marked
+
+    @property
+    def is_nothing(self) -> bool:
+        return self.pattern is None and self.allowed is None
+
+    @cached_property
+    def automaton(self) -> Automaton:
+        """What says which numbers are possible."""
+        if self.allowed is not None:  # `check` has left out what the pattern does not match
+            return ListAutomaton(self.allowed)
+        if self.pattern is not None:
+            return PatternAutomaton(self.pattern)
+        return AnyValue("".join(sign for sign in PUNCTUATION if sign not in self.fill))
+
+    @property
+    def fixes_length(self) -> bool:
+        """Whether the count of digits is known, or the numbers themselves."""
+        automaton = self.automaton
+        if isinstance(automaton, PatternAutomaton):
+            return automaton.digits[0] == automaton.digits[1]
+        return self.allowed is not None
+
+    @classmethod
+    def check(
+        cls,
+        length: str | int | tuple[int, int] | None = None,
+        allowed: Iterable[str | int] | None = None,
+        pattern: str | None = None,
+        fill: str | None = None,
+    ) -> Self:
+        """Build it from what a person gives, see `WhatIsKnown`.
+
+        Raises `UsageError` for a length, a pattern or marks that can't be, a line that is no
+        number, an empty list, and a pattern that no allowed number matches.
+        """
+        if length is not None:
+            if pattern is not None:
+                raise UsageError("a length is a pattern of digits: give one of the two")
+            parts = length if isinstance(length, tuple | list) else [length]  # JSON has lists
+            pattern = write_pattern("-".join(map(str, parts)))
+        for name, given in (("pattern", pattern), ("fill", fill)):
+            if given is not None and not isinstance(given, str):
+                raise UsageError(f"the {name} is {given!r}: it must be text")
+        fill = (fill or "").upper()
+        if not set(fill) <= set(FILL_MARKS):
+            raise UsageError(f"the fill {fill!r} must be some of {', '.join(FILL_MARKS)}")
+        known = cls(pattern, None, fill)
+        automaton = known.automaton
+        if allowed is None:
+            return known
+        numbers = check_numbers(allowed)
+        if pattern is not None:
+            numbers = [number for number in numbers if accepts(automaton, number)]
+            if not numbers:
+                what = f"the pattern {pattern}" if length is None else f"the length {length}"
+                raise UsageError(f"no allowed number has {what}")
+        return cls(pattern, np.unique(np.array([*map(encode, numbers)])), fill)
+
+    def encode(self) -> bytes:
+        """The pattern, the marks and the risk as JSON in the first line, then an allowed number in
+        each line; empty for nothing."""
+        asked = [self.pattern, self.fill, *([asdict(self.risk)] if self.risk else ())]
+        first = json.dumps(asked).encode() if any(asked) else b""
+        numbers = [] if self.allowed is None else self.allowed.tolist()
+        return b"\n".join([first, *numbers])
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """What `encode` encoded."""
+        first, *numbers = payload.split(b"\n")
+        pattern, fill, *risks = json.loads(first or b'[null, ""]')
+        allowed = np.array(numbers, np.bytes_) if numbers else None
+        return cls(pattern, allowed, fill, *map(RISK.validate_python, risks))
+
+
+@lru_cache(maxsize=4)
+def name_known(payload: bytes) -> str:
+    """A name of what is known, the same for the same pattern and list; empty for nothing."""
+    return hashlib.sha256(payload).hexdigest()[:16] if payload else ""
+
+
+def describe_known(payload: bytes) -> tuple[str | None, int | None]:
+    """The pattern that is known, and how many numbers are allowed."""
+    first, _, rest = payload.partition(b"\n")
+    return json.loads(first or b"[null]")[0], rest.count(b"\n") + 1 if rest else None
+
+
+def write_pattern(length: str) -> str:
+    """The pattern of numbers with as many digits as `9` or `3-6` says. Raises `UsageError`."""
+    if match := LENGTHS.fullmatch(length):
+        shortest, longest = int(match[1]), int(match[2] or match[1])
+        if 1 <= shortest <= longest <= MAX_DIGITS:
+            return rf"\d{{{shortest}}}" if not match[2] else rf"\d{{{shortest},{longest}}}"
+    how = f"like 9 or 3-6, from 1 to {MAX_DIGITS} digits, the smaller number first"
+    raise UsageError(f"the length {length!r} must be {how}")
+
+
+def check_numbers(allowed: Iterable[str | int]) -> list[str]:
+    """The allowed numbers without spaces around them. Raises `UsageError` as `Known.check`."""
+    if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
+        raise UsageError("`allowed` is a list of numbers, not a text or a path")
+    listed = [*allowed]
+    while listed and isinstance(listed[-1], str) and not listed[-1].strip():
+        listed.pop()  # a file may end in blank lines
+    numbers = [check_number(text, line) for line, text in enumerate(listed, 1)]
+    if not numbers:
+        raise UsageError("the list of allowed numbers is empty")
+    if len(numbers) > MAX_ALLOWED:
+        raise UsageError(f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be")
+    return numbers
+
+
+def check_number(text: object, line: int) -> str:
+    """The allowed number without spaces around it. Raises `UsageError` if it is none."""
+    if isinstance(text, Integral) and not isinstance(text, bool):
+        text = str(text)
+    if not isinstance(text, str):
+        raise UsageError(
+            f"line {line} of the allowed numbers is {text!r}: it must be a whole number, or text, "
+            "which keeps zeros at the beginning"
+        )
+    number = tidy(text)
+    if not number or not is_written(number):
+        raise UsageError(
+            f"line {line} of the allowed numbers is {text!r}: it must be {WRITTEN_WORDS}"
+        )
+    return number
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises `UsageError` as `read_text`."""
+    return read_text(path).splitlines()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises `UsageError` if it can't be read or is too large."""
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = "it is not in UTF-8" if isinstance(error, UnicodeError) else str(error)
+        reason = getattr(error, "strerror", None) or reason
+        raise UsageError(f"can't read {path}: {reason}") from None
+
+
+def read_allowed(where: str) -> list[str]:
+    """The allowed numbers in a file: one on each line, or those in the column of a table that
+    `find_column` finds, without the empty cells. Raises `UsageError` if they can't be read, or one
+    is no number.
+    """
+    name, sheet, column = find_column(where)
+    if not column and not is_workbook(name):
+        return read_lines(name)
+    numbers: list[str] = []
+    with open_rows(name, sheet) as rows:
+        names: list[str] = rows.fieldnames or []
+        if not column:
+            raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
+        found = find(name, names, [column.strip().lower()])
+        for row in rows:
+            number = tidy(row[found] or "")
+            if not is_written(number):
+                raise UsageError(
+                    f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
+                    f"it must be {WRITTEN_WORDS}"
+                )
+            numbers += [number] * bool(number)
+    return numbers

@@ -1,0 +1,293 @@
+"""Rules between values of a page, such as `valid + invalid == total`; nothing is executed."""
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.protocol.asked.values import FRACTIONS
+from digitq.protocol.errors import UsageError
+from digitq.protocol.text import name_some
+
+MAX_RULE = 500  # a rule has at most this many characters
+MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
+HOW = "it is like a + b == c: names, numbers, + - * /, sum(c, d), ( ) and == != < <= > >="
+MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
+ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
+SUM = "sum("  # the key of a sum begins so
+QUOTE = "a name in a rule begins with a letter, or is in quotes"
+BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
+VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
+POINTS = (".", ",")
+SEPARATOR = re.compile("[.,]")
+ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+# Whether a rule holds where the left side is more than the right one by d, and may be by w
+COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: lambda d, w: abs(d) <= w,
+    ast.NotEq: lambda d, w: abs(d) > w,
+    ast.Lt: lambda d, w: d < w,
+    ast.LtE: lambda d, w: d <= w,
+    ast.Gt: lambda d, w: d > -w,
+    ast.GtE: lambda d, w: d >= -w,
+}
+Columns = dict[str, dict[int, int]]  # by the table and the row of a name: the index of the place
+Place = tuple[str, str, int]  # the name of a field or column, the table ("" for a field), the row
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Two sides that are compared. A value in them has a key: its name, or `sum(name, name)`."""
+
+    left: ast.expr
+    right: ast.expr
+    compare: Callable[[Any, Any], Any]  # one of `COMPARISONS`
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the single values, sorted."""
+        return [key for key in self.keys if not is_sum(key)]
+
+    @property
+    def sums(self) -> list[str]:
+        return [key for key in self.keys if is_sum(key)]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return sorted(find_keys(self.left) | find_keys(self.right))
+
+    @cached_property
+    def is_linear(self) -> bool:
+        """Whether no value is multiplied or divided by one."""
+        nodes = [*ast.walk(self.left), *ast.walk(self.right)]
+        return not any(
+            find_keys(node.right) and (isinstance(node.op, ast.Div) or find_keys(node.left))
+            for node in nodes
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div)
+        )
+
+    @cached_property
+    def coefficients(self) -> dict[str, Fraction]:
+        """What each value of a linear rule is multiplied by in left - right; "" is the constant."""
+        zeros = dict.fromkeys(self.keys, Fraction(0))
+        constant = self.subtract(zeros)
+        found = {key: self.subtract(zeros | {key: Fraction(1)}) - constant for key in zeros}
+        return found | {"": constant}
+
+    def subtract(self, values: Mapping[str, Fraction]) -> Fraction:
+        """The left side without the right one."""
+        left, right = self.measure(values)
+        return Fraction(left - right)
+
+    @property
+    def is_equation(self) -> bool:
+        return self.compare is COMPARISONS[ast.Eq]
+
+    def are_satisfied(
+        self, values: Mapping[str, NDArray[np.float64]], within: float
+    ) -> NDArray[np.bool_]:
+        """Whether it is satisfied with each of these values by their keys, (N,), but for rounding.
+
+        A division by zero satisfies nothing.
+        """
+        with np.errstate(all="ignore"):
+            left, right = self.measure(values, float)
+            difference = left - right
+            is_near = abs(abs(difference) - within) <= ROUNDING * np.maximum(abs(left), abs(right))
+            exact = np.where(is_near, np.copysign(within, difference), difference)
+            return np.asarray(np.isfinite(difference) & self.compare(exact, within))
+
+    def measure(self, values: Mapping[str, Any], number: type = Fraction) -> tuple[Any, Any]:
+        """Both sides, for the values by their keys. `number` is the type of the numbers beside."""
+        return measure(self.left, values, number), measure(self.right, values, number)
+
+
+def parse_rule(text: str) -> list[Rule]:
+    """The rules that a text says: `a < b < c` says two. Raises `UsageError`."""
+    if len(text) > MAX_RULE:
+        raise UsageError(f"a rule has at most {MAX_RULE} characters, not {len(text)}")
+    try:
+        parsed = ast.parse(text.strip(), mode="eval")
+        compared = Unquote().visit(parsed).body
+        if not isinstance(compared, ast.Compare):
+            raise UsageError(f"{text!r} compares nothing: {HOW}")
+        sides = pairwise([compared.left, *compared.comparators])
+        kinds = [COMPARISONS[type(kind)] for kind in compared.ops]
+        rules = [Rule(*both, kind) for both, kind in zip(sides, kinds, strict=True)]
+    except KeyError:
+        raise UsageError(f"{text!r} has a comparison that is not supported: {HOW}") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or error
+        if name := BEGINS_WITH_DIGIT.search(text):
+            raise UsageError(f"`{name[0]}`: {QUOTE}") from None
+        raise UsageError(f"{text!r} can't be read ({reason}): {HOW}") from None
+    for rule in rules:
+        if not rule.keys:
+            raise UsageError(f"{text!r} compares no values: {HOW}")
+        numbers: list[Fraction] = [*rule.coefficients.values()] if rule.is_linear else []
+        denominator = math.lcm(*(one.denominator for one in numbers))
+        if any(abs(one) > MAX_NUMBER for one in (Fraction(denominator), *numbers)):
+            raise UsageError(f"{text!r} has numbers that are too large or have too many decimals")
+    return rules
+
+
+class Unquote(ast.NodeTransformer):
+    """Makes names of those that are in quotes, which may have other signs than letters."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        match node.value:
+            case str() as name if name and not is_sum(name):
+                return ast.Name(name)
+        return node
+
+
+def is_sum(key: str) -> bool:
+    return key.startswith(SUM)
+
+
+def names_of(key: str) -> list[str]:
+    """The names in a key."""
+    return key.removeprefix(SUM).removesuffix(")").split(", ") if is_sum(key) else [key]
+
+
+def find_keys(side: ast.expr) -> set[str]:
+    """The keys of the values in a side. Raises `UsageError` for what a rule can't have."""
+    match side:
+        case ast.Name(id=name):
+            return {name}
+        case ast.Call(ast.Name("sum"), [_, *_] as summed, []) if all(
+            isinstance(one, ast.Name) and "," not in one.id for one in summed
+        ):
+            return {ast.unparse(side)}
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            if abs(value) <= MAX_NUMBER:
+                return set()
+        case ast.UnaryOp(ast.UAdd() | ast.USub(), inner):
+            return find_keys(inner)
+        case ast.BinOp(left, kind, right) if type(kind) in ARITHMETIC:
+            keys = find_keys(right)
+            if isinstance(kind, ast.Div) and not keys and not measure(right, {}, Fraction):
+                raise UsageError(f"`{ast.unparse(side)}` divides by zero")
+            return find_keys(left) | keys
+    raise UsageError(f"`{ast.unparse(side)}` is not supported: {HOW}")
+
+
+def measure(side: ast.expr, values: Mapping[str, Any], number: type) -> Any:
+    """A side, for the values by their keys."""
+    match side:
+        case ast.Constant(value):
+            return number(repr(value))
+        case ast.UnaryOp(kind, inner):
+            inside = measure(inner, values, number)
+            return -inside if isinstance(kind, ast.USub) else inside
+        case ast.BinOp(left, kind, right):
+            both = measure(left, values, number), measure(right, values, number)
+            return ARITHMETIC[type(kind)](*both)
+    return values[ast.unparse(side)]
+
+
+def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]:
+    """Where a rule is held: for each time, the indexes of the places by the keys of their values.
+
+    A rule about columns is held for each row of each table that has all of them. A sum is that of
+    fields, and of whole columns: in this table if it has the column, else in the only one that has
+    it. Raises `UsageError` if there is no such place.
+    """
+    columns: dict[str, Columns] = {}
+    for index, (name, table, row) in enumerate(places):
+        columns.setdefault(name, {}).setdefault(table, {})[row] = index
+    for name in (name for key in rule.keys for name in names_of(key)):
+        if name not in columns:
+            raise UsageError(
+                f"there is no field or column {name!r}; there are {name_some(columns)}"
+            )
+    for side in (rule.left, rule.right):
+        for node in ast.walk(side):
+            if isinstance(node, ast.Constant) and repr(node.value) in columns:
+                raise UsageError(
+                    f"`{node.value!r}`: {QUOTE}; the number is {float(repr(node.value))!r}"
+                )
+    single = [name for name in rule.names if "" not in columns[name]]
+    tables = [
+        table
+        for table in dict.fromkeys(table for _, table, _ in places if table)
+        if all(table in columns[name] for name in single)
+    ]
+    if single and not tables:
+        raise UsageError(f"no table has all of the columns {name_some(single)}")
+    bound = []
+    for table in tables if single else [""]:
+        sums = {
+            key: [
+                index
+                for name in names_of(key)
+                for index in find_column(key, name, table, columns).values()
+            ]
+            for key in rule.sums
+        }
+        for row in columns[single[0]][table] if single else [0]:
+            values = {
+                name: [columns[name][table][row] if name in single else columns[name][""][0]]
+                for name in rule.names
+            }
+            bound.append(values | sums)
+    return bound
+
+
+def find_column(key: str, name: str, table: str, columns: Mapping[str, Columns]) -> dict[int, int]:
+    """The indexes by row of the column, or the field, that is summed. Raises `UsageError` if it is
+    not clear."""
+    found = columns[name]
+    if table not in found and len(found) > 1:
+        raise UsageError(f"`{key}`: several tables have such a column: {name_some(found)}")
+    return found.get(table) or next(iter(found.values()))
+
+
+def read_values(number: str) -> list[Fraction]:
+    """What a number may be worth: 12.500 may be twelve and a half, or twelve thousand five hundred.
+
+    Dates, times, fractions such as 3/4, and what is empty or has more than 15 digits, have no
+    value; 7½ has one.
+    """
+    for sign, worth in FRACTIONS.items():
+        if sign in number:
+            whole, _, rest = number.partition(sign)
+            values = read_values(f"{whole}{rest}" if whole.strip("+-") else f"{whole}0{rest}")
+            is_last = not rest.strip("-%") and whole[-1:] not in POINTS
+            signed = -worth if whole.startswith("-") else worth
+            return [one + signed for one in values if is_last and one.denominator == 1]
+    match = VALUE.fullmatch(number)
+    if not match or not 0 < len(match[2]) - len(SEPARATOR.findall(match[2])) <= MAX_VALUE_DIGITS:
+        return []
+    first, *groups = SEPARATOR.split(match[2])
+    separators = SEPARATOR.findall(match[2])
+    found = []
+    if not groups or are_thousands(first, groups, separators):
+        found.append(first + "".join(groups))
+    if (
+        len(groups) == 1
+        or groups
+        and separators[-1] not in separators[:-1]
+        and are_thousands(first, groups[:-1], separators[:-1])
+    ):
+        found.append(f"{first}{''.join(groups[:-1])}.{groups[-1]}")
+    return [Fraction(match[1] + one) for one in found]
+
+
+def are_thousands(first: str, groups: Sequence[str], separators: Sequence[str]) -> bool:
+    """Whether these groups of digits are separated as thousands, all with the same sign."""
+    is_first = 0 < len(first) <= 3 and first[0] != "0"
+    return is_first and {*map(len, groups)} == {3} and len({*separators}) == 1

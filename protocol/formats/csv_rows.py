@@ -1,0 +1,70 @@
+"""The rows and columns of a CSV file, or of a sheet of an Excel file."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet
+from digitq.protocol.text import name_some
+
+
+def find_column(where: str | Path) -> tuple[Path, str, str]:
+    """The file, the sheet and the column that `FILE`, `FILE.csv:COLUMN`, `FILE.xlsx:COLUMN` or
+    `FILE.xlsx:SHEET!COLUMN` names; "" for what it does not name."""
+    name, _, column = str(where).rpartition(":")
+    if not name or Path(where).exists():
+        return Path(where), "", ""
+    sheet, _, column = column.rpartition("!") if is_workbook(name) else ("", "", column)
+    return Path(name), sheet, column
+
+
+def is_workbook(name: str | Path) -> bool:
+    return str(name).lower().endswith(XLSX)
+
+
+@contextmanager
+def open_rows(path: Path, sheet: str = "", every: bool = False) -> Iterator[Any]:
+    """The rows of a CSV file, or of sheets as `read_sheet` chooses them, as `csv.DictReader` gives
+    them. Raises `UsageError` if they can't be read."""
+    try:
+        with (
+            read_sheet(path, sheet, every)
+            if is_workbook(path)
+            else open(path, newline="", encoding="utf-8-sig")
+        ) as file:
+            delimiter = choose_delimiter(file.readline())
+            file.seek(0)
+            yield csv.DictReader(file, delimiter=delimiter)
+    except UnicodeError:
+        raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
+    except (OSError, ValueError, csv.Error) as error:  # a 0 byte in a path raises ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"can't read {path}: {reason}") from None
+
+
+def choose_delimiter(first: str) -> str:
+    """What separates the cells of a CSV file with this first line. Without a comma, it is a
+    semicolon or a tab, as spreadsheets in some countries write it."""
+    others = [one for one in ";\t" if one in first and "," not in first]
+    return others[0] if others else ","
+
+
+def find(path: Path, names: Sequence[str], wanted: Sequence[str]) -> str:
+    """The name of the first wanted column. Raises `UsageError` if there is none."""
+    if not names:
+        raise UsageError(f"{path} is empty, or its first line is")
+    if (name := find_first(names, wanted)) is None:
+        raise UsageError(
+            f"the first line of {path} has none of these names of columns: {', '.join(wanted)}; "
+            f"it has {name_some(names)}"
+        )
+    return name
+
+
+def find_first(names: Sequence[str], wanted: Iterable[str]) -> str | None:
+    """The name of the first wanted column, in any case of letters; None if there is none."""
+    found = [name.strip().lower() for name in names]
+    return next((names[found.index(name)] for name in wanted if name in found), None)

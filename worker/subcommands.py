@@ -1,0 +1,126 @@
+"""The worker's own commands. Modules that import slowly are imported when these run."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from digitq.protocol.errors import DigitqError, OutputError
+from digitq.protocol.settings import NUMBER
+from digitq.protocol.text import in_one_line
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Commands that `digitq inspect`, `train`, `form` and `report` run."""
+
+
+def tell(error: DigitqError) -> int:
+    """Print an error on stderr; gives the exit status."""
+    print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
+    return 3 if isinstance(error, OutputError) else 2
+
+
+@commands.command()
+@click.argument("task", type=json.loads)
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
+    """Show how each image came to its answer.
+
+    The task, in JSON, has the picture's name, or none, as `out`; the `model`; and as `known` the
+    descriptor of a file with what is known of numbers, or the form.
+    """
+    from digitq.protocol.asked.reading import decode_known
+    from digitq.worker.show.inspection import inspect as inspect_one
+
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    out, model = task["out"] and Path(task["out"]), task["model"]
+    with open(task["known"], "rb", closefd=False) as file:
+        known = decode_known(file.read())
+    status = 0
+    for image in images:
+        try:
+            status = max(status, inspect_one(image, out, model, known))
+            sys.stdout.flush()
+        except DigitqError as error:
+            status = max(status, tell(error))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+    sys.exit(status)
+
+
+@commands.command()
+@click.argument("task", type=json.loads)
+def train(task: dict[str, Any]) -> None:
+    """Go on training a network with a user's images; write its weights and its card to a folder.
+
+    The task, in JSON, has the options of `digitq train`; `images` is the descriptor of a file with
+    the images in chunks.
+    """
+    from digitq.protocol.chunk import read_chunks
+    from digitq.worker.learning.own import check_writable, write_if_better
+    from digitq.worker.learning.own_digits import train_own_digits
+    from digitq.worker.learning.own_numbers import train_own_numbers
+
+    name, out, seed = task["name"], Path(task["out"]), task["seed"]
+    try:
+        check_writable(out, name)
+        with open(task["images"], "rb") as file:
+            chunks = read_chunks(file)
+            if name == NUMBER:
+                trained = train_own_numbers(chunks, seed, task["epochs"])
+            else:
+                trained = train_own_digits(name, chunks, seed, task["epochs"], task["mnist"])
+        command = f"{trained.before.command}; {task['command']}"
+        if not write_if_better(trained, out, seed=seed, command=command):
+            sys.exit(1)
+    except DigitqError as error:
+        sys.exit(tell(error))
+    use = {NUMBER: "--read number"}.get(name, f"--model {name}")
+    print(
+        f"to use {out / name}.safetensors: digitq classify … {use} --weights "
+        f"{shlex.quote(str(out))}",
+        file=sys.stderr,
+    )
+
+
+@commands.command()
+@click.argument("task", type=json.loads)
+def form(task: dict[str, str | None]) -> None:
+    """Propose a form, or draw one: the task, in JSON, has paths as these functions take them."""
+    paths = {name: Path(path) for name, path in task.items() if path is not None}
+    try:
+        if "blank" in paths:
+            from digitq.worker.sight.forms.proposal import write_proposal
+
+            write_proposal(**paths)
+        else:
+            from digitq.worker.show.overlay import show_form
+
+            sys.exit(show_form(**paths))
+    except DigitqError as error:
+        sys.exit(tell(error))
+
+
+@commands.command(hidden=True)
+@click.argument("task", type=json.loads)
+def rows(task: list[Any]) -> None:
+    """Print what `count_rows` gives; the task, in JSON, has its arguments."""
+    from digitq.worker.sight.forms.proposal import count_rows
+
+    name, blank, box, columns = task
+    print(count_rows(name, Path(blank), box, columns))
+
+
+@commands.command(hidden=True)
+def show() -> None:
+    """Write what is seen of the images on stdin, as `show_images` has it."""
+    from digitq.worker.show.surroundings import show_images
+
+    show_images(sys.stdin.buffer, sys.stdout.buffer)
