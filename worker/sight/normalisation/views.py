@@ -69,6 +69,7 @@ def levelled(picture: Picture) -> Picture:
     return np.asarray(cv2.divide(grey, cv2.max(background, 1), scale=255))
 
 
+# Without views, 67 instead of 94 % of the sheets that are seen aslant are right
 VIEWS: dict[str, View] = {
     "softened": softened,
     "extended": extended,
