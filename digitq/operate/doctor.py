@@ -13,7 +13,7 @@ from digitq.protocol.broker.address import url_in_command
 from digitq.protocol.broker.connection import OLDEST_REDIS
 from digitq.protocol.capacity import MAX_FILL
 from digitq.protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WORKER_HEARTBEAT_SECONDS
-from digitq.protocol.script import PATIENCE
+from digitq.protocol.ledger.script import PATIENCE
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 

@@ -23,7 +23,7 @@ from digitq.private.processes import Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.keys import CALLS_QUEUE, TASK_EVENTS
-from digitq.protocol.script import SCRIPT
+from digitq.protocol.ledger.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
 from tests.waiting import children_of, run_digitq, wait_for

@@ -26,8 +26,8 @@ from digitq.protocol.keys import (
     record_key,
 )
 from digitq.protocol.ledger import Ledger
+from digitq.protocol.ledger.script import MAX_SWEPT, QUICK_ATTEMPTS
 from digitq.protocol.records import ChunkResult, JobSpec
-from digitq.protocol.script import MAX_SWEPT, QUICK_ATTEMPTS
 from digitq.worker.celery import log_ends
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)

@@ -30,7 +30,7 @@ from digitq.protocol.app import app as worker_app
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE, UNACKED, UNACKED_INDEX
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.script import MAX_PEEKED
+from digitq.protocol.ledger.script import MAX_PEEKED
 from digitq.worker import images
 from digitq.worker.service.transport import Transport
 from tests.drawing import draw_one, encode_image, random_digits

@@ -237,7 +237,7 @@ def test_the_reasons_for_review_are_explained() -> None:
 
 
 def test_the_keys_of_a_job_are_listed() -> None:
-    keys = re.findall(r"record \.\. '(:\w+)'", (ROOT / "protocol/ledger.lua").read_text())
+    keys = re.findall(r"record \.\. '(:\w+)'", (ROOT / "protocol/ledger/shared.lua").read_text())
     assert {f"`{key}`" for key in keys} <= {*re.findall(r"`:[\w-]+`", PAGES["ARCHITECTURE.md"])}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from digitq.protocol.script import arrange
+from digitq.protocol.ledger.script import arrange
 
 
 def test_arguments_are_in_the_order_of_the_lua_function() -> None:

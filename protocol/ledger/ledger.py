@@ -1,6 +1,6 @@
 """The ledger: the state of every job in Redis, so that no image is lost or answered twice.
 
-Each change is one atomic Lua script (`ledger.lua`), so a process that dies between two changes
+Each change is one atomic Lua script (`shared.lua`), so a process that dies between two changes
 leaves a consistent state. The script that marks a chunk as queued also writes its Celery message.
 """
 
@@ -37,8 +37,8 @@ from digitq.protocol.keys import (
     lists_of,
     record_key,
 )
+from digitq.protocol.ledger.script import SCRIPT, Argument, arrange
 from digitq.protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, RunningChunk
-from digitq.protocol.script import SCRIPT, Argument, arrange
 
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises
 READ_RECORDS = 1000  # one round trip reads at most this many records

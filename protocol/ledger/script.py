@@ -18,7 +18,7 @@ local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
 local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
 local UNACKED, UNACKED_INDEX = '{keys.UNACKED}', '{keys.UNACKED_INDEX}'
 """
-SCRIPT = CONSTANTS + files("digitq.protocol").joinpath("ledger.lua").read_text()
+SCRIPT = CONSTANTS + files("digitq.protocol.ledger").joinpath("shared.lua").read_text()
 PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))
 Argument = Payload | str | float
 
