@@ -1,13 +1,13 @@
 """The ledger: the state of every job in Redis, so that no image is lost or answered twice.
 
-Each change is one atomic Lua script (`shared.lua`), so a process that dies between two changes
-leaves a consistent state. The script that marks a chunk as queued also writes its Celery message.
+Each change is one atomic step in Lua (`steps/`), so a process that dies between two changes leaves
+a consistent state. The step that marks a chunk as queued also writes its Celery message.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from redis.exceptions import NoScriptError
 
@@ -37,7 +37,8 @@ from digitq.protocol.keys import (
     lists_of,
     record_key,
 )
-from digitq.protocol.ledger.script import SCRIPT, Argument, arrange
+from digitq.protocol.ledger import atomic
+from digitq.protocol.ledger.script import SCRIPT, Argument, Call, Reply
 from digitq.protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, RunningChunk
 
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises
@@ -67,10 +68,13 @@ class Ledger:
         self._script = redis.register_script(SCRIPT)
         self._events = TASK_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 
-    def _run(self, job_id: str, step: str, *rest: Argument, **named: Argument) -> Any:
-        """The reply of a step; its arguments are those of `arrange`."""
-        keys, args = self._keys(job_id), [step, self._events, *arrange(step, *rest, **named)]
-        return self._script(keys=keys, args=args)
+    def _run(self, job_id: str, call: Call[Reply]) -> Reply:
+        """The reply of a step."""
+        reply: Reply = self._script(keys=self._keys(job_id), args=self._arguments(call))
+        return reply
+
+    def _arguments(self, call: Call[Any]) -> list[Argument]:
+        return [call.step, self._events, *call.arguments]
 
     def _keys(self, job_id: str) -> list[str]:
         common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING, SWEEPING]
@@ -78,15 +82,13 @@ class Ledger:
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
-        self._run(spec.id, "open", *spec.flat())
+        self._run(spec.id, atomic.open(*spec.flat()))
         self.know(spec, (0, 0))
 
     def know(self, spec: JobSpec, base: tuple[int, int]) -> None:
         """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
         if spec.known:
-            about: Mapping[str, Argument]
-            about = {"base": base[0], "base_row": base[1], "payload": spec.known}
-            self._run(spec.id, "know", *spec.flat(), **about)
+            self._run(spec.id, atomic.know(*base, spec.known, *spec.flat()))
 
     def known(self, job_id: str, name: str) -> bytes:
         """What `know` or `submit` stored. Raises `BrokerError` if Redis has lost it."""
@@ -106,13 +108,12 @@ class Ledger:
         is not collected, and of the images before it. Raises `JobCancelledError`, `JobFailedError`.
         """
         record, keys = record_key(spec.id), self._keys(spec.id)
-        about = {"base": base[0], "base_row": base[1], "n": number, "count": rows}
-        arguments = arrange("dispatch", *spec.flat(), **about)
+        call = atomic.dispatch(*base, number, rows, *spec.flat())
         *_, stored, paces = self.redis.transact(
             ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
             ("EXPIRE", f"{record}:chunks", spec.ttl),
             # EVALSHA could fail within the transaction
-            ("EVAL", SCRIPT, len(keys), *keys, "dispatch", self._events, *arguments),
+            ("EVAL", SCRIPT, len(keys), *keys, *self._arguments(call)),
             ("HMGET", record, *(f"{kind}_ns" for kind in KINDS)),
         )
         seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
@@ -120,21 +121,16 @@ class Ledger:
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
         """Note that `total` chunks are all. Returns how many Redis has; raises as `dispatch`."""
-        about = {"base": base[0], "base_row": base[1], "total": total}
-        reply = self._run(spec.id, "seal", *spec.flat(), **about)
+        reply = self._run(spec.id, atomic.seal(*base, total, *spec.flat()))
         return self._unless_stopped(spec.id, reply)
 
     def submit(self, spec: JobSpec, rows: int, payload: Payload, is_shared: bool = False) -> None:
         """Store single calls, as a job of one chunk. A worker may classify those that are shared
         together with those of other clients. Raises as `dispatch`."""
-        about: dict[str, Argument] = {
-            "count": rows,
-            "payload": payload,
-            "call": "shared" if is_shared else "alone",
-            "name": name_known(spec.known),
-        }
+        kind: Literal["shared", "alone"] = "shared" if is_shared else "alone"
+        name, fields = name_known(spec.known), spec.flat()
         for known in (b"", spec.known):  # Redis mostly has it from the calls before
-            reply = self._run(spec.id, "submit", *spec.flat(), known_payload=known, **about)
+            reply = self._run(spec.id, atomic.submit(rows, payload, known, kind, name, *fields))
             if self._unless_stopped(spec.id, reply):
                 break
 
@@ -146,10 +142,10 @@ class Ledger:
 
     def begin(self, job_id: str, number: int, worker: str = "") -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
-        keys, arguments = self._keys(job_id), arrange("begin", n=number, worker=worker)
+        keys, arguments = self._keys(job_id), self._arguments(atomic.begin(number, worker))
         try:
             reply, begun, payload = self.redis.execute_pair(
-                ("EVALSHA", self._script.sha, len(keys), *keys, "begin", self._events, *arguments),
+                ("EVALSHA", self._script.sha, len(keys), *keys, *arguments),
                 ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
             )
         except NoScriptError:
@@ -163,15 +159,14 @@ class Ledger:
 
     def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
         """Take single calls that wait, up to so many images, to be classified with this job."""
-        count = MAX_SHARED_CALLS
-        reply = self._run(job_id, "begin_calls", count=count, images=images, worker=worker)
+        reply = self._run(job_id, atomic.begin_calls(MAX_SHARED_CALLS, images, worker))
         parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [BegunCall(id.decode(), payload, message.decode()) for id, payload, message in parts]
 
     def complete(self, job_id: str, number: int, result: ChunkResult) -> str | None:
         """Hand in the result of a chunk. Returns how far the job is then, for example `48,512 of
         120,000 (40 %), 16 failed`; None if another worker was first or the job has ended."""
-        reply = self._run(job_id, "complete", n=number, **result._asdict())
+        reply = self._run(job_id, atomic.complete(number, *result))
         if not reply:
             return None
         done, images, failed = map(int, reply[:3])
@@ -183,22 +178,20 @@ class Ledger:
         """Hand in the results of calls that were taken with `begin_calls`. Flower shows `text`."""
         parts = list[Argument]()
         for call, result in results:
-            arguments = arrange("complete", n=0, **result._asdict())
-            parts += [call.job_id, call.message_id, *arguments]
-        self._run("", "complete_calls", *parts, text=text)
+            parts += [call.job_id, call.message_id, *atomic.complete(0, *result).arguments]
+        self._run("", atomic.complete_calls(text, *parts))
 
     def count(
         self, model: str, count: int, failed: int, review: int, work_seconds: float, worker: str
     ) -> None:
         """Count images that belong to no job, and how many failed or are to be reviewed."""
-        about = {"failed": failed, "review": review, "work_seconds": work_seconds}
-        self._run("", "count", model=model, count=count, worker=worker, **about)
+        self._run("", atomic.count(model, count, failed, review, work_seconds, worker))
 
     def take_images(self, count: int, size: int) -> list[tuple[str, bytes]]:
         """Take messages of images that other programs have sent, up to `size` bytes in all, as a
         worker of Celery does. They are sent again after the deadline, unless acknowledged. Returns
         the tag and the content of each."""
-        reply = self._run("", "take_images", count=count, bytes=size)
+        reply = self._run("", atomic.take_images(count, size))
         return [
             (tag.decode(), content) for tag, content in zip(reply[::2], reply[1::2], strict=True)
         ]
@@ -213,11 +206,11 @@ class Ledger:
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""
-        return int(self._run(job_id, "fail", n=number))
+        return self._run(job_id, atomic.fail(number))
 
     def renew(self, job_id: str, number: int) -> bool:
         """Put off the deadline of a running chunk. False if its result is no longer wanted."""
-        return bool(self._run(job_id, "renew", n=number))
+        return bool(self._run(job_id, atomic.renew(number)))
 
     def poison_rows(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that a worker was reading when it died: one entry for each death, as
@@ -227,7 +220,7 @@ class Ledger:
 
     def note_poison_rows(self, job_id: str, number: int, rows: list[int]) -> None:
         """Set what `poison_rows` returns if the worker dies now, and put off the deadline."""
-        self._run(job_id, "renew", n=number, noted=" ".join(map(str, rows)))
+        self._run(job_id, atomic.renew(number, noted=" ".join(map(str, rows))))
 
     def is_running(self, job_id: str, number: int) -> bool:
         """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
@@ -263,9 +256,9 @@ class Ledger:
     def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
         """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
         how many images it has classified since its first one, and the time by Redis's clock."""
-        fields, seconds = json.dumps(about), MAX_HEARTBEAT_AGE_SECONDS
-        images, now = self._run("", "note_worker", name=name, seconds=seconds, about=fields)
-        return int(images), float(now)
+        call = atomic.note_worker(name, MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about))
+        images, now = self._run("", call)
+        return images, float(now)
 
     def workers(self) -> list[WorkerState]:
         """The workers that live, sorted by name."""
@@ -302,7 +295,7 @@ class Ledger:
     def heartbeat(self, job_id: str, held_images: int = 0) -> None:
         """Note that the job's submitter is alive, even if it has nothing to store. It holds
         `held_images` images for which Redis has no room."""
-        self._run(job_id, "heartbeat", held=held_images)
+        self._run(job_id, atomic.heartbeat(held_images))
 
     def memory(self) -> Memory:
         """How full Redis is."""
@@ -312,34 +305,33 @@ class Ledger:
     def free(self, job_id: str, chunks: int, images: int) -> None:
         """Delete the results of the first `chunks` chunks, which have `images` images and are in a
         file."""
-        self._run(job_id, "free", count=chunks, images=images)
+        self._run(job_id, atomic.free(chunks, images))
 
     def sweep(self, deadline_seconds: float, interval_seconds: float = 0) -> bool:
         """Publish overdue chunks of the active jobs again, of `MAX_SWEPT` jobs at a time. Does
         nothing and returns False if somebody else did so less than `interval_seconds` ago."""
-        deadline, seconds = deadline_seconds, interval_seconds
-        return bool(self._run("", "sweep", deadline=deadline, seconds=seconds))
+        return bool(self._run("", atomic.sweep(deadline_seconds, interval_seconds)))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
         """Publish the overdue chunks of one job again."""
-        self._run(job_id, "sweep_job", deadline=deadline_seconds)
+        self._run(job_id, atomic.sweep_job(deadline_seconds))
 
     def requeue(self, job_id: str, number: int, worker: str) -> None:
         """Publish a chunk again, since the process of `worker` that was at it has died."""
-        self._run(job_id, "requeue", n=number, worker=worker)
+        self._run(job_id, atomic.requeue(number, worker))
 
     def cancel(self, job_id: str, *reason: str) -> None:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""
         self.record(job_id)
-        self._run(job_id, "close", *reason, state="cancelled")
+        self._run(job_id, atomic.close("cancelled", *reason))
 
     def give_up(self, job_id: str, reason: str) -> None:
         """End a job as failed: everything but its record is dropped."""
-        self._run(job_id, "close", reason, state="failed")
+        self._run(job_id, atomic.close("failed", reason))
 
     def finish(self, job_id: str) -> None:
         """End an attached job that is collected: everything but its record is dropped."""
-        self._run(job_id, "close", state="collected")
+        self._run(job_id, atomic.close("collected"))
 
     def release(self, job_id: str) -> None:
         """Note that a detached job was collected: its results expire, its record stays."""
@@ -398,7 +390,7 @@ class Ledger:
 
     def take(self, job_id: str) -> bytes | None:
         """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""
-        return cast(bytes | None, self._run(job_id, "take"))
+        return self._run(job_id, atomic.take())
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed or the job ends. Returns the position in the job's stream

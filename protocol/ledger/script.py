@@ -1,14 +1,20 @@
-"""The Lua script of the ledger, each function of which is one atomic step."""
+"""The Lua script of the ledger, and what ties a Lua step to its typed signature in Python.
 
-import re
-from importlib.resources import files
+The script is `shared.lua` with all files of `steps/`, each of which is one atomic step.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 from digitq.protocol import keys
 from digitq.protocol.broker.connection import Payload
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 MAX_PEEKED = 1000  # a sweep looks at this many messages of Celery's default queue
-MAX_PEEKED_BYTES = 4 << 20  # and no further once they are this large together
+MAX_PEEKED_BYTES = 4 << 20  # a sweep stops there once the messages have this many bytes together
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
 CONSTANTS = f"""
@@ -18,12 +24,46 @@ local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
 local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
 local UNACKED, UNACKED_INDEX = '{keys.UNACKED}', '{keys.UNACKED_INDEX}'
 """
-SCRIPT = CONSTANTS + files("digitq.protocol.ledger").joinpath("shared.lua").read_text()
-PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))
+ROOM = Path(__file__).parent
+SHARED = (ROOM / "shared.lua").read_text()
+LUA = {file.stem: file.read_text() for file in sorted((ROOM / "steps").glob("*.lua"))}
+SCRIPT = "\n".join(
+    [
+        CONSTANTS + SHARED,
+        *(f"do\n{text}end" for text in LUA.values()),  # a step's local functions are its own
+        "return steps[ARGV[1]](unpack(ARGV, 3))",
+    ]
+)
+
 Argument = Payload | str | float
+Given = ParamSpec("Given")
+Reply = TypeVar("Reply")
 
 
-def arrange(step: str, *rest: Argument, **named: Argument) -> list[Argument]:
-    """The arguments of a step in the order of its Lua function, whose parameters are `named`."""
-    position = PARAMETERS[step].split(", ").index
-    return [*(named[name] for name in sorted(named, key=position)), *rest]
+class Call(NamedTuple, Generic[Reply]):
+    """A call of a step, to which Redis replies with `Reply`."""
+
+    step: str
+    arguments: tuple[Argument, ...]
+
+
+def lua_step(signature: Callable[Given, Reply]) -> Callable[Given, Call[Reply]]:
+    """Make the signature of a step into a function that gives calls of it.
+
+    An optional argument that is left out is nil in Lua. Raises `TypeError` if the Lua function with
+    this name, in the file with this name, has other parameters.
+    """
+    name, parameters = signature.__name__, inspect.signature(signature)
+    wanted = [
+        "..." if one.kind is one.VAR_POSITIONAL else one.name
+        for one in parameters.parameters.values()
+    ]
+    header = f"function steps.{name}({', '.join(wanted)})"
+    if header not in " ".join(LUA.get(name, "").split()).replace("( ", "("):
+        raise TypeError(f"steps/{name}.lua has no `{header}`, as its signature in Python wants")
+
+    @wraps(signature)
+    def call(*args: Given.args, **named: Given.kwargs) -> Call[Reply]:
+        return Call(name, parameters.bind(*args, **named).args)
+
+    return call

@@ -1,0 +1,21 @@
+-- Enters a chunk whose payload was just added to the chunks. Returns how many chunks are stored: no
+-- more than n if Redis has lost some before it; nothing if the job was cancelled or has failed.
+function steps.dispatch(base, base_row, n, count, ...)
+  n, count = tonumber(n), tonumber(count)
+  if not recover(base, base_row, ...) then
+    redis.call('HDEL', chunks, n)
+    return nil
+  end
+  redis.call('HSET', record, 'fed', stamp(now), 'held', 0)
+  local stored = number('stored')
+  if n ~= stored then -- it is too early, or sent again because the reply was lost and may be done
+    if redis.call('HEXISTS', rows, n) == 0 then redis.call('HDEL', chunks, n) end
+    return stored
+  end
+  redis.call('HSET', rows, n, count)
+  redis.call('HSET', record, 'stored', n + 1)
+  add('images', count)
+  add('bytes', redis.call('HSTRLEN', chunks, n))
+  publish_next()
+  return n + 1
+end

@@ -1,0 +1,12 @@
+-- A worker's heartbeat: what it says of itself is `about`, which expires after `seconds`. Returns how
+-- many images the worker has classified, and the time.
+function steps.note_worker(name, seconds, about)
+  local worker = WORKER .. name
+  redis.call('HDEL', worker, 'heard')
+  redis.call('HSET', worker, 'heard', stamp(now), 'about', about)
+  redis.call('EXPIRE', worker, seconds)
+  redis.call('ZADD', workers, stamp(now), name)
+  redis.call('ZREMRANGEBYSCORE', workers, '-inf', stamp(now - seconds))
+  redis.call('EXPIRE', workers, seconds)
+  return {tonumber(redis.call('HGET', worker, 'images') or 0), stamp(now)}
+end

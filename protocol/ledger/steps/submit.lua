@@ -1,0 +1,15 @@
+-- Creates a job of one chunk, for single calls. `call` is 'shared' if a worker may classify them
+-- together with those of other clients. What is known of their numbers is kept for others under its
+-- `name`. Returns 0 if it has to be sent, nothing if the job was cancelled or has failed.
+function steps.submit(count, payload, known_payload, call, name, ...)
+  if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
+  if known_payload ~= '' then redis.call('SET', KNOWN .. name, known_payload) end
+  if name ~= '' and redis.call('EXISTS', KNOWN .. name) == 0 then return 0 end
+  create(0, 0, ...)
+  redis.call('HSET', chunks, 0, payload)
+  redis.call('HSET', rows, 0, count)
+  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
+    'bytes', #payload, 'call', call)
+  publish_next()
+  return true
+end
