@@ -1,4 +1,4 @@
-"""`python -m worker COMMAND`, which `digitq inspect`, `train`, `form` and `report` run."""
+"""`python -m digitq.worker COMMAND`, which `digitq inspect`, `train`, `form` and `report` run."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""The worker's Celery app: `celery -A worker worker`."""
+"""The worker's Celery app: `celery -A digitq.worker worker`."""
 # ruff: noqa: E402 (imports below `gc.disable()`)
 
 import ctypes
@@ -45,7 +45,7 @@ TRANSPORT_ALIASES.update(
 TRANSPORT_ALIASES["sentinel"] = "digitq.worker.service.transport:SentinelTransport"
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
-    include=[f"worker.{name}" for name in ("celery", "tasks", "images", "service.watchdog")],
+    include=[f"digitq.worker.{name}" for name in ("celery", "tasks", "images", "service.watchdog")],
     # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
