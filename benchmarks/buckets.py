@@ -33,7 +33,7 @@ PAGE = "<ListBucketResult><KeyCount>{}</KeyCount><IsTruncated>{}</IsTruncated>{}
 class Answers(asyncio.Protocol):
     """The server's side of a connection."""
 
-    content = b""  # of each object
+    content = b""  # the bytes of each object
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

@@ -35,7 +35,7 @@ def main() -> None:
             local.wait_until_ready(WORKERS)
             list(client.submit(digits[:1000], "mlp").results())  # warms up
             measure_both(client, "TCP" if port else "Unix socket")
-            if not port:  # that of TCP is as `digitq up` has it, and refuses CONFIG
+            if not port:  # on TCP, Redis is as `digitq up` has it, and refuses CONFIG
                 client.ledger.redis.config_set("appendonly", "yes")
                 measure_both(client, "… and append-only file")
 

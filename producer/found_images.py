@@ -26,7 +26,7 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats import UnreadableImageError
 from digitq.protocol.text import printable
 
-NUMBER_MARK = re.compile(r"#\d+$")  # of a page, or of the second of two equal ids
+NUMBER_MARK = re.compile(r"#\d+$")  # a page has it, or the second of two equal ids
 
 
 class FoundImage(NamedTuple):

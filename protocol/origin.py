@@ -11,7 +11,7 @@ class Origin:
     folder: str = ""  # the folder that they are relative to
     truth: str | None = None  # `parent`, or the file of right answers
     limit: int | None = None  # only the first images were taken
-    pattern: str | None = None  # that of whole numbers: a regular expression, or its name
+    pattern: str | None = None  # the pattern of whole numbers: a regular expression, or its name
     allowed: int | None = None  # how many whole numbers were allowed
     form: str | None = None  # the file of the form that its pages have
     risk: float | None = None  # so much may be wrong among the answers that are not marked

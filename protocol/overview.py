@@ -24,7 +24,7 @@ class Overview:
     workers: tuple[WorkerState, ...]  # the living ones, by name
     counted: Counter[str]  # what workers have counted of all jobs since Redis began to count
     queued_images: int  # images of programs without digitq that have no answer yet
-    memory_bytes: int  # that Redis uses
+    memory_bytes: int  # Redis uses this much memory
     memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
 
     @property

@@ -23,8 +23,8 @@ class Course:
     """What a network learns, and from whom."""
 
     recipe: DigitRecipe
-    copies: int = 3  # this many pictures are rendered from an image ...
-    rendered_step: int = 1  # ... of every so many
+    copies: int = 3  # this many pictures are rendered from an image
+    rendered_step: int = 1  # only every image with this step is rendered
     teachers: int = 0  # the mean answer of this many networks is learned in place of the labels
     distillation_temperature: float = 2.0
     corrects_teachers: bool = False  # where their answer is wrong, the label is learned

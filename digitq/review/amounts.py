@@ -51,7 +51,7 @@ class Amounts:
         """What a value of the column is worth; None if nothing is written."""
         if not number:
             return None
-        values = read_values(number)  # that with thousands is the first
+        values = read_values(number)  # the first is the one with thousands
         return float(values[-1 if self.points & {*find_signs(number)} else 0])
 
 

@@ -60,7 +60,7 @@ class PageImage:
     """One image of the page."""
 
     row: dict[str, Any]
-    number: int  # of the row in the file, from 0
+    number: int  # the number of the row in the file, from 0
     groups: set[Group] = field(default_factory=set)  # why it is shown
     picture: Thumbnail | None = None
     seen: Thumbnail | None = None  # the 28×28 px that the network saw
@@ -73,7 +73,7 @@ class PageImage:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
         answer = row.get("label") if answer is None else answer
         self.id, self.page = str(row["id"]), row.get("page")
-        self.cell = self.id.removeprefix(f"{self.page}/")  # of a page
+        self.cell = self.id.removeprefix(f"{self.page}/")  # what the page's id does not say
         self.name = in_one_line(self.cell if self.page else self.id)
         # The row of a table, such as `marks/4`
         self.line = self.cell.rpartition("/")[0] if row.get("row") else ""
@@ -233,7 +233,7 @@ def add_pictures(
 
     Raises `UsageError` if one of `sources` can't be read.
     """
-    by_id: defaultdict[str, list[PageImage]] = defaultdict(list)  # of the image, or of the page
+    by_id: defaultdict[str, list[PageImage]] = defaultdict(list)  # by the id of an image or a page
     for image in images:
         by_id[image.page or image.id].append(image)
     problems: defaultdict[str, list[str]] = defaultdict(list)

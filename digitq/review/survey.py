@@ -19,12 +19,12 @@ from digitq.review.scores import ScoreSink
 # A page shows at most this many images
 MAX_REVIEW = 500  # the least sure answers of those to review
 MAX_FAILED = 100  # the first images that failed
-MAX_OF_DIGIT = 100  # of each digit, the least sure answers that need no review
+MAX_OF_DIGIT = 100  # the page shows this many answers of a digit that need no review
 MAX_SURE_NUMBERS = 200  # the least sure whole numbers that need no review
 MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
 MAX_BESIDE = 2000  # cells that are only shown because another of their table's row is
 MAX_IN_CELL = 5  # a random sample of each wrong cell of the confusion matrix
-SAMPLE_SEED = 0  # the same file gives the same page
+SAMPLE_SEED = 0  # a file always gives the same page
 MAX_ERRORS = 1000  # different errors that are counted apart; all others count as one
 OTHER_ERRORS = "other errors"
 CONFIDENCE_BINS = 20

@@ -56,7 +56,7 @@ def archive_source(path: Path, naming: Naming) -> Source:
     has the label of `x.png`, as in WebDataset's archives: its neighbour in a tar. Raises
     `UsageError` if the file is not an archive or contains no image."""
     count: int | None = None
-    has_labels = False  # which a tar shows only as it is read
+    has_labels = False  # a tar shows labels only as it is read
     try:
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)

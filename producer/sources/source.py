@@ -94,7 +94,7 @@ class Source:
     gaps: TruthGaps = field(default_factory=TruthGaps)
     truths: dict[str, str] = field(default_factory=dict)  # right answers of a table, by id
     others: Any = None  # a DataFrame's columns that are not read, and its index
-    rows: list[int] | None = None  # which of its rows an image is of; None if each row is one
+    rows: list[int] | None = None  # the row of each image; None if each row is an image
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

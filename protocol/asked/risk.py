@@ -40,7 +40,7 @@ class Risk:
     """What travels with a job."""
 
     share: float  # at most this share may be wrong among the answers that are not marked
-    curve: Curve = ()  # that of a person's own answers; empty for that of the model's card
+    curve: Curve = ()  # a person's own answers gave it; if it is empty, the model's card has one
     weights: tuple[str, ...] = ()  # the networks that gave these answers; empty for any
 
 

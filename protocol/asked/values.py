@@ -27,7 +27,7 @@ FRACTIONS = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
 DIGIT_SIGNS = NUMERALS + "".join(FRACTIONS)  # a value has at least one of these
 VALUE_SIGNS = DIGIT_SIGNS + PUNCTUATION  # what a value is written with
 MAX_DIGITS = 20  # a value has at most this many digits
-MAX_CHARACTERS = 32  # ... and this many digits and signs together
+MAX_CHARACTERS = 32  # a value has at most this many digits and signs together
 BETWEEN = f"[{re.escape(PUNCTUATION)}]*"
 WRITTEN = rf"^({BETWEEN}([{DIGIT_SIGNS}]{BETWEEN}){{1,{MAX_DIGITS}}})?$"
 WRITTEN_WORDS = (
@@ -200,7 +200,7 @@ def parse_pattern(pattern: str) -> tuple[Term, ...]:
     if len(pattern) > MAX_PATTERN:
         raise UsageError(f"a pattern has at most {MAX_PATTERN} characters, not {len(pattern)}")
     try:
-        with catch_warnings(action="ignore"):  # of brackets that a later Python may read otherwise
+        with catch_warnings(action="ignore"):  # a later Python may read some brackets otherwise
             re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         names = ", ".join(NAMED_PATTERNS)

@@ -41,7 +41,7 @@ class Sentinels(NamedTuple):
     hosts: tuple[tuple[str, int], ...]
     master_name: str
     sentinel_login: dict[str, str]  # the arguments `username` and `password` for Sentinels
-    redis_login: dict[str, str | int]  # the same arguments for the master, and its `db`
+    redis_login: dict[str, str | int]  # arguments for the master: the login, and its `db`
 
 
 class Address(NamedTuple):

@@ -80,7 +80,7 @@ def open_bucket(url: str) -> tuple[pa.fs.FileSystem, str]:
 def _connect(scheme: str, bucket: str, process: int) -> pa.fs.FileSystem:
     """A connection serves all threads of a process, but not a fork of it."""
     given = os.environ.get
-    pa.set_io_thread_count(max(pa.io_thread_count(), IN_FLIGHT_REQUESTS))  # and connections
+    pa.set_io_thread_count(max(pa.io_thread_count(), IN_FLIGHT_REQUESTS))
     if scheme == "s3":
         name = "AWS_ENDPOINT_URL_S3" if given("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
         protocol, _, host = (given(name) or "").rpartition("://")

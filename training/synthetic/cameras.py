@@ -42,7 +42,7 @@ def choose_colours(rng: Rng) -> Colours:
     brightness = rng.uniform(215, 255) if rng.random() < 0.4 else rng.uniform(110, 245)
     paper = brightness * (1 - rng.uniform(0, strong, 3) * tinted)
     faint = rng.random() < 0.12
-    darkness = rng.uniform(0.4, 0.78) if faint else rng.uniform(0.02, 0.5)  # of the paper's light
+    darkness = rng.uniform(0.4, 0.78) if faint else rng.uniform(0.02, 0.5)
     pen = paper * darkness
     if rng.random() < 0.35:  # a coloured pen
         pen = paper * np.clip(darkness + rng.uniform(-0.3, 0.4, 3), 0.02, 0.8)

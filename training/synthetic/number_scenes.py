@@ -29,10 +29,10 @@ from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from training.synthetic.writing import Hand, Scripts, Sign, choose_hand
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
-PAPER_SHARE = 0.15  # of the numbers, if there are pictures of papers
+PAPER_SHARE = 0.15  # this share of the numbers is on a picture of paper, if there are any
 SMALL_SIGNS = ".,-"  # they may be lost in a coarse or a noisy picture
 NEAR_RING = 3  # px: such a sign is compared with a ring around it that is so wide
-NOISE = 4  # of 255: a visible sign differs from its ring by more
+NOISE = 4  # grey values: a visible sign differs from its ring by more
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
 # The corners of a picture are at most this deep; the middle of the number has depth 1. A picture
 # that reached to the horizon would need an endless sheet
@@ -54,9 +54,9 @@ class NumberScene:
 
     picture: Picture
     digits: list[int]  # in reading order; none if the picture has no number
-    boxes: Boxes  # of each digit's ink
+    boxes: Boxes  # where the ink of each digit is
     text: str  # the digits with the signs between and beside them, as it is to be read
-    text_boxes: Boxes  # of the ink of each of these
+    text_boxes: Boxes  # where the ink of each of these is
     knows_signs: bool  # else there are signs that can't be seen or named, and the text has none
     doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
     other_signs: list[int]  # digits of another number; `OTHER` if a letter, or crossed out

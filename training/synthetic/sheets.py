@@ -48,11 +48,11 @@ class Sheet:
     ink: Shape
     form: Shape
     origin: NDArray[np.int64]  # (2,): where the layers' left top corner is
-    height: float  # of a digit
+    height: float  # the height of a digit
     pen: int  # px, the width of the writer's strokes
-    bounds: Bounds  # of the number
+    bounds: Bounds  # the bounds of the number
     cells: Cells
-    edges: Bounds  # of the picture
+    edges: Bounds  # the edges of the picture
     view: NDArray[np.float64]  # (3, 3), of these px to the picture's
     size: list[int]  # width and height of the picture
 

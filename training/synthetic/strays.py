@@ -23,7 +23,7 @@ from training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
 from training.synthetic.writing import Hand, Sign, write_digit, write_letter
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
-MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
+MAX_SHOWN_SHARE = 0.55  # the share of its area inside of the picture, if that is turned
 CLEAR_LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuwxy"  # they look like no digit in print
 
 

@@ -32,7 +32,7 @@ DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 # An MNIST digit's mean shift to the right per px of height; a 1, which is one stroke, leans 0.26.
 MEAN_LEANS = np.array([0.23, 0.26, 0.13, 0.085, 0.07, 0.24, 0.04, 0.04, 0.19, 0.0]) - 0.2
 MIN_PEN_WIDTH = 1.1  # px
-REAL_SHARE = 0.6  # of the writers, if there are real ones
+REAL_SHARE = 0.6  # this share of the writers is real, if there are real ones
 PICKS = 160  # MNIST digits that are looked at to find some of each value
 
 
@@ -49,8 +49,8 @@ class Hand:
     nib: Shape | None  # the broad edge of a pen; its strokes are wide in one direction
     heights: NDArray[np.float64]  # (10,) of each digit
     drops: NDArray[np.float64]  # (10,) how far each digit reaches below the baseline
-    glyphs: list[str]  # of the ten digits
-    examples: list[Images]  # of the ten digits: a few of MNIST's, or none if the glyph is drawn
+    glyphs: list[str]  # a glyph for each of the ten digits
+    examples: list[Images]  # a few of MNIST's for each digit, or none if its glyph is drawn
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Sign:
     left: int
     top: int
     digit: int | None = None  # None for a mark; `OTHER` for a letter or a crossed-out digit
-    text: str = ""  # of a digit, or of a mark that is read; "" for all others
+    text: str = ""  # what is read of it: a digit or a mark; "" for all others
     ends: tuple[Points, Points] | None = None  # where a drawn glyph begins and ends, in the mask
 
     @property
@@ -88,7 +88,9 @@ def choose_hand(scripts: Scripts, rng: Rng, angular: bool = False) -> Hand:
     real: list[Images] = []
     if sources and not angular and rng.random() < REAL_SHARE:
         real = pick(sources, rng).choose_digits(rng)
-    factor = 0.0 if real else pick((0.0, 1.0, 1.0, 3.0), rng)  # of the shares of drawn digits
+    factor = (
+        0.0 if real else pick((0.0, 1.0, 1.0, 3.0), rng)
+    )  # the shares of drawn digits are multiplied by it
     picks = rng.integers(len(labels), size=PICKS)
     found = labels[picks]
     glyphs, examples = [], []

@@ -20,8 +20,8 @@ from digitq.worker.sight.numbers.line_strip import Boxes, cut_strip, fit_line
 
 BATCH_STRIPS = 48
 POOLED = 2_000  # batches are made of this many pictures, so that those of one size meet
-AT_SIGN = 1.6  # px: a column nearer than this to a sign's middle shows the sign ...
-NEAR_SIGN = 3.6  # ... and one nearer than this may show it; any other is blank
+AT_SIGN = 1.6  # px: a column nearer than this to a sign's middle shows the sign
+NEAR_SIGN = 3.6  # px: a column nearer than this may show the sign; any other is blank
 BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a sign's column 1
 NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NOT_LEARNED = -1  # the class of a column from which nothing is learned

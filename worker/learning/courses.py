@@ -105,9 +105,9 @@ DigitBatch = tuple[Tensor, Tensor]  # (N, 784) pixels and the probabilities to l
 class DigitData(NamedTuple):
     """Images, (N, 28, 28) uint8, with the probabilities to learn, (N, 10)."""
 
-    images: Tensor  # an epoch shows all of these ...
+    images: Tensor  # an epoch shows all of these
     targets: Tensor
-    more_images: Tensor  # ... and a share of these, which is drawn anew
+    more_images: Tensor  # each epoch draws anew which share of these it shows
     more_targets: Tensor
 
 

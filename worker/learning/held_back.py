@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.text import name_some, plural
 
-OWN_HELD_BACK = 0.2  # about this share of the images is held back ...
-MIN_OWN_HELD_BACK = 0.1  # ... and at least this share, or smaller groups are tried
+OWN_HELD_BACK = 0.2  # about this share of the images is held back
+MIN_OWN_HELD_BACK = 0.1  # if less than this share is held back, smaller groups are tried
 TRIED_ORDERS = 10  # in each of these orders, the groups to hold back are chosen; the best counts
 LEVEL_ENDS = re.compile("[/#]")  # in an id, a folder, document or page ends before one of these
 

@@ -25,7 +25,7 @@ BEYOND = 0.8  # heights of a digit: the line of an unsure number is longer by th
 class Scene(NamedTuple):
     picture: Grey
     signs: list[int]  # the number's digits, then other digits, and `OTHER`
-    boxes: Boxes  # of these
+    boxes: Boxes  # where these are
     number: str  # the number's digits
     text: str  # these and the signs that are read
     text_boxes: Boxes

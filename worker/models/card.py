@@ -48,12 +48,14 @@ class Card:
     own_held_back: int = 0  # how many were not, to measure the accuracy
     own_left_out: dict[str, int] = field(default_factory=dict)  # how many others, by the reason
     own_accuracy_before: float | None = None  # on those held back, before the others were learned
-    own_accuracy: float | None = None  # the same after that
+    own_accuracy: float | None = None  # on the same images, after the others were learned
     own_to_review_before: float | None = None  # the share of those held back that is to review
     own_to_review: float | None = None
-    own_unmarked_errors_before: float | None = None  # ... and that is wrong and not to review
+    # The share of those held back that is wrong and not to review
+    own_unmarked_errors_before: float | None = None
     own_unmarked_errors: float | None = None
-    rehearsed_unmarked_errors_before: float | None = None  # ... of rehearsed images held back
+    # The share of rehearsed images held back that is wrong and not to review
+    rehearsed_unmarked_errors_before: float | None = None
     rehearsed_unmarked_errors: float | None = None
 
     def find_threshold(self, risk: Risk | None) -> float:

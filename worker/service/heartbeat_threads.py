@@ -31,7 +31,7 @@ from digitq.worker.models.card import card_path
 from digitq.worker.models.model import TORCH_THREADS, read_weights
 from digitq.worker.service.identity import own_fingerprint, own_kind, shorten
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # all containers of a machine have one
 
 logger = get_logger(__name__)
 connected = threading.Event()  # set while this worker is connected to Redis

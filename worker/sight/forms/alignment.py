@@ -54,7 +54,7 @@ class Template:
     points: Points  # (N, 2): the features' places, px
     descriptors: NDArray[np.float32]  # (N, 128)
     is_near: NDArray[np.bool_]  # (N, N): whether two features are at one place
-    scale: float  # of `tiles`: their px in a px of the blank
+    scale: float  # px of `tiles` in a px of the blank
     tiles: list["Tile"]
     size: tuple[int, int]  # width and height of the picture that the tiles are from, px
 
@@ -78,7 +78,7 @@ class Place:
     """A box of the blank, and what is printed in it and around it."""
 
     box: Box  # px of the blank
-    scale: float  # of `flat`
+    scale: float  # px of `flat` in a px of the blank
     around: Box  # what `flat` shows, px of the blank
     flat: NDArray[np.float32] | None  # without its ground; `None` if nothing is printed
 

@@ -82,7 +82,7 @@ class Ruled:
     table: Table
     grid: Grid
     rows: list[list[Cut | ImageError]]  # the cells of all columns in each row of the grid
-    shape: tuple[int, ...]  # of the page
+    shape: tuple[int, ...]  # the shape of the page's picture
 
     def see(self, rows: slice = slice(None), step: int = 1) -> list[list[Grey]]:
         """What is seen of the cells that are read, in some of the rows; with a step of -1, as if
@@ -127,8 +127,8 @@ class Blank:
     """What is known of a form's blank, in px of its decoded picture."""
 
     template: Template
-    places: tuple[Place, ...]  # of each cell; those of a table without a box are missing
-    lines: tuple[RowLines, ...]  # of the tables with a box
+    places: tuple[Place, ...]  # a place for each cell, but for those of a table without a box
+    lines: tuple[RowLines, ...]  # the lines of each table with a box
 
 
 def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:

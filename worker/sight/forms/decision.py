@@ -31,7 +31,7 @@ from digitq.worker.sight.numbers.recognition import MAX_ALTERNATIVES, MIN_ALTERN
 from digitq.worker.sight.numbers.weighing import Proposal
 
 BROKEN = 0.01  # what breaks a rule counts this much of what satisfies it
-NOT_HELD = 0.1  # the same where a value of the rule is missing
+NOT_HELD = 0.1  # what lacks a value of a rule counts this much of what satisfies it
 MAX_READINGS = 12  # at most this many readings of a place are combined
 MIN_CHANCE = 1e-9  # a reading has at least this chance
 MAX_STATES = 500  # at most this many states are kept from one place to the next

@@ -31,8 +31,8 @@ class RowLines:
 
     origin: tuple[float, float]  # the left upper corner of what is compared, px of the blank
     scale: float  # px of the compared picture in one of the blank
-    size: tuple[int, int]  # of the compared picture, px
-    places: NDArray[np.intp]  # of the lines between rows, and outer ones, px of that picture
+    size: tuple[int, int]  # the size of the compared picture, px
+    places: NDArray[np.intp]  # where the lines of rows are, outer ones too, px of that picture
     cover: NDArray[np.float64]  # for what share of its length a line is drawn at each height
 
     def check(self, page: Grey, alignment: Alignment) -> None:

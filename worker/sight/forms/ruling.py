@@ -33,7 +33,7 @@ BEND_WEIGHT = 1e-3  # keeps the shift that takes bends out small
 NEAR_COLUMN = 6  # px: a row's line crosses the columns' lines, and words and digits do not
 MIN_COVER = 0.12  # a line that is needed is drawn for at least this share of where it is sought
 MIN_SURE_COVER = 0.4  # any other line is drawn for at least this share of where it is sought
-MIN_LINE_STRENGTH = 0.65  # and for at least this share of what is usual
+MIN_LINE_STRENGTH = 0.65  # it is also drawn for at least this share of what is usual
 MAX_GUESSED = 1 / 3  # at most this share of the lines is missing or hardly drawn
 MAX_ROW_DIFFERENCE = 0.3  # a gap that differs by more from the usual one is not a row's
 MAX_TIP = 0.5  # the lines between columns go no farther beyond the outer rows, in heights of a row
@@ -75,9 +75,9 @@ class Grid:
     rows: NDArray[np.float64]  # (R + 1,): from top to bottom
     to_page: NDArray[np.float64]  # (3, 3): from px of the squared picture to px of the page
     shift: Shift  # is added to px of the squared picture to make lines straight
-    size: tuple[int, int]  # of the squared picture, px
-    # From where to where the lines between columns go, px of the straight table; where the number
-    # of rows is open
+    size: tuple[int, int]  # the size of the squared picture, px
+    # Where the lines between columns begin and end, px of the straight table; None if the form
+    # says how many rows there are
     tips: tuple[float, float] | None = None
 
     def place(self, points: Points) -> Points:

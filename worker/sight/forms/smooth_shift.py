@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from digitq.worker.picture import Grey
 from digitq.worker.sight.forms.perspective import Points
 
-POWERS = [(i, j) for i, j in product(range(4), repeat=2) if i + j <= 3]  # of x and y
+POWERS = [(i, j) for i, j in product(range(4), repeat=2) if i + j <= 3]  # powers of x, y
 DEGREES = np.array([i + j for i, j in POWERS])
 KNOTS = 33  # a picture is bent through a grid of so many points each way
 SMOOTH_WEIGHT = 2e-3  # keeps a shift small where nothing tells it

@@ -25,18 +25,18 @@ MAX_RADIUS = 4.2  # px in 28×28: no stroke of a digit has a larger radius
 # A dropped component may be a digit if it has these shares of the kept digit's measures
 MIN_LENGTH, MIN_AREA, MIN_STRENGTH = 0.5, 0.15, 0.5
 
-# A component at an edge of the image may be a digit that is cut, unless ...
-MIN_EDGE_WIDTH = 0.25  # ... it is at the left or right and less wide than this share of the digit
-MIN_EDGE_HEIGHT = 0.5  # ... it is at the top or bottom and lower than this share of the digit
-MAX_SPAN = 0.95  # ... it is a line or a shadow, which spans more than this share of the image
-MAX_BLOT_RADIUS = 0.35  # ... it is a blot, whose radius is more than this share of its length
+# A component at an edge of the image may be a digit that is cut, unless one of these holds
+MIN_EDGE_WIDTH = 0.25  # it is at the left or right, and less wide than this share of the digit
+MIN_EDGE_HEIGHT = 0.5  # it is at the top or bottom, and lower than this share of the digit
+MAX_SPAN = 0.95  # it is a line or a shadow, which spans more than this share of the image
+MAX_BLOT_RADIUS = 0.35  # it is a blot, whose radius is more than this share of its length
 ONE_LENGTHS = 0.7, 1.5  # a cut 1 has a length between these, as shares of the digit's
 MIN_ONE_WIDTH = 0.07  # a cut 1 has at least this share of the digit's length in width
 MIN_BOX_FILL = 0.9  # a box fills more than this share of its rectangle; a circle fills 79 %
 
-# Two components are two digits, one above the other, if ...
-MIN_TWO_ASPECT = 1.7  # ... they are this many times as high as wide, which one digit seldom is
-MIN_TWO_WIDTH, MIN_TWO_HEIGHT = 0.3, 0.35  # ... each has these shares of their width and height
+# Two components are two digits, one above the other, if both of these hold
+MIN_TWO_ASPECT = 1.7  # they are this many times as high as wide, which one digit seldom is
+MIN_TWO_WIDTH, MIN_TWO_HEIGHT = 0.3, 0.35  # each has these shares of their width and height
 MIN_INNER_LENGTH = 0.2  # a component within another is a digit from this share of its length on
 
 Component = NDArray[np.bool_]  # (height, width) of the image, or (pixels,) of one edge

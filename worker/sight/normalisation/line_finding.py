@@ -12,7 +12,7 @@ from digitq.worker.sight.normalisation.measuring import ones
 LINE_SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # rows per column: lines are searched at these tilts
 MIN_LINE_INK = 0.95  # a line has ink along at least this share of the image's width
 MAX_THICKNESS = 0.14  # a line is no thicker than this share of the image's height
-MAX_JOINED_THICKNESS = 0.08  # the same for a line with a stroke along it
+MAX_JOINED_THICKNESS = 0.08  # a line with a stroke along it is no thicker than this share
 MAX_LINE_GAPS = 0.3  # a line ends where more than this share of its columns lacks ink
 GAP_DIVISOR = 10  # a line may have gaps of a tenth of the image's width
 MIN_ROW_INK = 0.5  # a row of a line, or of its blurred sides, has ink in this share of its columns

@@ -16,8 +16,8 @@ from digitq.worker.sight.normalisation.measuring import (
 # A digit that is drawn as an outline
 OUTLINE_THRESHOLD = 100  # grey value: paler ink may close the gaps in an outline
 MIN_HOLE_LENGTH = 0.75  # the hole of an outline has at least this share of its contour's length
-MIN_RING_FILL = 0.85  # a ring fills at least this share of its convex hull ...
-MIN_RING_ASPECT = 0.27  # ... and its shorter side is more than this share of its longer one
+MIN_RING_FILL = 0.85  # a ring fills at least this share of its convex hull
+MIN_RING_ASPECT = 0.27  # a ring's shorter side is more than this share of its longer one
 
 # The score of a component, and which others are kept beside the digit
 IMAGE_RIM = 0.12  # the rim of the image is this share of its shorter side
@@ -28,8 +28,9 @@ MAX_SLIM_ASPECT = 0.25  # a slim component, as a 1, has a shorter side of at mos
 MAX_BREAK = 0.03  # pieces belong together up to twice this share of the image's longer side apart
 MIN_PIECE_AREA = 0.02  # a piece has at least this share of the main component's area
 MIN_PIECE_STRENGTH = 0.5  # a piece has at least this share of the main component's strength
-MAX_PIECE_GAP = 0.5  # a piece is at most this share of the digit's size away from it ...
-MAX_EDGE_GAP, MAX_EDGE_OFF = 0.06, 0.4  # ... or this, at an edge and this near to the middle
+MAX_PIECE_GAP = 0.5  # a piece is at most this share of the digit's size away from it
+MAX_EDGE_GAP = 0.06  # a piece at an edge of the image is at most this share away
+MAX_EDGE_OFF = 0.4  # a piece at an edge is at most this share off the middle
 
 # Circles and boxes around another component
 MIN_SURROUNDING = 8  # px: a shorter component has no room for a digit
@@ -38,8 +39,8 @@ SECTORS, MIN_SECTORS = 36, 0.6  # it is seen from the digit in this share of 36 
 
 # Lines and buttons under the digit
 MAX_LINE_ASPECT = 0.2  # a line under a digit is at most this many times as high as wide
-MAX_BUTTON_ASPECT = 0.45  # the same for a button
-MAX_PAIR_ASPECT = 0.3  # the same for two lines that touch, or for a bent one
+MAX_BUTTON_ASPECT = 0.45  # a button is at most this many times as high as wide
+MAX_PAIR_ASPECT = 0.3  # two lines that touch, or a bent one, are at most this many times as high
 WIDE_LINE = 1.2  # a line wider than this many digits is no part of a digit
 MIN_LINE_WIDTH = 0.6  # widths of the digit: a shorter line is a dash
 MAX_LINE_WIDTH = 3.0  # heights of the digit: a longer line is a ruled one

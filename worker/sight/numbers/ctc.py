@@ -59,8 +59,8 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
     The answer is that of `pass_over`.
     """
     is_free = isinstance(automaton, AnyValue)
-    states = {"": automaton.start}  # of each partial number
-    # a partial number's probability if the last column was blank, and if it showed its last sign
+    states = {"": automaton.start}  # the state of each partial number
+    # A partial number's probability if the last column was blank, and if it showed its last sign
     numbers = {"": (1.0, 0.0)}
     for *signs, none in np.exp(answer[:, choose_columns(answer, 0)].astype(float)).T.tolist():
         likely = [
@@ -73,7 +73,7 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
             last, by_any = number[-1:], by_none + by_sign
             for sign, chance in likely:
                 before = by_any
-                if sign == last:  # the same sign goes on, or another one begins
+                if sign == last:  # either this sign goes on, or another one begins
                     after[number][1] += by_sign * chance
                     before = by_none
                 more = number + sign
@@ -147,7 +147,7 @@ def sum_paths(answer: Answer, automaton: DigitsAutomaton) -> float:
         if not automaton.has_few_states:
             automaton.find_steps(begun > MIN_FLOW)
             targets = (automaton.steps[:count] * classes + np.arange(classes - 1)).ravel()
-        sums *= chances  # the same sign goes on
+        sums *= chances  # the last sign goes on
         sums[:, -1] = before[:, 0] * chances[-1]
         size = len(automaton.is_counted) * classes
         after = np.asarray(np.bincount(targets, begun.ravel(), size), np.float64)

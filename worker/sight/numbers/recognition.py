@@ -119,7 +119,7 @@ class Seen:
         numbers = [*chances]
         first, *more = (weigh_columns(answer, numbers) for answer in answers)
         scores = np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
-        share = float(np.exp(first).sum())  # of these numbers, in all numbers that there can be
+        share = float(np.exp(first).sum())  # what these numbers are of all that there can be
         if isinstance(automaton, ValueSet):
             if automaton.signs:  # how likely it is to put one in says nothing: digits count
                 parts = sorted({*map(only_digits, numbers)})  # "" is the first
@@ -170,7 +170,7 @@ class Readings:
     picture: Grey
     reason: Reason  # why a person should look at it, whichever number it is
     fill: str = ""  # marks that fill unused boxes, and count as paper
-    printed: Grey | None = None  # the same part of the form's blank
+    printed: Grey | None = None  # this part of the form's blank
 
     @property
     def calibrated(self) -> list[Proposal]:

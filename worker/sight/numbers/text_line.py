@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from digitq.worker.sight.numbers.finding import Candidates, find_median
 
 CLEAR_CHANCE = 0.25  # a line goes through candidates with at least this chance
-MIN_SHARE_OF_BEST = 0.5  # ... and with at least this share of the likeliest candidate's chance
+MIN_SHARE_OF_BEST = 0.5  # they also have at least this share of the likeliest one's chance
 MAX_ENDS = 32  # lines are drawn through each two of this many candidates, the likeliest ones
 MAX_SLOPE = 0.36  # a line falls or rises by at most this for each px across, which is 20°
 MAX_TILT = 60  # degrees: a picture is turned for a line that is tilted by less than this
@@ -18,10 +18,10 @@ TILTED_CHANCE = 0.1  # candidates with this chance show how far a line is tilted
 MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height off the line
 OFF_LINE_COST = 0.5  # a digit loses this share of its worth for each height that it is off the line
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
-MAX_GAP = 2.6  # heights of a digit: another number begins after a wider gap ...
-MAX_GAP_RATIO = 2.0  # ... if it is also this many times as wide as the usual gap, plus one height
-WIDE_GAP = 1.0  # heights of a digit: a wider gap may be between two numbers ...
-WIDE_STEP = 0.6  # ... if it is also wider than `MAX_GAP_RATIO` usual gaps plus this many heights
+MAX_GAP = 2.6  # heights of a digit: another number begins after a gap that is wider
+MAX_GAP_RATIO = 2.0  # such a gap is also wider than this many usual gaps plus one height
+WIDE_GAP = 1.0  # heights of a digit: a wider gap may be between two numbers
+WIDE_STEP = 0.6  # it is also wider than `MAX_GAP_RATIO` usual gaps plus this many heights
 
 
 def choose_line(found: Candidates) -> Candidates:

@@ -29,7 +29,7 @@ def propose_numbers(line: Candidates, automaton: Automaton = AS_WRITTEN) -> list
     chances = line.chances.clip(MIN_DOUBT, 1 - MIN_DOUBT).astype(float).tolist()
     shares = line.digits.astype(float).tolist()
     is_same_ink = (measure_overlaps(line.boxes) > MIN_OVERLAP).tolist()
-    states = {"": automaton.start}  # of each partial number
+    states = {"": automaton.start}  # the state of each partial number
     # Each partial number, its probability, and the last candidate that is a digit (-1: none yet)
     paths = [("", (1.0, -1))]
     scale = 1.0  # the product of all divisors, without which the probabilities become too small
