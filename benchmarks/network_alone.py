@@ -1,4 +1,4 @@
-"""The network alone, without a queue: `python -m digitq.worker.alone MODEL IMAGES THREADS`.
+"""The network alone, without a queue: `python -m benchmarks.network_alone MODEL IMAGES THREADS`.
 
 It classifies the MNIST training images, repeated, and prints `{"images_per_second": …}`. The model
 `number` looks once at blank pictures of 144×48 px, for which it takes as long as for others.

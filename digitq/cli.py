@@ -11,7 +11,6 @@ from typing import NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo
 from digitq.commands.evaluate import evaluate
 from digitq.commands.forms import form
@@ -29,7 +28,7 @@ SECTIONS = {
     "Look at results and correct them": (report, correct, wide),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
     "Run and watch": (up, worker, flower, metrics, doctor),
-    "Train and measure": (train, bench),
+    "Train": (train,),
 }
 COMPLETE = "_DIGITQ_COMPLETE"  # the variable by which a shell asks for completions
 
@@ -81,14 +80,14 @@ def _prepare_process() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def main(arguments: Sequence[str] = ()) -> NoReturn:
+def main(arguments: Sequence[str] = (), command: click.Command = digitq) -> NoReturn:
     """Run a command and exit; an error of digitq becomes one line and an `ExitStatus`."""
     _prepare_process()
     try:
         if instruction := os.environ.get(COMPLETE):
             sys.exit(shell_complete(digitq, {}, "digitq", COMPLETE, instruction))
-        with digitq.make_context("digitq", list(arguments or sys.argv[1:])) as context:
-            digitq.invoke(context)
+        with command.make_context(command.name, list(arguments or sys.argv[1:])) as context:
+            command.invoke(context)
         sys.exit(0)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         None,
         description="Redis to use, for example `redis://host:6379/0`; if it is not set, "
-        "`classify`, `evaluate` and `bench` start a private one (`demo` and `up` always do), and "
+        "`classify` and `evaluate` start a private one (`demo` and `up` always do), and "
         f"all other commands and `Client` use `{DEFAULT_BROKER}`",
     )
     model: ModelName = Field(

@@ -1,1 +1,1 @@
-"""`digitq bench`: what it measures, in rounds whose medians it prints."""
+"""The load test of a deployment: `python -m benchmarks.deployment`."""

@@ -1,24 +1,26 @@
-"""`bench`."""
+"""How fast is a deployment: `python -m benchmarks.deployment`, in the root of a clone of digitq."""
 
 import json
 from functools import partial
 
 import click
 
-from digitq import options
+from benchmarks import share_path
+from benchmarks.deployment.measures import MEASURES, RATIOS, Bench
+from benchmarks.rounds import run_rounds, tabulate
+from digitq import cli, options
+from digitq.__main__ import hide_password
 from digitq.protocol.settings import settings
 from digitq.terminal import echo_err, find_missing, require
 
-BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale", "numbers")
 
-
-@click.command()
+@click.command("python -m benchmarks.deployment", context_settings={"max_content_width": 100})
 @options.private_broker
 @options.weights
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice(BENCHMARKS),
+    type=click.Choice([*MEASURES]),
     help="measure only this; may be given several times [all]",
 )
 @options.number("--rounds", "measure everything N times and take the medians", 3)
@@ -49,7 +51,7 @@ def bench(
     numbers     whole numbers in PNG files, and their network alone, which looks once
     """
     broker = broker or settings().broker_url
-    names = [name for name in BENCHMARKS if name in (only or BENCHMARKS)]
+    names = [name for name in MEASURES if name in (only or MEASURES)]
     if not broker or "network" in only:
         require("worker")
     elif "network" in names and (missing := find_missing("worker")):
@@ -57,11 +59,14 @@ def bench(
         echo_err(f"`network` is left out: {missing} is not installed here")
     if broker and "scale" in names:
         echo_err("`scale` measures all workers of the broker: it has no row for one worker")
-    from digitq.bench.measures import MEASURES, RATIOS, Bench
-    from digitq.bench.rounds import run_rounds, tabulate
-
     with Bench(images, broker) as shared:
         echo_err(shared.describe())
         measures = [partial(measure, shared) for name in names for measure in MEASURES[name]]
         rows = run_rounds(measures, rounds, RATIOS)
     click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))
+
+
+if __name__ == "__main__":
+    hide_password()
+    share_path()
+    cli.main(command=bench)

@@ -1,4 +1,4 @@
-"""What `digitq bench` measures: the network alone, and the workers under several loads."""
+"""What the load test measures: the network alone, and the workers under several loads."""
 
 import asyncio
 import io
@@ -23,8 +23,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from benchmarks.rounds import Measured, Ratios, Rows
 from digitq.backend import LocalClient, open_client, take_results
-from digitq.bench.rounds import Measured, Ratios, Rows
 from digitq.producer.client import Client
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.arrays import label_batches
@@ -150,7 +150,7 @@ class Bench(ExitStack):
 
 def measure_alone(bench: Bench) -> Rows:
     """The network in one process of this machine."""
-    return {"network": run_alone("digitq.worker.alone", BENCH_MODEL, bench.images, WORKERS)}
+    return {"network": run_alone("benchmarks.network_alone", BENCH_MODEL, bench.images, WORKERS)}
 
 
 def measure_queue(bench: Bench) -> Rows:
@@ -217,7 +217,7 @@ def measure_numbers(bench: Bench) -> Rows:
     figures = bench.classify(bench.client, fields, "numbers.csv", model=None, read="number")
     rows = {"numbers": figures}
     if not find_missing("worker"):
-        rows["numbers (network)"] = run_alone("digitq.worker.alone", NUMBER, count, WORKERS)
+        rows["numbers (network)"] = run_alone("benchmarks.network_alone", NUMBER, count, WORKERS)
     return rows
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks import share_path
+from benchmarks.deployment.measures import Bench, measure_concurrent, measure_queue
 from benchmarks.queues.dramatiq_queue import measure_dramatiq
 from benchmarks.queues.ray_data import measure_ray_data
-from digitq.bench.measures import Bench, measure_concurrent, measure_queue
-from digitq.bench.rounds import Rows, run_rounds, tabulate
+from benchmarks.rounds import Rows, run_rounds, tabulate
 
 Measure = Callable[[Bench], Rows]
 

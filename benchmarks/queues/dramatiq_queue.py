@@ -10,6 +10,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from redis import Redis
 
+from benchmarks.deployment.measures import WORKERS, Bench
 from benchmarks.queues.shared import (
     classify_chunk,
     cut_chunks,
@@ -17,8 +18,7 @@ from benchmarks.queues.shared import (
     start_worker,
     write_answers,
 )
-from digitq.bench.measures import WORKERS, Bench
-from digitq.bench.rounds import Rows
+from benchmarks.rounds import Rows
 from digitq.private.processes import Local
 from digitq.protocol.chunk import decode, encode
 

@@ -9,9 +9,9 @@ from http.client import HTTPConnection
 import numpy as np
 from mosec import Server, Worker
 
+from benchmarks.deployment.measures import CALLERS, WORKERS, Bench, time_callers
 from benchmarks.queues.shared import classify, running, start_worker
-from digitq.bench.measures import CALLERS, WORKERS, Bench, time_callers
-from digitq.bench.rounds import Rows
+from benchmarks.rounds import Rows
 from digitq.private.processes import find_free_port
 from digitq.protocol.chunk import CLASSES, PIXELS
 

@@ -8,9 +8,9 @@ from unittest.mock import patch
 import pyarrow as pa
 import ray
 
+from benchmarks.deployment.measures import WORKERS, Bench
 from benchmarks.queues.shared import classify_chunk, cut_chunks, warm_up, write_answers
-from digitq.bench.measures import WORKERS, Bench
-from digitq.bench.rounds import Rows
+from benchmarks.rounds import Rows
 
 BLOCK_ROWS = 16384  # images in a block; faster than 4096 or 8192
 RAY_START_SECONDS = 60  # Ray gives up if its actors have not started by then

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from digitq.bench.measures import BENCH_MODEL, WORKERS, Bench
+from benchmarks.deployment.measures import BENCH_MODEL, WORKERS, Bench
+from benchmarks.network_alone import CACHED_ROWS
 from digitq.private import tether
 from digitq.producer.sinks.resumable import FileSink
 from digitq.protocol.chunk import PIXELS
-from digitq.worker.alone import CACHED_ROWS
 from digitq.worker.classify import build_result, read_image, read_pixels
 from digitq.worker.models.model import load_model
 

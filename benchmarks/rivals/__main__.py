@@ -11,6 +11,12 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks import share_path
+from benchmarks.deployment.measures import (
+    measure_concurrent,
+    measure_coroutines,
+    measure_parquet,
+    measure_queue,
+)
 from benchmarks.rivals.measures import (
     RIVAL_RATIOS,
     Rivals,
@@ -21,13 +27,7 @@ from benchmarks.rivals.measures import (
     measure_latencies,
     measure_torch,
 )
-from digitq.bench.measures import (
-    measure_concurrent,
-    measure_coroutines,
-    measure_parquet,
-    measure_queue,
-)
-from digitq.bench.rounds import Rows, run_rounds, tabulate
+from benchmarks.rounds import Rows, run_rounds, tabulate
 from digitq.terminal import echo_err
 
 RIVAL_MEASURES: dict[str, tuple[Callable[[Rivals], Rows], ...]] = {

@@ -1,4 +1,4 @@
-"""Plain Celery and the loops of torch's tutorials, measured as `digitq bench` measures digitq."""
+"""Plain Celery and the loops of torch's tutorials, measured as the load test measures digitq."""
 
 import time
 from collections.abc import Callable
@@ -11,8 +11,7 @@ import PIL.Image
 from celery import signature
 from numpy.typing import NDArray
 
-from benchmarks.rivals.plain_celery import PLAIN_TASK, make_plain_app
-from digitq.bench.measures import (
+from benchmarks.deployment.measures import (
     BENCH_MODEL,
     WORKERS,
     Bench,
@@ -21,7 +20,8 @@ from digitq.bench.measures import (
     run_alone,
     time_calls,
 )
-from digitq.bench.rounds import Ratios, Rows, rotate
+from benchmarks.rivals.plain_celery import PLAIN_TASK, make_plain_app
+from benchmarks.rounds import Ratios, Rows, rotate
 from digitq.private.processes import Local
 from digitq.producer.sources.opening import open_sources
 
@@ -65,7 +65,7 @@ class Rivals(Bench):
 
 
 def measure_torch(bench: Rivals) -> Rows:
-    """The network alone: the `network` of `digitq bench`."""
+    """The network alone: the `network` of the load test."""
     return {"torch": measure_alone(bench)["network"]}
 
 

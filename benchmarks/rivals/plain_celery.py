@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_process_init
 
-from digitq.bench.measures import BENCH_MODEL
+from benchmarks.deployment.measures import BENCH_MODEL
 from digitq.protocol.broker.address import read_address
 from digitq.protocol.settings import DEFAULT_BROKER, settings
 

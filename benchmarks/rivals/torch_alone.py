@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
+from benchmarks.network_alone import measure_network
 from digitq.protocol.chunk import PIXELS
 from digitq.protocol.formats.mnist import ensure_mnist
-from digitq.worker.alone import measure_network
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import load_model
 

@@ -1,6 +1,7 @@
-"""`digitq bench` and `python -m benchmarks.rivals`, with few images."""
+"""`python -m benchmarks.deployment` and `python -m benchmarks.rivals`, with few images."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from digitq.private.processes import Local
-from tests.integration.test_commands import Command
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--images", "2048", "--rounds", "1", "--json")
@@ -22,23 +22,21 @@ def read_rows(out: str, err: str) -> dict[str, dict[str, float]]:
     return rows
 
 
-def measure(*options: str, **variables: object) -> tuple[dict[str, dict[str, float]], str]:
-    status, out, err = Command("bench", *SMALL, *options, **variables).end(seconds=150)
-    assert status == 0, err
-    return read_rows(out, err), err
-
-
-def measure_rivals(*names: str) -> dict[str, dict[str, float]]:
-    only = [word for name in names for word in ("--only", name)]
-    command = [sys.executable, "-m", "benchmarks.rivals", *SMALL, *only]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def measure(
+    program: str, *options: str, **variables: str
+) -> tuple[dict[str, dict[str, float]], str]:
+    """The rows of a benchmark, and what it tells on stderr."""
+    command = [sys.executable, "-m", f"benchmarks.{program}", *SMALL, *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **variables}
+    )
     assert done.returncode == 0, done.stderr
-    return read_rows(done.stdout, done.stderr)
+    return read_rows(done.stdout, done.stderr), done.stderr
 
 
 @pytest.mark.slow
 def test_private_workers(mnist_root: Path) -> None:
-    rows, err = measure("--only", "network", "--only", "queue")
+    rows, err = measure("deployment", "--only", "network", "--only", "queue")
     assert "2 private workers" in err
     assert list(rows) == ["network", "queue", "queue (parquet)"]
     alone = rows["network"]["images_per_second"]
@@ -50,7 +48,7 @@ def test_private_workers(mnist_root: Path) -> None:
 def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path) -> None:
     """Where torch is not installed."""
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
-    rows, err = measure("--broker", local.url, PYTHONPATH=tmp_path)
+    rows, err = measure("deployment", "--broker", local.url, PYTHONPATH=str(tmp_path))
     assert "`network` is left out" in err and "it has no row for one worker" in err
     assert f"of {local.url}" in err
     assert list(rows) == [
@@ -63,7 +61,7 @@ def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_plain_celery_beside_digitq(mnist_root: Path) -> None:
-    rows = measure_rivals("latency")
+    rows, _ = measure("rivals", "--only", "latency")
     assert list(rows) == ["latency", "latency (celery)"]
     ours, theirs = (row["median_ms"] for row in rows.values())
     assert rows["latency"]["of_celery"] == ours / theirs
@@ -71,14 +69,14 @@ def test_plain_celery_beside_digitq(mnist_root: Path) -> None:
 
 @pytest.mark.slow
 def test_one_worker_beside_two(mnist_root: Path) -> None:
-    rows, _ = measure("--only", "scale")
+    rows, _ = measure("deployment", "--only", "scale")
     two, one = (rows[name]["images_per_second"] for name in ("scale", "scale (one worker)"))
     assert rows["scale"]["of_one_worker"] == two / one
 
 
 @pytest.mark.slow
 def test_all_rivals(mnist_root: Path) -> None:
-    rows = measure_rivals()
+    rows, _ = measure("rivals")
     assert {name.partition(" (")[0] for name in rows} == {
         *("torch", "queue", "celery", "dataloader", "folder", "latency", "concurrent")
     }

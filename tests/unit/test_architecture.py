@@ -116,7 +116,6 @@ def started_modules(path: Path) -> set[str]:
 @pytest.mark.parametrize("room", sorted({*FORBIDDEN} - {"digitq"}))
 def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) -> None:
     assert WORKER in started_modules(ROOT / "digitq/review/thumbnails.py")
-    assert "digitq.worker.alone" in started_modules(ROOT / "digitq/bench/measures.py")
     for name, path in MODULES.items():
         if lies_in(name, room):
             for started in started_modules(path):
@@ -207,7 +206,7 @@ def run_python(code: str) -> None:
 
 
 def test_producer_and_flower_need_no_torch() -> None:
-    names = "digitq.backend, digitq.bench.measures, digitq.cli, digitq.operate.doctor, "
+    names = "digitq.backend, benchmarks.deployment.measures, digitq.cli, digitq.operate.doctor, "
     names += "digitq.operate.metrics, digitq.producer.client, digitq.protocol.app, "
     names += "digitq.protocol.formats.mnist"
     without = (

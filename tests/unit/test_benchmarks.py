@@ -5,12 +5,15 @@ import sys
 
 import pytest
 
+from benchmarks.deployment.__main__ import bench
+from benchmarks.deployment.measures import MEASURES, RATIOS, describe_latencies
 from benchmarks.rivals.__main__ import RIVAL_MEASURES
 from benchmarks.rivals.measures import RIVAL_RATIOS
-from digitq.bench.measures import MEASURES, RATIOS, describe_latencies
-from digitq.bench.rounds import Ratios, Rows, rotate, run_rounds, tabulate, with_ratios
-from digitq.commands.bench import BENCHMARKS
-from tests.unit.test_cli import check
+from benchmarks.rounds import Ratios, Rows, rotate, run_rounds, tabulate, with_ratios
+from digitq.cli import main
+from digitq.worker.models.card import WEIGHTS_FOLDER
+
+WEIGHTS = str(WEIGHTS_FOLDER)
 
 
 def test_each_measurement_goes_first_in_its_turn() -> None:
@@ -86,10 +89,6 @@ def test_the_table_has_a_line_for_each_row() -> None:
     ]
 
 
-def test_every_benchmark_measures_something() -> None:
-    assert tuple(MEASURES) == BENCHMARKS
-
-
 @pytest.mark.parametrize(
     ("ratios", "names", "seconds"),
     [
@@ -103,17 +102,29 @@ def test_ratios_are_to_rows_that_exist(ratios: Ratios, names: set[str], seconds:
     assert {row.partition(" (")[0] for row in ratios} <= names
 
 
-def test_an_unknown_benchmark_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ", ".join(f"'{name}'" for name in BENCHMARKS)
-    check(capsys, 2, f"is not one of {names}", "bench", "--only", "gpu")
-
-
-def test_the_network_alone_needs_torch_even_with_a_broker(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        (f"is not one of {', '.join(map(repr, MEASURES))}", ["--only", "gpu"]),
+        ("name one URL, of one Redis", ["--broker", "redis://h/0 redis://i/0"]),
+        ("torch is not installed", ["--broker", "redis://h/0", "--only", "network"]),
+        ("torch is not installed", ["--rounds", "1"]),
+        ("does not go with --broker", ["--broker", "redis://h/0", "--weights", WEIGHTS]),
+    ],
+)
+def test_what_the_load_test_refuses(
+    message: str,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The network alone needs torch even with a broker."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    broker = ("--broker", "redis://127.0.0.1:1/0")
-    check(capsys, 2, "torch is not installed", "bench", *broker, "--only", "network")
+    with pytest.raises(SystemExit) as ended:
+        main(options, command=bench)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err.splitlines()[-1] and "Traceback" not in err
 
 
 def test_the_process_that_measures_plain_celery_needs_no_torch() -> None:

@@ -257,7 +257,6 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
         (2, ONE_URL, ["flower", "--port=0", *TWO_BROKERS]),  # 5555 may be in use
         (2, ONE_URL, ["doctor", *TWO_BROKERS]),
         (2, ONE_URL, ["metrics", *TWO_BROKERS]),
-        (2, ONE_URL, ["bench", *TWO_BROKERS]),
         (2, "its database is not a number", ["metrics", "--broker", "redis://127.0.0.1:2/abc"]),
         (2, "its database is not a number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
         (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
@@ -570,7 +569,7 @@ def test_own_weights_are_not_passed_over_in_silence(
 
 @pytest.mark.parametrize(
     "command",
-    ["classify x.png", "evaluate", "demo", "up", "worker", "bench", "train mlp --data x --out new"],
+    ["classify x.png", "evaluate", "demo", "up", "worker", "train mlp --data x --out new"],
 )
 def test_weights_of_an_option_are_told_by_its_name(
     command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -600,7 +599,7 @@ def test_weights_of_another_network_are_refused(
     check(capsys, 2, "json, but mlp", *command.split(), "--weights", str(tmp_path))
 
 
-@pytest.mark.parametrize("command", ["classify x.png", "evaluate", "bench"])
+@pytest.mark.parametrize("command", ["classify x.png", "evaluate"])
 def test_weights_do_not_go_with_running_workers(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -667,7 +666,6 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("flower", "flower", ["up", "--port", "1"]),
         ("torch", "worker", ["worker"]),
         ("onnxruntime", "worker", ["worker"]),
-        ("torch", "worker", ["bench"]),
         ("torch", "worker", ["train", "mlp", "--data", "x", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),

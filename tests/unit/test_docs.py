@@ -13,6 +13,7 @@ import click
 import pytest
 
 import digitq
+from benchmarks.deployment.__main__ import bench
 from digitq import Client, Job, JobRecord, open_sources
 from digitq.cli import digitq as cli
 from digitq.operate.metrics import describe
@@ -100,7 +101,7 @@ def test_a_shown_command_exists_with_its_options(command: str) -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = set().union(*(options_of(cli.commands[name]) for name in cli.commands))
+    known = set().union(*map(options_of, [*cli.commands.values(), bench]))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```.*?```", "", ALL)))
     assert named - known - OTHERS_OPTIONS <= {"--help", "--version"}
 
