@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record, find_record
-from digitq.producer.sinks.encoders import ENCODERS, LISTS, plain_ids
+from digitq.producer.sinks.encoders import ENCODERS, LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from digitq.producer.sources.truth import are_written
 from digitq.protocol.asked.values import WRITTEN_WORDS
@@ -29,6 +29,7 @@ from digitq.protocol.chunk import (
     truth_field,
 )
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_ids import plain_ids
 from digitq.protocol.formats.csv_rows import is_workbook, open_rows
 from digitq.protocol.formats.stores import is_stored
 from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet

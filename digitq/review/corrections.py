@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from digitq.producer.counts import differ_in_zeros
 from digitq.producer.provenance import all_thresholds
 from digitq.producer.results import ResultFile
-from digitq.producer.sinks.encoders import plain_id
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.risk import Curve, measure_curve
 from digitq.protocol.asked.sample import Sample, bound_count
 from digitq.protocol.asked.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
 from digitq.protocol.chunk import CORRECTED, answers, unmarked
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.formats.csv_rows import open_rows
 from digitq.protocol.text import in_one_line, name_some, plural
 from digitq.review.page_fields import find_broken_rules

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from digitq.protocol.chunk import ABSENT, CLASSES, answers
+from digitq.protocol.formats.csv_ids import guard_ids
 from digitq.protocol.formats.xlsx_rows import XLSX
 from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line
@@ -17,19 +17,17 @@ from digitq.protocol.text import in_one_line
 CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row
 NUMBER_WIDTH = 10  # a line has at least this many characters for a whole number
-FORMULA = r"^([=+\-@\t\r\n'])"  # an id that begins so gets an apostrophe
-PLAIN = "^'" + FORMULA[1:]
 Encode = Callable[[pa.RecordBatch, bool], bytes]
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as CSV, quoted as in RFC 4180, each ending in a line feed. Ten columns `p0` … `p9` stand
     in place of `probabilities`; of whole numbers, digits and alternatives are left out. An id that
-    a spreadsheet would take for a formula has an apostrophe before it, see `plain_ids`."""
+    a spreadsheet would take for a formula has an apostrophe before it."""
     # The second column of a wide table may be a field of a form that is named so
     for name in {*batch.schema.names[:1], "page"} & {"id", *batch.schema.names[:2]}:
-        safe = pc.replace_substring_regex(batch[name], FORMULA, r"'\1")
-        batch = batch.set_column(batch.schema.get_field_index(name), name, safe)
+        index = batch.schema.get_field_index(name)
+        batch = batch.set_column(index, name, guard_ids(batch[name]))
     batch = drop_lists(batch)
     file = io.BytesIO()
     if header:
@@ -38,16 +36,6 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_WRITE_ROWS)
     pyarrow.csv.write_csv(batch, file, options)
     return file.getvalue()
-
-
-def plain_ids(cells: pa.StringArray) -> pa.StringArray:
-    """The ids in the cells of a CSV as they are."""
-    return pc.replace_substring_regex(cells, PLAIN, r"\1")
-
-
-def plain_id(cell: str) -> str:
-    """The same for one cell."""
-    return re.sub(PLAIN, r"\1", cell)
 
 
 def drop_lists(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from digitq.producer.sinks.encoders import plain_id
 from digitq.producer.sources.source import Entry, SourceItem, TruthGaps
 from digitq.protocol.asked.values import (
     ILLEGIBLE,
@@ -19,6 +18,7 @@ from digitq.protocol.asked.values import (
 )
 from digitq.protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.formats.csv_rows import find, find_column, find_first, open_rows
 
 # The first of these columns has the ids

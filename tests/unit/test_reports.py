@@ -25,7 +25,6 @@ from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage
 from digitq.producer.provenance import Record
 from digitq.producer.results import open_results
-from digitq.producer.sinks.encoders import plain_id
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.chunk import (
     FORM_SCHEMA,
@@ -37,6 +36,7 @@ from digitq.protocol.chunk import (
     TRUTH,
 )
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.origin import Origin
 from digitq.review import page, thumbnails
 from digitq.review.corrections import correct_batch
