@@ -6,7 +6,6 @@ from html import escape
 from operator import index
 from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,7 +14,6 @@ from digitq.producer.client import Client
 from digitq.producer.prediction import NumberPrediction, Prediction, to_predictions
 from digitq.producer.sinks.encoders import describe_rows
 from digitq.producer.sinks.sink import Sink
-from digitq.producer.sources.image_tables import is_pandas, to_arrow
 from digitq.producer.sources.in_memory import Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
@@ -38,18 +36,15 @@ class Results(Generic[AnswerT]):
     takes Arrow's tables, such as Polars, takes it as it is.
     """
 
-    def __init__(self, answers: pa.Table, summary: str, others: Any = None) -> None:
-        # The columns of `Job.results`, then others of a table of images
-        self.table = answers if others is None else append_columns(answers, to_arrow(others))
-        self._answers = answers  # without columns of these names that are not digitq's
+    def __init__(self, table: pa.Table, summary: str) -> None:
+        self.table = table  # its columns are those of `Job.results`
         self._summary = summary
-        self._others = others  # the other columns of the DataFrame or the table of images
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[AnswerT]:
-        for batch in self._answers.to_batches():
+        for batch in self.table.to_batches():
             yield from cast(list[AnswerT], to_predictions(batch))
 
     @overload
@@ -64,7 +59,7 @@ class Results(Generic[AnswerT]):
         if not -len(self) <= index(number) < len(self):
             raise IndexError(f"there is no result {number}: there are {len(self):,}")
         number = range(len(self))[number]  # from the end if it is negative
-        (batch,) = self._answers.slice(number, 1).to_batches()
+        (batch,) = self.table.slice(number, 1).to_batches()
         return cast(AnswerT, to_predictions(batch)[0])
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -74,7 +69,7 @@ class Results(Generic[AnswerT]):
         return f"<Results: {self._summary}>"
 
     def _repr_html_(self) -> str:
-        rows, note = self._answers, ""
+        rows, note = self.table, ""
         if len(rows) > MAX_SHOWN_ROWS:
             # Rows without an error are the last, as nulls are
             order = [("error", "ascending"), ("review", "descending"), ("confidence", "ascending")]
@@ -86,18 +81,13 @@ class Results(Generic[AnswerT]):
 
     def to_pandas(self) -> Any:
         """The table as a DataFrame of pandas, which must be installed. `label` and other whole
-        numbers may be missing, so their types are pandas' own, such as `Int8`. If the images came
-        in a DataFrame, the index is the same."""
+        numbers may be missing, so their types are pandas' own, such as `Int8`."""
         import pandas as pd
 
         types = {pa.int8(): pd.Int8Dtype(), pa.int32(): pd.Int32Dtype()}
-        table = self._answers if is_pandas(self._others) else self.table
-        own = {field.name: types[field.type] for field in table.schema if field.type in types}
-        frame = table.to_pandas().astype(own)
-        if not is_pandas(self._others):
-            return frame
-        others = self._others.drop(columns=frame.columns, errors="ignore")
-        return pd.concat([frame.set_axis(others.index), others], axis=1)
+        fields = self.table.schema
+        own = {field.name: types[field.type] for field in fields if field.type in types}
+        return self.table.to_pandas().astype(own)
 
 
 @overload
@@ -147,8 +137,8 @@ def classify(
 ) -> Results[Any]:
     """Classify all images, and wait for the results. A bar shows how far it is.
 
-    `images` is what `Client.submit` takes; see there for the other arguments, too. The table of the
-    results also has the other columns of a table or a DataFrame, and `to_pandas` its index.
+    `images` is what `Client.submit` takes; see there for the other arguments, too. The results are
+    in the order of the images.
 
     Without a `client` it uses the Redis that DIGITQ_BROKER_URL names. If there is none, it starts a
     private Redis and workers, which takes some seconds, and ends them: `local` keeps them running.
@@ -179,28 +169,7 @@ def build_results(source: Source, reading: Reading, sink: "TableSink") -> Result
     """The results for these images, whose rows the sink has."""
     schema = None if sink.batches else result_schema(reading.what, reading.form is not None)
     summary = summarise(sink.counts, source.skipped.describe(), reading.row)
-    table = pa.Table.from_batches(sink.batches, schema)
-    if source.others is None or not len(source.others):  # of Polars, without columns
-        return Results(table, summary)
-    rows = np.arange(len(table)) // max(1, len(reading.cells))  # a page has a row for each field
-    if source.rows is not None:
-        rows = np.array(source.rows, np.int64)[rows]
-    others: Any = source.others
-    if not np.array_equal(rows, np.arange(len(others))):
-        try:
-            others = getattr(others, "take", others.__getitem__)(rows)  # Polars has no `take`
-        except pa.ArrowNotImplementedError:  # Arrow can't take rows of some types
-            others = None
-    return Results(table, summary, others)
-
-
-def append_columns(table: pa.Table, others: pa.Table) -> pa.Table:
-    """The table with those of the other columns that it does not have, and what pandas needs to
-    restore their types."""
-    for field, column in zip(others.schema, others.columns, strict=True):
-        if field.name not in table.schema.names:
-            table = table.append_column(field, column)
-    return table.replace_schema_metadata(others.schema.metadata)
+    return Results(pa.Table.from_batches(sink.batches, schema), summary)
 
 
 def tabulate(rows: pa.Table) -> str:

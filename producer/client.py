@@ -87,10 +87,10 @@ class Client:
         with light ink on dark as in MNIST, uint8 or floats from 0 to 1; or uint8 (height,
         width[, channels]). A thread of this process reads the images while the job runs.
 
-        An iterable may also give pairs `(id, image)` or `(image, label)`, batches of a torch
-        `DataLoader`, or rows with an image and perhaps `label`, as Hugging Face's datasets do. A
-        table is a `pyarrow.Table` or a DataFrame with the columns that a Parquet SOURCE may have,
-        or with PIL images. If the first image has a label, the results have `truth`.
+        An iterable may also give pairs `(id, image)`. A `Dataset` of torch gives pairs `(image,
+        label)`. A table, such as a `pyarrow.Table` or a DataFrame, has the columns that a Parquet
+        SOURCE may have. If the first image has a label, the results have `truth`. The results are
+        in the order of the images: one for each image of an iterable, and each row of a table.
 
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.

@@ -1,9 +1,7 @@
 """Tables of images, pixels or paths: Parquet, CSV, and those of Arrow in memory."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from digitq.producer.sources.csv_files import (
     read_rows,
     read_schema,
 )
-from digitq.producer.sources.source import EmptyError, Naming, Source
+from digitq.producer.sources.source import IN_MEMORY, EmptyError, Naming, Source
 from digitq.producer.sources.table_rows import (
     LABEL_NAMES,
     OWN_IDS,
@@ -46,7 +44,6 @@ LIST_ROWS = 512  # this many rows are read at a time if they are paths
 PIXEL_ROWS = 2048  # this many rows are read at a time if they hold pixels
 PARQUET_BYTES = 1 << 20  # this much of a column is read at a time; Arrow would read a row group
 PATH_ONLY = "the row has the path of an image, not its bytes: embed the bytes in the table"
-ARROW_TABLES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
@@ -88,69 +85,30 @@ def _parquet_source(path: Path, naming: Naming) -> Source:
 
 
 def arrow_source(table: Any) -> Source:
-    """The images of a table in memory that Arrow can read, such as a `pyarrow.Table` or a
-    DataFrame. Raises `UsageError` if it can't, and as `table_source`."""
-    is_read_once = isinstance(table, pa.RecordBatchReader)
-    given = table if is_read_once else to_arrow(table)
-    # The columns of an empty table may have no types
-    if not is_read_once and not len(table if is_pandas(table) else given):
-        return Source("images from Python", [])
-    where = f"the {type(table).__name__}"
-    lost = {*map(str, table.columns)} - {*given.schema.names} if is_pandas(table) else ()
-    if name := find_first([*lost], (*OWN_IDS, *ANSWER_NAMES)):
-        raise UsageError(f"{where} has a column {name} of mixed types: make it text")
-    plan = _plan(where, given.schema, "", Naming())
-    parts = cut_batches(given if is_read_once else given.to_reader(), plan.rows)
-    items = number_pieces(parts, "", plan.build, plan.read_ids)
-    if is_read_once:
-        return Source("images from Python", items, plan.has_truth)
-    others = given.drop_columns(plan.used)
-    if is_frame(table):
-        others = table[[*dict.fromkeys(n for n in table.columns if str(n) not in plan.used)]]
-    return Source("images from Python", items, plan.has_truth, lambda: len(given), others=others)
-
-
-def is_frame(table: Any) -> bool:
-    """Whether it is a DataFrame whose columns can be taken out, as those of pandas and Polars."""
-    return not isinstance(table, ARROW_TABLES) and hasattr(table, "__getitem__")
-
-
-def is_pandas(table: Any) -> bool:
-    return hasattr(table, "iloc")
-
-
-def _to_array(column: Any) -> pa.Array | None:
-    """A column of pandas as one of Arrow; None if Arrow can't hold its objects. Paths are text."""
-    for convert in (None, os.fspath):
-        with suppress(Exception):  # the objects may be of any kind, and their errors, too
-            texts = column.map(convert, na_action="ignore") if convert else column
-            return pa.array(texts, from_pandas=True)
-    return None
-
-
-def to_arrow(table: Any) -> pa.Table:
-    """A table in memory as one of Arrow. Of a DataFrame of pandas, the index is left out, and so
-    are columns that Arrow can't hold. Raises `UsageError` if another table can't be read."""
-    if is_pandas(table):
-        arrays = [_to_array(table.iloc[:, index]) for index in range(len(table.columns))]
-        held = [place for place in zip(arrays, table.columns, strict=True) if place[0] is not None]
-        return pa.table([array for array, _ in held], [str(name) for _, name in held])
+    """The images of a table in memory, such as a `pyarrow.Table` or a DataFrame; each row has one.
+    Raises `UsageError` if Arrow can't read it, and as `table_source`."""
     kind = type(table).__name__
     try:
-        return pa.table(table)
-    except Exception as error:  # each kind of DataFrame has errors of its own
-        reason = str(error).partition("\n")[0]
+        reader = pa.RecordBatchReader.from_stream(table)
+    except Exception as error:  # each kind of table has errors of its own
+        reason = ": ".join(map(str, error.args)).partition("\n")[0]
         raise UsageError(
-            f"a {kind} can't be read as a table: {reason}; give a pyarrow.Table, or pairs (id, "
-            "image)"
+            f"a {kind} can't be read as a table: {reason}; leave out columns that Arrow can't "
+            "hold; give images that are objects as a list, or as pairs: zip(frame['id'], "
+            "frame['image'])"
         ) from None
+    rows = len(table) if hasattr(table, "__len__") else None
+    if rows == 0:  # its columns may have no types
+        return Source(IN_MEMORY, [])
+    plan = _plan(f"the {kind}", reader.schema, "", Naming())
+    items = number_pieces(cut_batches(reader, plan.rows), "", plan.build, plan.read_ids)
+    return Source(IN_MEMORY, items, plan.has_truth, lambda: rows)
 
 
 class Plan(NamedTuple):
     """How the rows of a table become images."""
 
     columns: list[str]  # the names of the columns that are read
-    used: list[str]  # those of them that have images, ids or labels
     rows: int  # this many rows are read at a time
     build: Build
     read_ids: Callable[[pa.RecordBatch], list[str]] | None  # None if a row's number is its id
@@ -165,19 +123,19 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     image = choose_image(where, [field.name for field in schema if _may_be_image(field)])
     if not image and (found := find_pixels(where, schema)):
         pixels, label = found
-        used = _require_unique(where, schema, [id, label, *pixels])
+        _require_unique(where, schema, [id, label, *pixels])
         build = partial(build_pixels, pixels, label)
-        return Plan(schema.names, used, PIXEL_ROWS, build, _ids_in(id), label is not None)
+        return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = image or _find_path(where, schema)
     label = find_first(names, ["label"] * bool(image) + [*ANSWER_NAMES])
     id = id if image else id or column
     columns = _require_unique(where, schema, [column, label, id])
     if image:
         images = partial(_build_images, column, label)
-        return Plan(columns, columns, IMAGE_ROWS, images, _ids_in(id), label is not None)
+        return Plan(columns, IMAGE_ROWS, images, _ids_in(id), label is not None)
     entries = partial(build_entries, column, label, folder, naming)
     has_truth = label is not None or naming.truth_from_parent
-    return Plan(columns, columns, LIST_ROWS, entries, _ids_in(id), has_truth)
+    return Plan(columns, LIST_ROWS, entries, _ids_in(id), has_truth)
 
 
 def _require_unique(where: object, schema: pa.Schema, columns: Sequence[str | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Images given from Python as a source: files, pictures, arrays, pairs, rows and tables."""
+"""Images given from Python as a source: an image, an iterable of them, a `Dataset`, a table."""
 
 import io
 import math
@@ -6,37 +6,33 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, Protocol, TypeAlias, TypeGuard, cast
+from typing import IO, Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import pyarrow as pa
 
 from digitq.producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
 from digitq.producer.sources.documents import count_pages, page_entries
-from digitq.producer.sources.image_tables import arrow_source, choose_image, is_frame, is_pandas
+from digitq.producer.sources.image_tables import arrow_source
 from digitq.producer.sources.objects import find_reader
 from digitq.producer.sources.source import (
+    IN_MEMORY,
     Naming,
     Source,
     SourceItem,
     refuse_url,
     unreadable,
 )
-from digitq.producer.sources.table_rows import OWN_IDS
-from digitq.producer.sources.truth import ANSWER_NAMES, PATH_NAMES
 from digitq.protocol.chunk import ARRAY, PIXELS
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats import UnreadableImageError
-from digitq.protocol.formats.csv_rows import find_first
 from digitq.protocol.formats.stores import is_stored
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Not every Pillow before 13 can read these modes from a PNG or a TIFF
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 
-LISTED = (list, tuple)  # what may be a pair, or a batch with its labels
 CHANNEL_COUNTS = (1, 3, 4)  # values of each pixel of a picture whose channels come first
 HALF_STEP = 0.5 / 255  # a float that lies less outside of 0 to 1 is rounded
 
@@ -48,7 +44,7 @@ class Tensor(Protocol):
 
 
 class Dataset(Protocol):
-    """Images by their number, as torch's datasets give them: any item of an iterable of images."""
+    """Pairs `(image, label)` by their number, as torch's datasets give them."""
 
     def __len__(self) -> int: ...
 
@@ -56,7 +52,7 @@ class Dataset(Protocol):
 
 
 class DataFrame(Protocol):
-    """A table of another library, such as pandas or Polars."""
+    """A table of any library that Arrow can read, such as pyarrow, pandas and Polars."""
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> object: ...
 
@@ -65,92 +61,117 @@ Bytes = bytes | bytearray | memoryview
 Image: TypeAlias = (
     str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray | Tensor
 )
-ImageRow: TypeAlias = Image | tuple[str | int, Image] | tuple[Image, Any] | Mapping[str, Any]
-Images: TypeAlias = Image | Iterable[ImageRow] | Dataset | pa.Table | pa.RecordBatch | DataFrame
+Images: TypeAlias = Image | Iterable[Image | tuple[str | int, Image]] | Dataset | DataFrame
+Item: TypeAlias = tuple[str, Any, str | None]  # the id or "", the image, and the right answer
 
 
 def image_source(images: Images) -> Source:
-    """A source over one image, an array of many, a table, or an iterable of images, of pairs
-    `(id, image)` or `(image, label)`, or of rows as Hugging Face's datasets give them. The id of a
-    path is the path; the id of any other image is its number. The caller may change an array once
-    the next one is asked for. Raises `UsageError` for anything that is not an image."""
-    kind = type(images).__name__
-    if kind == "LazyFrame":  # of Polars
-        return image_source(cast(Any, images).collect())
+    """The images of one of three shapes, in their order:
+
+    - one image, or an iterable of images or of pairs `(id, image)`, such as an array of images;
+    - a `Dataset` of torch that gives pairs `(image, label)`;
+    - a table that has `__arrow_c_stream__`, see `arrow_source`.
+
+    The id of a path is the path; the id of any other image is its number. Raises `UsageError` for
+    anything else; what is wrong with an item is raised where the item is read.
+    """
+    if hasattr(images, "__arrow_c_stream__"):
+        return arrow_source(images)
     if isinstance(images, str):
         refuse_url(images)
+    kind = type(images).__name__
     if isinstance(images, Mapping):
         raise UsageError(
-            f"a {kind} is not a list of images: its .items() are, if they are ids and images; of a "
-            "Hugging Face dataset give rows, such as `ds.select(range(3))` in place of `ds[:3]`"
+            f"a {kind} is not a list of images: its .items() are, if they are ids and images"
         )
-    if hasattr(images, "columns") or isinstance(images, pa.RecordBatchReader):
-        return _frame_source(images) or arrow_source(images)
-    if is_pandas(images):  # a column
-        column = cast(Any, images)
-        return _row_source(column, column, column.to_frame().iloc[:, :0])
-    if _is_array(images) or isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image):
-        return Source("images from Python", _read_items([images], copies=False))
-    items: Any = [images] if _is_file(images) else images
-    count: Callable[[], int | None] = partial(_count, items)
-    if not isinstance(items, Iterable):
-        dataset = items
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
-        items, count = map(dataset.__getitem__, range(len(dataset))), partial(len, dataset)
-    return Source("images from Python", _read_items(items, copies=True), None, count)
+    if _is_array(images):
+        return _array_source(_to_array(images))
+    items: Any = [images] if is_one_image(images) else images
+    if isinstance(items, Iterable):
+        return Source(IN_MEMORY, _read_items(_split_pairs(items)), count=partial(_count, items))
+    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+        raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
+    pairs = _split_labels(items)
+    return Source(IN_MEMORY, _read_items(pairs), has_truth=None, count=partial(len, items))
 
 
-def _frame_source(frame: Any) -> Source | None:
-    """A DataFrame whose images are objects, such as PIL images, which Arrow does not know; None for
-    other tables."""
-    if not is_frame(frame):
-        return None
-    names = [*frame.columns]
-    first = {
-        name: next((cell for cell in frame[name] if not _is_missing(cell)), None) for name in names
-    }
-    pictures = [
-        name
-        for name, cell in first.items()
-        if isinstance(cell, PIL.Image.Image) or isinstance(cell, np.ndarray) and cell.ndim > 1
-    ]
-    if not pictures:
-        return None
-    keys = ["image" if [name] == pictures and "image" not in names else name for name in names]
-    cells = zip(*(frame[name] for name in names), strict=True)
-    used = [name for name in pictures if name == "image"] or pictures
-    others = frame[[name for name in names if name not in (used if is_pandas(frame) else pictures)]]
-    return _row_source(frame, (dict(zip(keys, row, strict=True)) for row in cells), others)
+def is_one_image(images: Images) -> TypeGuard[Image]:
+    """Whether it is one image, and not several in a list, an array or a table. Raises as
+    `image_source`."""
+    if _is_array(images):
+        array = _to_array(images)
+        return _is_single(array, _find_pixels(array))
+    return isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image) or _is_file(images)
 
 
-def _row_source(frame: Any, cells: Iterable[Any], others: Any) -> Source:
-    """The images of a DataFrame's or a column's rows, each of which may have several."""
-    rows: list[int] = []
-    row = -1
+def _is_single(array: np.ndarray, pixels: np.ndarray | None) -> bool:
+    """Whether an array, in which `_find_pixels` found these, has one image."""
+    return array.ndim < 4 if pixels is None else len(pixels) == 1
 
-    def begin(cell: Any) -> Any:
-        nonlocal row
-        row += 1
-        return cell
 
-    def read() -> Iterator[SourceItem]:
-        for item in _read_items(map(begin, cells), copies=True):
-            rows.extend([row] * getattr(item, "num_rows", 1))
-            yield item
+def _array_source(array: np.ndarray) -> Source:
+    """The images of an array: 28×28 pixels in large pieces, or pictures one by one."""
+    pixels = _find_pixels(array)
+    if pixels is None:
+        pictures = array if array.ndim > 3 else [array]
+        return Source(IN_MEMORY, _read_items(_split_pairs(pictures)), count=partial(len, pictures))
+    return Source(IN_MEMORY, _cut_pixels(pixels), count=partial(len, pixels))
 
-    return Source("images from Python", read(), None, partial(len, frame), others=others, rows=rows)
+
+def _cut_pixels(pixels: np.ndarray) -> Iterator[SourceItem]:
+    for start in range(0, len(pixels), PIECE_ROWS):
+        piece = _to_bytes(pixels[start : start + PIECE_ROWS])
+        yield pixels_batch(number_ids("", start, len(piece)), piece)
 
 
 def _count(items: Iterable[Any]) -> int | None:
-    """How many images a list has: a path may be of a document. None if they are not known yet: an
-    array of three dimensions may hold several."""
+    """How many images a list has: a path may be of a document. None if they are not known yet."""
     if not isinstance(items, list | tuple):
         return None
-    if any(len(getattr(one, "shape", ())) > 2 for one in items):
-        return None
-    images = (_take_apart(number, item)[1] for number, item in enumerate(items))
+    images = (image for _, image, _ in _split_pairs(items))
     return sum(count_pages(os.fspath(one)) if _is_path(one) else 1 for one in images)
+
+
+def _split_pairs(items: Iterable[Any]) -> Iterator[Item]:
+    """Images, and images with an id. An id is text or a whole number."""
+    for item in items:
+        is_pair = isinstance(item, tuple | list) and len(item) == 2
+        if is_pair and isinstance(item[0], str | int | np.integer):
+            yield str(item[0]), item[1], None
+        else:
+            yield "", item, None
+
+
+def _split_labels(dataset: Dataset) -> Iterator[Item]:
+    """The images of a dataset with their labels. Raises `UsageError` for an item that is no
+    pair."""
+    for number in range(len(dataset)):
+        pair = dataset[number]
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise UsageError(
+                f"item {number} of the {type(dataset).__name__} is no pair (image, label): give "
+                "the images alone, as in (data[n] for n in range(len(data)))"
+            )
+        yield "", pair[0], _to_text(pair[1]) or None
+
+
+def _read_items(items: Iterable[Item]) -> Iterator[SourceItem]:
+    naming = Naming()
+    for number, (id, image, truth) in enumerate(items):
+        array = _to_array(image) if _is_array(image) else None
+        pixels = None if array is None else _find_pixels(array)
+        if array is not None and not _is_single(array, pixels):
+            raise UsageError(
+                f"image {number} is an array of several images {array.shape}: give each of them, "
+                "as in (image for batch in batches for image in batch)"
+            )
+        if pixels is None:
+            name, read = _find_reader(number, image if array is None else array)
+            file = os.fspath(image) if _is_path(image) and not is_stored(name) else ""
+            yield from page_entries(naming, id or name, read, truth=truth, file=file)
+        else:
+            content = ARRAY + _to_bytes(pixels).tobytes()
+            yield naming.entry(id or str(number), partial(bytes, content), truth=truth)
 
 
 def _is_missing(cell: Any) -> bool:
@@ -169,120 +190,17 @@ def _is_file(image: Any) -> bool:
 def _is_array(image: Any) -> bool:
     """Whether it is an array of NumPy or any other library, and no table or column of one."""
     has_rows = hasattr(image, "__array__") and len(getattr(image, "shape", ())) > 1
-    return isinstance(image, np.ndarray) or (has_rows and not hasattr(image, "columns"))
+    is_table = hasattr(image, "__arrow_c_stream__")
+    return isinstance(image, np.ndarray) or (has_rows and not is_table)
 
 
-def is_one_image(images: Images) -> TypeGuard[Image]:
-    """Whether it is one image, and not several in a list, an array or a table. Raises as
-    `image_source`."""
-    if _is_array(images):
-        array = _to_array(images)
-        pixels = _find_pixels(array)
-        return array.ndim < 4 if pixels is None else len(pixels) == 1
-    return isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image) or _is_file(images)
-
-
-def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
-    naming = Naming()
-    number, has_ids, has_batches = 0, False, False
-    for item in _spread_batches(images):
-        id, image, truth = _take_apart(number, item)
-        array = _to_array(image) if _is_array(image) else None
-        pixels = None if array is None else _find_pixels(array)
-        # An array in a list becomes an entry, because a batch for each takes ten times as long
-        is_batch = pixels is not None and not (copies and len(pixels) == 1)
-        if is_batch and truth:
-            raise UsageError(
-                f"image {number}: an array of several images has one label: give a row for each"
-            )
-        has_ids, has_batches = has_ids or id != "", has_batches or is_batch
-        if has_ids and has_batches:  # the numbers in a batch might be ids of others
-            raise UsageError(
-                f"image {number}: arrays of several images, and images with ids of their own, are "
-                "in one list: give a pair (id, image) for each image"
-            )
-        if pixels is None:
-            name, read = _find_reader(number, image if array is None else array)
-            file = os.fspath(image) if _is_path(image) and not is_stored(name) else ""
-            yield from page_entries(naming, id or name, read, truth=truth, file=file)
-        elif is_batch:
-            for start in range(0, len(pixels), PIECE_ROWS):
-                piece = _to_bytes(pixels[start : start + PIECE_ROWS])
-                ids = number_ids("", number + start, len(piece))
-                yield pixels_batch(ids, np.array(piece, copy=copies or None))
-        else:
-            content = ARRAY + _to_bytes(pixels).tobytes()
-            yield naming.entry(id or str(number), partial(bytes, content), truth=truth)
-        number += 1 if pixels is None else len(pixels)
-
-
-def _spread_batches(images: Iterable[Any]) -> Iterator[Any]:
-    """The same items, but each picture of a batch (N, …) as an item of its own, with its label if
-    the batch has N, as in torch's `DataLoader`. Batches of 28×28 pixels without labels stay."""
-    for item in images:
-        is_list = isinstance(item, LISTED)
-        if not is_list and len(getattr(item, "shape", ())) < 4:  # most items are so
-            yield item
-            continue
-        if is_list and len(item) == 1:  # of torch's `TensorDataset`
-            (item,) = item
-        batch, labels = item, None
-        if is_list and len(item) == 2 and _is_array(item[0]):
-            batch, labels = item[0], _to_cell(item[1])
-        shape: tuple[int, ...] = batch.shape if _is_array(batch) else ()
-        if isinstance(labels, LISTED) and len(shape) > 2 and len(labels) == shape[0]:
-            yield from zip(_to_array(batch), labels, strict=True)
-        elif batch is item and len(shape) == 4 and shape[2:] != (28, 28) and shape[3] != 1:
-            yield from _to_array(batch)
-        else:
-            yield item
-
-
-def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
-    """The id ("" if it has none), the image and the right answer in a pair or a dataset's row."""
-    if isinstance(item, LISTED) and len(item) == 2:
-        first, second = item[0], _to_cell(item[1])
-        is_number, is_name = isinstance(first, int | np.integer), isinstance(first, str)
-        if isinstance(second, int | np.integer) and not is_number:
-            return "", first, str(second)
-        if isinstance(second, str) and not (is_number or is_name):
-            return "", first, second
-        if is_number or is_name:
-            return str(first), item[1], None
-    if not isinstance(item, Mapping):
-        return "", item, None
-    cells: dict[Any, Any] = {str(name): cell for name, cell in item.items()}
-    names = [*cells]
-    id, label = find_first(names, OWN_IDS), find_first(names, ANSWER_NAMES)
-    if (image := find_first(names, ["image"])) is None:
-        pictures = [name for name, cell in cells.items() if _is_picture(cell)]
-        image = choose_image(f"row {number}", pictures) or find_first(names, PATH_NAMES)
-    if image is None:
-        columns = ", ".join(names) or "none"
-        raise UsageError(f"row {number} has no column `image` or `path`; its columns: {columns}")
-    found = cells[image]
-    if isinstance(found, Mapping):  # a dataset that does not decode its images
-        found = found.get("path") if found.get("bytes") is None else found["bytes"]
-    return _to_text(cells.get(id)), found, _to_text(cells.get(label)) or None
-
-
-def _is_picture(cell: Any) -> bool:
-    has_bytes = isinstance(cell, Mapping) and "bytes" in cell  # as Hugging Face stores an image
-    return has_bytes or isinstance(cell, bytes | PIL.Image.Image) or _is_array(cell)
-
-
-def _to_cell(labels: Any) -> Any:
-    """A number from an array of one, and a list from one of several; anything else unchanged."""
-    return labels.tolist() if len(getattr(labels, "shape", "no array")) < 2 else labels
-
-
-def _to_text(cell: Any) -> str:
-    """A cell as text, `3` for the number 3.0; "" if it is None."""
+def _to_text(label: Any) -> str:
+    """A label as text, `3` for the number 3.0; "" if it is missing."""
     with suppress(AttributeError, ValueError, RuntimeError):
-        cell = cell.item()  # the cell is an array of one number
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return "" if _is_missing(cell) else str(cell)
+        label = label.item()  # it is an array of one number
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return "" if _is_missing(label) else str(label)
 
 
 def _to_array(tensor: Any) -> np.ndarray:
@@ -357,11 +275,26 @@ def _find_reader(number: int, image: Any) -> tuple[str, Callable[[], bytes]]:
         return str(number), lambda: _encode(_from_array(image))
     if isinstance(image, PIL.Image.Image):
         return str(number), lambda: _encode(image)
-    hint = "; a pair is (id, image) or (image, label): ids and labels are text or whole numbers"
+    kind = type(image).__name__
     raise UsageError(
-        f"image {number} has the type {type(image).__name__}: give a path, bytes, a file opened in "
-        f"binary mode, a PIL image or an array{hint * isinstance(image, tuple | list)}"
+        f"image {number} has the type {kind}: give a path, bytes, a file opened in "
+        f"binary mode, a PIL image or an array{_advise(image)}"
     )
+
+
+def _advise(item: Any) -> str:
+    """What to give in place of an item that is no image."""
+    if isinstance(item, tuple | list | int | np.integer):
+        return (
+            "; a pair is (id, image), and the id is text or a whole number; images with labels are "
+            "a Dataset of torch, such as the `dataset` of a DataLoader, or a table"
+        )
+    if isinstance(item, Mapping):
+        return (
+            "; of rows give pairs, as in ((row['id'], row['image']) for row in rows); a Hugging "
+            "Face dataset is a table with `.with_format('arrow')[:]`"
+        )
+    return ""
 
 
 def _read_open(file: IO[bytes]) -> bytes:

@@ -60,7 +60,7 @@ def open_sources(
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    is_table = isinstance(sources, Mapping) or hasattr(sources, "columns")  # iterating gives keys
+    is_table = isinstance(sources, Mapping) or hasattr(sources, "__arrow_c_stream__")
     paths = [*sources] if isinstance(sources, Iterable) and not is_table else [None]
     names = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
     if len(names) < len(paths):

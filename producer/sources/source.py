@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".pdf", ".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
 )
+IN_MEMORY = "images from Python"  # the name of a source that is not a file
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `…`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -93,8 +94,6 @@ class Source:
     origin: Origin = Origin()
     gaps: TruthGaps = field(default_factory=TruthGaps)
     truths: dict[str, str] = field(default_factory=dict)  # right answers of a table, by id
-    others: Any = None  # a DataFrame's columns that are not read, and its index
-    rows: list[int] | None = None  # the row of each image; None if each row is an image
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

@@ -147,7 +147,7 @@ def test_an_error_is_its_caller_s_alone(
     assert answers[5].result().probabilities == ALONE[0]
     with pytest.raises(UsageError, match="image 0 has the type object"):
         answers[2].result()
-    with pytest.raises(UsageError, match="`classify` takes one image"):
+    with pytest.raises(UsageError, match="image 0 is an array of several images"):
         answers[6].result()
 
 

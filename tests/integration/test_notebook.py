@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from digitq.protocol.chunk import RESULT_SCHEMA
 from digitq.protocol.errors import BrokerError, DigitqError, UsageError
 from digitq.protocol.host.thread import DaemonThread
 from digitq.protocol.settings import settings
-from tests.drawing import draw_one, encode_image, random_digits
+from tests.drawing import draw_one, random_digits
 from tests.waiting import processes_marked, wait_for
 from tests.weights import copy_weights
 
@@ -243,8 +244,8 @@ def test_jobs_that_run_at_the_same_time_leave_the_client_as_it_was(local: Local)
     [
         (["a.png", Path("b.png")], 2),
         (["a.png", b"", random_digits(1)[0]], 3),
-        ([random_digits(2)], None),
-        (random_digits(2), None),
+        ([("a", b""), random_digits(1)], 2),
+        (random_digits(2), 2),
         (iter(["a.png"]), None),
         ([], 0),
     ],
@@ -256,23 +257,38 @@ def test_how_many_images_there_are_is_told_where_it_is_known(
     assert known == source.count() == number
 
 
-def test_the_results_of_a_dataframe_have_its_index_and_other_columns(client: Client) -> None:
-    hands = pd.array([1, None, 3], dtype="Int64")
-    index = pd.Index(["x", "y", "z"], name="who")
-    for scans in ([draw_one()] * 3, [encode_image(draw_one())] * 2 + [b"torn"]):
-        given = pd.DataFrame({"scan": scans, "label": [1, 7, 1], "hand": hands}, index)
-        frame = digitq.classify(given, client=client).to_pandas()
-        assert frame.index.equals(index) and frame["hand"].equals(given["hand"])
-        assert [*frame["id"]] == ["0", "1", "2"] and [*frame["truth"]] == [1, 7, 1]
-        assert [*frame["label"]] == [1, 1, pd.NA if b"torn" in scans else 1]
-    two = pd.DataFrame({"scan": [random_digits(2), draw_one()], "hand": [1, 2]}, ["x", "y"])
-    found = digitq.classify(two, client=client).to_pandas()  # a cell has two images
-    assert [*found.index] == ["x", "x", "y"] and [*found["hand"]] == [1, 1, 2]
-    pixels = pd.DataFrame(random_digits(2).reshape(2, -1)).add_prefix("pixel")
-    results = digitq.classify(pixels.assign(hand=["a", "b"]), client=client)
-    assert results.table.schema.names == [*RESULT_SCHEMA.names, "hand"]
-    numbers = digitq.classify(pd.Series([draw_one()], ["x"]), client=client, read="number")
-    assert [*numbers.to_pandas().index] == ["x"]
+def test_answers_stand_beside_a_table_in_the_line_that_the_docs_show(
+    local: Local, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_BROKER_URL", local.url)
+    settings.cache_clear()
+    monkeypatch.chdir(photos)
+    draw_one().save("a.png")
+    Path("b.png").write_text("text")
+    page = (Path(__file__).parents[2] / "docs/python.md").read_text()
+    (example,) = re.findall(
+        "^```python\n(.*?)^```", page.partition("### Beside a table")[2], re.M | re.S
+    )[:1]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    frame, both, table = names["frame"], names["both"], names["table"]
+    assert [*frame["digit"]] == [1, pd.NA] and frame["digit"].dtype == "Int8"
+    assert frame.index.has_duplicates and both.index.equals(frame.index)
+    assert both["read_id"].equals(both["path"]) and both["read_label"].equals(frame["digit"])
+    assert table.to_pylist() == [
+        {"path": "a.png", "who": "Ann", "digit": 1},
+        {"path": "b.png", "who": "Bob", "digit": None},
+    ]
+
+
+def test_a_table_has_an_answer_for_each_row_in_their_order(client: Client) -> None:
+    given = pd.DataFrame(random_digits(300).reshape(300, -1)).add_prefix("pixel")
+    expected = client.submit(random_digits(300)).table().column("probabilities")
+    assert digitq.classify(given, client=client).table.column("probabilities") == expected
+    results = digitq.classify(given.assign(id=range(300, 0, -1)), client=client).table
+    assert results.schema.names == RESULT_SCHEMA.names
+    assert results.column("id").to_pylist() == [*map(str, range(300, 0, -1))]
+    assert results.column("probabilities") == expected
 
 
 def test_submit_reads_a_folder_as_classify_does(client: Client, photos: Path) -> None:

@@ -1,19 +1,14 @@
 """The table of results that a notebook shows."""
 
 import re
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from digitq.notebook import Results, TableSink, build_results
-from digitq.producer.prediction import Prediction
-from digitq.producer.sources.in_memory import image_source
-from digitq.protocol.asked.reading import choose_reading
+from digitq.notebook import Results
+from digitq.producer.prediction import NumberPrediction, Prediction
 from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def row(number: int, confidence: float | None, review: bool = False, **other: object) -> dict:
@@ -68,33 +63,18 @@ def test_results_are_a_sequence_and_a_table_of_arrow() -> None:
             results[number]
     assert results[:1] == [first] and results[::-1] == [second, first] and results[5:] == []
     assert pa.table(results) == results.table
-    others = pa.table({"number": ["40", "41"], "corrected": [True, True], "error": ["", ""]})
-    joined = Results[Prediction](results.table, "a summary", others)
-    assert joined.table.schema.names == [*RESULT_SCHEMA.names, "number", "corrected"]
-    assert [*joined] == [first, second] and joined[1] == second
-    assert joined._repr_html_() == results._repr_html_()
     frame = results.to_pandas()
     assert frame["label"].dtype == "Int8" and frame["label"].to_list() == [pd.NA, 1]
 
 
-def test_each_field_of_a_page_has_the_index_and_the_other_columns_of_its_dataframe() -> None:
-    reading = choose_reading(form=EXAMPLES / "forms/form.toml")
-    sink, fields = TableSink(), len(reading.cells)
-    ids = [{"id": f"{page}/{cell}", "error": ""} for page in "ab" for cell in reading.cells]
-    sink.write(pa.RecordBatch.from_pylist(ids, FORM_SCHEMA))
-    columns = {"path": ["a", "b"], "who": ["ann", "bob"], "number": [1, 2], "odd": [{1}, "x"]}
-    frame = pd.DataFrame(columns, index=pd.Index([7, 7], name="class"))
-    results = build_results(image_source(frame), reading, sink)
-    assert results.table["who"].to_pylist() == ["ann"] * fields + ["bob"] * fields
-    found = results.to_pandas()
-    assert found.columns.to_list() == [*FORM_SCHEMA.names, "who", "odd"]
-    assert [*found.index] == [7] * fields * 2 and found["odd"].to_list()[fields:] == ["x"] * fields
-    assert found.index.name == "class" and results[0].number is None
-    others = pa.table({"path": ["a", "b"], "who": ["ann", "bob"]})
-    found = build_results(image_source(others), reading, sink).to_pandas()
-    assert found["who"].to_list() == ["ann"] * fields + ["bob"] * fields
-    strange = others.cast(pa.schema([("path", pa.string()), ("who", pa.string_view())]))
-    assert len(build_results(image_source(strange), reading, sink)) == fields * 2
+def test_each_field_of_a_page_goes_beside_its_row_of_a_dataframe() -> None:
+    """In the line that docs/python.md shows."""
+    fields = [{"id": f"{page}/{cell}", "page": page} for page in "ab" for cell in "xyz"]
+    results = Results[NumberPrediction](pa.Table.from_pylist(fields, FORM_SCHEMA), "a summary")
+    frame = pd.DataFrame({"path": ["a", "b"], "who": ["Ann", "Bob"]})
+    both = results.to_pandas().merge(frame, left_on="page", right_on="path")
+    assert [*both["id"]] == results.table["id"].to_pylist()
+    assert [*both["who"]] == ["Ann"] * 3 + ["Bob"] * 3
 
 
 def test_a_whole_number_is_shown() -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts, add_ids
@@ -362,18 +362,18 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
         (torch.zeros(3, 50, 60) - 1, "its floats are from -1 to -1: undo a normalisation"),
         (
             [(TENSOR[0], 3, 4)],
-            r"has the type tuple: .*; a pair is \(id, image\) or \(image, label\)",
+            r"image 0 has the type tuple: .*; a pair is \(id, image\), and the id",
         ),
-        ([(3, 4)], "image 0 has the type int"),
-        ([{"a": b"1", "b": b"2"}], "row 0 has several columns that may hold images: a, b; name"),
-        ([{"image": TENSOR, "label": 3}], "image 0: an array of several images has one label"),
-        ([("a", TENSOR)], r"image 0: .*give a pair \(id, image\) for each image"),
-        ([TENSOR, ("a", DIGITS[0])], r"image 3: .*give a pair \(id, image\) for each image"),
+        ([(3, 4)], r"image 0 has the type int: .*; a pair is \(id, image\)"),
         (
-            [{"png": "", "label": 3}],
-            "row 0 has no column `image` or `path`; its columns: png, label",
+            [(TENSOR[0], 3)],
+            "image 0 has the type tuple: .*images with labels are a Dataset of torch",
         ),
-        ({"image": [b"1"], "label": [1]}, r"a dict is not a list .*`ds.select\(range\(3\)\)`"),
+        (DataLoader(TENSOR, batch_size=2), r"image 0 is an array of several images \(2, 28, 28\)"),
+        ([{"id": "a", "image": b"1"}], r"type dict: .*as in \(\(row\['id'\], row\['image'\]\) for"),
+        ([TENSOR], r"image 0 is an array of several images \(3, 28, 28\): give each of them"),
+        ([("a", torch.zeros(2, 40, 50, 3))], "image 0 is an array of several images"),
+        (TensorDataset(TENSOR), r"item 0 of the TensorDataset is no pair \(image, label\): give"),
         ({"a": b"1"}, r"a dict is not a list of images: its .items\(\) are"),
         (pa.table({"a": ["x"]}), "the Table has no image column .*; its columns: a"),
         (
@@ -395,32 +395,6 @@ def test_pairs_have_ids_of_their_own() -> None:
     assert [id for id, _, _ in rows_of(image_source(pairs.items()))][:2] == ["a.png", "5"]
 
 
-def test_rows_of_a_dataset_have_truth(tmp_path: Path) -> None:
-    """As Hugging Face's datasets give them, decoded or not."""
-    fill(tmp_path, "a.png")
-    picture, file = draw_one(), str(tmp_path / "a.png")
-    rows = [
-        {"image": picture, "label": 3},
-        {"image": {"bytes": b"x", "path": "x.png"}, "label": None},
-        {"image": {"bytes": None, "path": file}, "label": np.int64(4)},
-        {"id": 7, "image": TENSOR[0] / 255, "label": torch.tensor(5.0)},
-        {"Path": file, "Label": "06"},
-        {"image": b"y", "label": torch.eye(10)[3]},
-        {"image": None, "label": 4},
-    ]
-    assert rows_of(image_source(iter(rows))) == [
-        *[("0", encode_image(picture), "3"), ("1", b"x", None), (file, b"a.png", "4")],
-        *[
-            ("7", ARRAY + DIGITS[0].tobytes(), "5"),
-            (f"{file}#2", b"a.png", "06"),
-            ("5", b"y", None),
-            ("6", "the row has no image", "4"),
-        ],
-    ]
-    (chunk,) = cut_chunks(image_source(rows[1:]).items, None)
-    assert "truth" not in chunk.batch.schema.names  # the first row says whether there are any
-
-
 class Digits(torch.utils.data.Dataset):
     """Pairs of an image and its label, as torchvision's datasets give them."""
 
@@ -435,14 +409,19 @@ class Digits(torch.utils.data.Dataset):
 
 
 def test_a_dataset_of_torch_has_labels() -> None:
-    expected = [(str(n), ARRAY + digit.tobytes(), str(n)) for n, digit in enumerate(DIGITS)]
-    pairs = Digits(TENSOR[:, None] / 255, range(3))
-    source = image_source(pairs)
+    """A label may be missing, but the first row says whether there are any."""
+    labels = ["007", np.int64(8), torch.tensor(9.0)]
+    expected = [
+        (str(n), ARRAY + digit.tobytes(), label)
+        for n, (digit, label) in enumerate(zip(DIGITS, ["007", "8", "9"], strict=True))
+    ]
+    source = image_source(Digits(TENSOR[:, None] / 255, labels))
     assert source.count() == 3 and rows_of(source) == expected
-    for loader in (DataLoader(pairs, batch_size=2), DataLoader(pairs, batch_size=None)):
-        assert rows_of(image_source(loader)) == expected
-    bare = [(id, content[len(ARRAY) :], None) for id, content, _ in expected]
-    assert rows_of(image_source(DataLoader(Digits(TENSOR), batch_size=3))) == bare
+    assert rows_of(image_source(TensorDataset(TENSOR, torch.arange(7, 10))))[1] == expected[1]
+    partly = rows_of(image_source(Digits([b"x", None], [3, None])))
+    assert partly == [("0", b"x", "3"), ("1", "the row has no image", None)]
+    (chunk,) = cut_chunks(image_source(Digits([b"x", b"y"], [None, 3])).items, None)
+    assert "truth" not in chunk.batch.schema.names
 
 
 def test_pictures_of_torch_have_their_channels_first() -> None:
@@ -452,44 +431,33 @@ def test_pictures_of_torch_have_their_channels_first() -> None:
         for one in pictures
     ]
     expected = [(str(n), encode_image(one), None) for n, one in enumerate(last)]
-    assert rows_of(image_source(pictures)) == rows_of(image_source([pictures])) == expected
-    assert rows_of(image_source([*pictures])) == expected
-    labels = ["7", "8", "9"]
-    labelled = [(*one[:2], label) for one, label in zip(expected, labels, strict=True)]
-    assert rows_of(image_source(zip(last, labels, strict=True))) == labelled
-    loader = DataLoader(Digits(pictures, labels), batch_size=2)
-    assert rows_of(image_source(loader)) == labelled
-
-
-def test_a_path_may_have_a_label(tmp_path: Path) -> None:
-    fill(tmp_path, "a.png")
-    path = str(tmp_path / "a.png")
-    assert rows_of(image_source([(path, np.int64(7))])) == [(path, b"a.png", "7")]
+    assert rows_of(image_source(pictures)) == rows_of(image_source([*pictures])) == expected
+    assert image_source(pictures).count() == 3
 
 
 @pytest.mark.parametrize("image", [{"bytes": b"x", "path": None}, b"x"])
 def test_a_column_of_images_may_have_any_name(image: Any) -> None:
-    row = {"name": "a", "scan": image, "label": 3}
-    assert (
-        rows_of(image_source([row]))
-        == rows_of(image_source(pa.Table.from_pylist([row])))
-        == [("0", b"x", "3")]
-    )
+    row = {"note": "a", "scan": image, "label": 3}
+    assert rows_of(image_source(pa.Table.from_pylist([row]))) == [("0", b"x", "3")]
 
 
-def test_a_dataframe_of_pictures() -> None:
+def test_a_dataframe_of_objects_says_how_to_make_pairs_of_them(tmp_path: Path) -> None:
     """pandas may have NaN where something is missing."""
-    pictures = [math.nan, draw_one(), None, DIGITS[0]]
-    vectors = [np.zeros(3)] * 4  # they are no pictures
-    frame = pd.DataFrame({"id": [5, 6, 7, math.nan], "image": pictures, "vector": vectors})
-    source = image_source(frame.assign(back=pictures))
-    assert rows_of(source) == [
+    fill(tmp_path, "a.png")
+    cells = [math.nan, draw_one(), None, DIGITS[0], tmp_path / "a.png"]
+    frame = pd.DataFrame({"id": [5, 6, 7, 8, 9], "image": cells})
+    with pytest.raises(UsageError, match=r"for column image .* pairs: zip\(frame\['id'\], frame"):
+        image_source(frame)
+    assert rows_of(image_source(zip(frame["id"], frame["image"], strict=True))) == [
         ("5", "the row has no image", None),
         ("6", encode_image(draw_one()), None),
         ("7", "the row has no image", None),
-        ("3", ARRAY + DIGITS[0].tobytes(), None),
+        ("8", ARRAY + DIGITS[0].tobytes(), None),
+        ("9", b"a.png", None),
     ]
-    assert source.others["back"].to_list()[1:] == pictures[1:] and source.rows == [0, 1, 2, 3]
+    with pytest.raises(UsageError, match="a Series can't be read as a table: .* as a list"):
+        image_source(frame["image"])
+    assert len(rows_of(image_source([*frame["image"]]))) == 5
 
 
 def test_a_table_without_rows_has_no_images() -> None:
@@ -498,26 +466,27 @@ def test_a_table_without_rows_has_no_images() -> None:
 
 
 def test_a_dataframe_of_paths(tmp_path: Path) -> None:
-    """A column that Arrow can't hold is kept, and one whose name is a number."""
+    """Other columns do no harm, and a named index is a column."""
     fill(tmp_path, "a.png")
-    paths, mixed = [tmp_path / "a.png", None], [{1}, "x"]
-    source = image_source(pd.DataFrame({"path": paths, 1: mixed, "path2": paths}))
-    assert rows_of(source) == [(str(paths[0]), b"a.png", None), ("1", "the row has no path", None)]
-    assert [*source.others.columns] == [1, "path2"] and source.others[1].to_list() == mixed
+    path = str(tmp_path / "a.png")
+    frame = pd.DataFrame({"path": [path, None], "mark": [1.5, None]}, ["x", "y"])
+    assert rows_of(image_source(frame)) == [
+        (path, b"a.png", None),
+        ("1", "the row has no path", None),
+    ]
+    assert [id for id, _, _ in rows_of(image_source(frame.rename_axis("id")))] == ["x", "y"]
     for name in ("filename", "file_name", "image_path"):
-        named = image_source(pd.DataFrame({name: paths[:1], "x": 1}))
-        assert rows_of(named) == [(str(paths[0]), b"a.png", None)]
-    twice = pd.DataFrame([["a.png", 1, 2]], columns=["path", "x", "x"])
-    assert image_source(twice).others.to_numpy().tolist() == [[1, 2]]
+        named = image_source(pd.DataFrame({name: [path], "x": 1}))
+        assert rows_of(named) == [(path, b"a.png", None)]
 
 
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (pd.DataFrame({"path": ["a", "b"], "label": ["7", 3]}), "a column label of mixed types"),
-        (pd.DataFrame({"path": ["a", "b"], "id": [{1}, 3]}), "a column id of mixed types"),
-        (pd.DataFrame([["a", 1, 2]], columns=["path", "label", "label"]), "several columns label"),
-        (pd.DataFrame({"scan": [{1}, "x"]}), "no column `path` of image files: rename the one"),
+        (pd.DataFrame({"path": ["a", "b"], "label": ["7", 3]}), "for column label with type"),
+        (pd.DataFrame({"path": ["a"], "x": [{1}]}).assign(x=object()), "leave out columns that"),
+        (pd.DataFrame([["a", 1, 2]], columns=["path", "label", "label"]), "Duplicate column names"),
+        (pd.DataFrame({"scan": ["a", "x"]}), "no column `path` of image files: rename the one"),
     ],
 )
 def test_a_dataframe_whose_columns_are_not_clear(frame: Any, message: str) -> None:
@@ -525,20 +494,11 @@ def test_a_dataframe_whose_columns_are_not_clear(frame: Any, message: str) -> No
         image_source(frame)
 
 
-def test_a_lazy_frame_is_collected() -> None:
-    class LazyFrame:
-        def collect(self) -> Frame:
-            return Frame(image=[b"1"])
-
-    assert rows_of(image_source(LazyFrame())) == [("0", b"1", None)]  # type: ignore[arg-type]
-
-
 class Frame:
-    """A DataFrame, as pandas and Polars offer theirs to Arrow."""
+    """A table that is only known by what it offers to Arrow, as Polars and others do."""
 
     def __init__(self, **columns: Any) -> None:
         self._table = pa.table(columns)
-        self.columns = self._table.schema.names
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
         return self._table.__arrow_c_stream__(requested_schema)

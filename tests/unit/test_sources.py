@@ -745,7 +745,10 @@ def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
         (lambda: open_sources({"a.png": 1}), "takes a path or a list of paths, not a dict"),  # type: ignore[arg-type]
         (lambda: open_sources([b"a.png"]), "takes a path or a list of paths, not a list"),  # type: ignore[list-item]
         (lambda: open_sources("ftp://a.org/1.png"), "is a URL: download it"),
-        (lambda: image_source(Mock(spec=["columns"])), "a Mock can't be read as a table: "),
+        (
+            lambda: image_source(Mock(spec=["__arrow_c_stream__"])),
+            "a Mock can't be read as a table: ",
+        ),
         (lambda: next(iter(image_source("s3://a/1.png").items)), "is a URL: download it"),
     ],
 )
