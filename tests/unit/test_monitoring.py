@@ -20,7 +20,8 @@ DASHBOARD = json.loads((FOLDER / "grafana/digitq.json").read_text())
 ALERTS = {rule["alert"]: rule for rule in RULES}
 TARGETS = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
 EXPRESSIONS = [item["expr"] for item in [*RULES, *TARGETS]]
-SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+SERVICES = yaml.safe_load(COMPOSE)["services"]
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -85,5 +86,22 @@ def test_monitoring_is_published_on_this_host_only() -> None:
         (port,) = service["ports"]
         assert service["profiles"] == ["monitoring"] and port.startswith("127.0.0.1:")
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
-    password = SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
-    assert password == "${GRAFANA_PASSWORD:?run deploy/passwords}"
+
+
+def test_compose_asks_for_no_password_of_grafana_unless_it_starts() -> None:
+    needed = {*re.findall(r"\$\{(\w+):\?run deploy/passwords\}", COMPOSE)}
+    users = {f"REDIS_{name}_PASSWORD" for name in ("PRODUCER", "WORKER", "FLOWER", "METRICS")}
+    assert needed == users | {"FLOWER_BASIC_AUTH"}
+    grafana = SERVICES["grafana"]
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    *shell, script = grafana["entrypoint"]
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo started")
+    for password, ended in (("", (1, "")), ("secret", (0, "started\n"))):
+        started = subprocess.run(
+            [*shell, script],
+            env={"GF_SECURITY_ADMIN_PASSWORD": password},
+            capture_output=True,
+            text=True,
+        )
+        assert (started.returncode, started.stdout) == ended
+        assert ("run deploy/passwords" in started.stderr) == (not password)
