@@ -22,7 +22,7 @@ FROM base AS hollow
 WORKDIR /src
 COPY pyproject.toml .
 RUN --mount=type=cache,target=/var/cache/pip \
-    mkdir digitq && touch README.md LICENSE \
+    mkdir digitq && touch README.md LICENSE NOTICE \
  && pip wheel --quiet --no-deps --wheel-dir /dist .
 
 FROM base AS package

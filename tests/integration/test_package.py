@@ -18,7 +18,8 @@ from tests.servers import serve
 
 ROOT = Path(__file__).parents[2]
 # What the sdist is made of; `digitq/producer` and the like are links to the folders beside it
-PARTS = ("digitq", "producer", "protocol", "worker", "pyproject.toml", "README.md", "LICENSE")
+FOLDERS = ("digitq", "producer", "protocol", "worker")
+FILES = ("pyproject.toml", "README.md", "LICENSE", "NOTICE")
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_{}(sys.argv[1]))"
 CLASSIFY = "import sys, digitq; print(digitq.classify([sys.argv[1]])[0].label, digitq.__file__)"
 TYPED = """
@@ -53,12 +54,11 @@ def of_digitq(names: Iterable[str]) -> set[str]:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this one, since setuptools also writes into it."""
     folder = tmp_path_factory.mktemp("clone")
-    for part in map(ROOT.joinpath, PARTS):
-        if part.is_file():
-            shutil.copy(part, folder)
-        else:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(part, folder / part.name, symlinks=True, ignore=ignored)
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
