@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from digitq.private.processes import Local
 from digitq.producer import Client
-from digitq.producer.chunking import cut_source
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.opening import open_sources
 from digitq.protocol.asked.reading import Reading
 
@@ -84,7 +85,7 @@ def main(path: str) -> None:
                 local.wait_until_ready(1)
                 list(client.submit(path).results())  # warms up
                 for _ in range(ROUNDS):
-                    chunks = cut_source(open_sources(FOLDER), Reading("cnn"))
+                    chunks = cut_chunks(read_source(open_sources(FOLDER), Reading("cnn")), "cnn")
                     measure("read", (chunk.batch.num_rows for chunk in chunks))
                     results = client.submit(FOLDER, "cnn").results()
                     measure("classify", (batch.num_rows for batch in results))

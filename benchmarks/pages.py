@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digitq.producer.chunking import cut_chunks
+from digitq.producer.sources.contents import read_items
 from digitq.producer.sources.source import Entry
 from digitq.protocol.asked.form import Field, Form
 from digitq.protocol.asked.known import Known
@@ -79,8 +80,8 @@ def main() -> None:
     form = Form(content, "page", tuple(fields), (), ())
 
     def read(page: bytes) -> list[str]:
-        cells = [cell.id for cell in form.cells]
-        (chunk,) = cut_chunks([Entry("page.jpg", lambda: page)], model="number", cells=cells)
+        batches = read_items([Entry("page.jpg", lambda: page)])
+        (chunk,) = cut_chunks(batches, "number", form.cells)
         result = classify_chunk(chunk, "number", read_image, form)
         return [str(number) for number in result.column("number").to_pylist()]
 

@@ -19,7 +19,7 @@ from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
 from digitq.protocol.asked.risk import Asked
-from digitq.protocol.chunk import result_schema
+from digitq.protocol.chunk import named_schema
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import FolderLike, What, choose_weights, settings
 from digitq.summary import summarise
@@ -167,7 +167,7 @@ def classify(
 
 def build_results(source: Source, reading: Reading, sink: "TableSink") -> Results[Any]:
     """The results for these images, whose rows the sink has."""
-    schema = None if sink.batches else result_schema(reading.what, reading.form is not None)
+    schema = None if sink.batches else named_schema(reading.what, reading.form is not None)
     summary = summarise(sink.counts, source.skipped.describe(), reading.row)
     return Results(pa.Table.from_batches(sink.batches, schema), summary)
 

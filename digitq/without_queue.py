@@ -8,13 +8,14 @@ import numpy as np
 
 from digitq.notebook import AnswerT, Results, TableSink, build_results
 from digitq.producer.batching import put_together, read_call
-from digitq.producer.chunking import cut_source
+from digitq.producer.chunking import cut_chunks
 from digitq.producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
+from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.in_memory import DataFrame, Image, Images, is_one_image
 from digitq.producer.sources.opening import open_images
 from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
 from digitq.protocol.asked.risk import Asked
-from digitq.protocol.chunk import Chunk
+from digitq.protocol.chunk import Chunk, name_rows
 from digitq.protocol.settings import FolderLike, What, choose_weights
 from digitq.terminal import require
 
@@ -49,11 +50,12 @@ class Reader(Generic[OneT, AnswerT]):
         reading = self._reading
         if is_one_image(images):
             chunk = Chunk(0, put_together([read_call(images, reading)]))
-            (rows,) = self._classify_chunks([chunk])
-            return to_fields(rows, reading.cells) if reading.form else to_predictions(rows)[0]
+            (rows,) = map(name_rows, self._classify_chunks([chunk]))
+            return to_fields(rows, reading.form) if reading.form else to_predictions(rows)[0]
         source, sink = open_images(images)[0], TableSink()
-        for rows in self._classify_chunks(cut_source(source, reading)):
-            sink.write(rows)
+        chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
+        for rows in self._classify_chunks(chunks):
+            sink.write(name_rows(rows))
         return build_results(source, reading, sink)
 
 

@@ -20,10 +20,18 @@ from digitq.producer.chunking import cut_chunks
 from digitq.producer.job import IDLE_MS, LOGGED_CHECKS
 from digitq.producer.prediction import Answer, to_fields, to_predictions
 from digitq.producer.sources.arrays import pixels_batch
+from digitq.producer.sources.contents import read_items
 from digitq.producer.sources.in_memory import Image, image_source
 from digitq.producer.sources.source import refuse_url
 from digitq.protocol.asked.reading import Reading
-from digitq.protocol.chunk import PIXELS, Chunk, decode_result, result_schema, untimed_rows
+from digitq.protocol.chunk import (
+    PIXELS,
+    Chunk,
+    decode_result,
+    name_rows,
+    result_schema,
+    untimed_rows,
+)
 from digitq.protocol.errors import UnknownJobError, UsageError
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import JobSpec
@@ -102,8 +110,9 @@ def read_call(image: Image, reading: Reading) -> Call:
     if isinstance(image, str):
         refuse_url(image)
     first = islice(image_source([image]).items, 2)  # a document may have thousands of pages
-    batches = [chunk.batch for chunk in cut_chunks(first, cells=reading.cells)]
-    if sum(batch.num_rows for batch in batches) != max(1, len(reading.cells)):
+    chunks = cut_chunks(read_items(first), cells=reading.cells)
+    batches = [chunk.batch for chunk in chunks]
+    if sum(batch.num_rows for batch in batches) != reading.rows_of_image:
         raise UsageError(
             "`classify` takes one image, or a document of one page: `submit` takes many"
         )
@@ -258,10 +267,10 @@ class Batcher:
                     self._ledger.submit(spec, batch.num_rows, payload, is_shared)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
-                    cells = queue.reading.cells
-                    schema = result_schema(queue.reading.what, bool(cells))
-                    rows = decode_result(result, schema, batch.num_rows)
-                    return [to_fields(rows, cells)] if cells else [*to_predictions(rows)]
+                    form = queue.reading.form
+                    schema = result_schema(queue.reading.what, form is not None)
+                    rows = name_rows(decode_result(result, schema, batch.num_rows))
+                    return [to_fields(rows, form)] if form else [*to_predictions(rows)]
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Literal, Self, Unpack, cast, overload
 
 from digitq.producer.batching import Batcher, is_pixels, read_call
-from digitq.producer.chunking import cut_source
+from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.feeder import Feeder
 from digitq.producer.job import Job
 from digitq.producer.prediction import Answer, NumberPrediction, Prediction
+from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.in_memory import Image, Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
@@ -150,7 +151,10 @@ class Client:
             like=reading.like,
         )
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
-        chunks = cut_source(source, reading, resume, lambda kind: feeder.paces[kind])
+        batches = read_source(source, reading, resume.images, resume.ids)
+        chunks = cut_chunks(
+            batches, model, reading.cells, resume.images, lambda kind: feeder.paces[kind]
+        )
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
         try:

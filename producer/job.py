@@ -16,7 +16,7 @@ import pyarrow as pa
 from digitq.producer.feeder import FEEDER_POLL_SECONDS, HEARTBEAT_SECONDS, LACK_OF_ROOM, Feeder
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.capacity import FREE_FILL
-from digitq.protocol.chunk import decode_result, result_schema
+from digitq.protocol.chunk import decode_result, name_rows, named_schema, result_schema
 from digitq.protocol.errors import (
     BrokerError,
     DigitqError,
@@ -108,7 +108,7 @@ class Job:
 
     @property
     def _schema(self) -> pa.Schema:
-        """The columns of the results, without `truth`."""
+        """The columns of the results in Redis, without `truth`."""
         return result_schema(read_by(self.model), self.origin.form is not None)
 
     def progress(self) -> JobRecord:
@@ -215,7 +215,7 @@ class Job:
             if payload is None:
                 break
             rows = self._attached_feeder.rows_of(number) if self._attached_feeder else None
-            batches.append(decode_result(payload, self._schema, rows))
+            batches.append(name_rows(decode_result(payload, self._schema, rows)))
         return batches
 
     def _check_total(self, rows: int) -> None:
@@ -249,7 +249,8 @@ class Job:
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             batches.extend(self.results())
-            schema = batches[0].schema if batches else self._schema
+            has_form = self.origin.form is not None
+            schema = None if batches else named_schema(read_by(self.model), has_form)
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
 

@@ -1,11 +1,11 @@
 """The answers to single calls."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import pyarrow as pa
 
+from digitq.protocol.asked.form import Form
 from digitq.protocol.chunk import ABSENT, Alternative, FoundDigit
 
 
@@ -44,10 +44,10 @@ class NumberPrediction:
 Answer: TypeAlias = Prediction | NumberPrediction | dict[str, NumberPrediction]
 
 
-def to_fields(results: pa.RecordBatch, cells: Sequence[str]) -> dict[str, NumberPrediction]:
-    """The predictions for the fields of one page, by their ids on it."""
+def to_fields(results: pa.RecordBatch, form: Form) -> dict[str, NumberPrediction]:
+    """The predictions for the fields of one page, by their names on it."""
     found = [one for one in to_predictions(results) if isinstance(one, NumberPrediction)]
-    return dict(zip(cells, found, strict=True))
+    return dict(zip((cell.id for cell in form.cells), found, strict=True))
 
 
 def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPrediction]:

@@ -25,7 +25,7 @@ from digitq.protocol.chunk import (
     CLASSES,
     CORRECTED,
     PROBABILITIES,
-    result_schema,
+    named_schema,
     truth_field,
 )
 from digitq.protocol.errors import UsageError
@@ -93,6 +93,12 @@ class ResultFile:
                 "it was cut off or changed"
             )
 
+    def places(self) -> Iterator[pa.RecordBatch]:
+        """`batches`, in which the rows of pages also have the column `table`: the name of their
+        table, or null for a field outside of tables."""
+        for batch in self.batches():
+            yield with_tables(batch) if self.has_form else batch
+
     def _read_csv(self) -> Iterator[pa.RecordBatch]:
         kinds = {field.name: field.type for field in self.schema if field.name not in LISTS}
         if self.read == "digit":
@@ -152,10 +158,10 @@ def open_results(path: Path) -> ResultFile:
         names = read_names(path)
     record = find_record(path)
     if not names and record:  # JSON lines without a line have no names
-        names = result_schema(record.read, record.form is not None).names
+        names = named_schema(record.read, record.form is not None).names
     read: What = "number" if "number" in names else "digit"
     has_form = {field.name for field in CELL_FIELDS} <= {*names}
-    schema = result_schema(read, has_form)
+    schema = named_schema(read, has_form)
     wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
     if suffix in SHEETS and read == "digit":
         wanted |= {*SHARES}
@@ -192,6 +198,17 @@ def read_head(path: Path) -> tuple[list[str], str]:
     if not names:
         raise ValueError("the first line is empty")
     return names, delimiter
+
+
+def with_tables(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of pages with the column `table`. A file has the table's name in the ids only, which
+    `name_fields` wrote."""
+    columns = (batch.column(name).to_pylist() for name in ("id", "page", "row", "field"))
+    tables = [
+        id.removeprefix(f"{page}/").removesuffix(f"/{row}/{field}") if row else None
+        for id, page, row, field in zip(*columns, strict=True)
+    ]
+    return batch.append_column("table", pa.array(tables, pa.string()))
 
 
 def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:

@@ -19,6 +19,12 @@ CALIBRATION_BINS = 15  # the usual number for the expected calibration error
 CLASSES = 10
 
 ID = pa.field("id", pa.string(), nullable=False)
+PLACE = (  # these columns stand in place of `id` if each row is a field of a page
+    pa.field("page", pa.string(), nullable=False),  # the page's id
+    pa.field("table", pa.string()),  # the name of a table; null for a field outside of tables
+    pa.field("row", pa.int32()),  # the row of the table, from 1; null for a field outside of tables
+    pa.field("field", pa.string(), nullable=False),  # the name of a field, or of a table's column
+)
 PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bits each, a light digit on dark
 IMAGE_FIELD = pa.field("image", pa.binary())  # an image file, or `ARRAY` and `PIXELS` bytes
 ARRAY = b"\x93digitq 28x28\n"  # marks 28×28 pixels among image files
@@ -29,7 +35,7 @@ NUMBER_TRUTH = pa.field("truth", pa.string())  # the same for whole numbers, as 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
 
 CHUNK_TYPES = {  # the columns that a chunk may have, and their types
-    **{field.name: (field.type,) for field in (ID, PIXELS_FIELD, IMAGE_FIELD, ERROR)},
+    **{field.name: (field.type,) for field in (ID, *PLACE, PIXELS_FIELD, IMAGE_FIELD, ERROR)},
     TRUTH.name: (TRUTH.type, NUMBER_TRUTH.type),
 }
 
@@ -99,12 +105,13 @@ NUMBER_SCHEMA = pa.schema(  # the results of a job that reads whole numbers
         *CHECK_FIELDS,
     ]
 )
-CELL_FIELDS = (  # these columns follow the id in the results of a job with a form
-    pa.field("page", pa.string()),  # the page's id
-    pa.field("field", pa.string()),  # the name of a field, or of a table's column
-    pa.field("row", pa.int32()),  # of a table, from 1; null for a field
+PAGE_SCHEMA = pa.schema([*PLACE, *[*NUMBER_SCHEMA][1:]])  # the results of a job with a form
+CELL_FIELDS = (  # these columns follow the id in what people get of the results of pages
+    pa.field("page", pa.string()),
+    pa.field("field", pa.string()),
+    pa.field("row", pa.int32()),
 )
-FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])
+FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])  # what people get of them
 
 
 # In the metadata of a result batch
@@ -121,10 +128,38 @@ def untimed_rows(model: str) -> int:
 
 
 def result_schema(read: What, has_form: bool = False) -> pa.Schema:
-    """The columns of a job's results, without `truth`."""
+    """The columns of a job's results in Redis, without `truth`."""
     if has_form:
-        return FORM_SCHEMA
+        return PAGE_SCHEMA
     return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
+
+
+def named_schema(read: What, has_form: bool = False) -> pa.Schema:
+    """The columns of a job's results as people get them, without `truth`."""
+    return FORM_SCHEMA if has_form else result_schema(read)
+
+
+def naming_fields(batch: pa.RecordBatch) -> list[pa.Field]:
+    """The columns that name the rows of a chunk or a result: `ID`, or `PLACE`."""
+    return [field for field in (ID, *PLACE) if field.name in batch.schema.names]
+
+
+def name_fields(batch: pa.RecordBatch) -> pa.StringArray:
+    """The ids of rows with the columns `PLACE`: `PAGE/FIELD`, or `PAGE/TABLE/ROW/COLUMN`."""
+    page, table, row, field = (batch.column(one.name) for one in PLACE)
+    row = row.cast(pa.string())
+    return pc.binary_join_element_wise(page, table, row, field, "/", null_handling="skip")
+
+
+def name_rows(results: pa.RecordBatch) -> pa.RecordBatch:
+    """The result rows as people get them: fields of pages have an id, and no column `table`."""
+    names = results.schema.names
+    if PLACE[0].name not in names:
+        return results
+    columns = {ID.name: name_fields(results), **dict(zip(names, results.columns, strict=True))}
+    truth = [field for field in results.schema if field.name == TRUTH.name]
+    schema = pa.schema([*FORM_SCHEMA, *truth], results.schema.metadata)
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
 def truth_field(read: What) -> pa.Field:
@@ -230,15 +265,18 @@ def check_result(batch: pa.RecordBatch, schema: pa.Schema) -> None:
 
 def check_chunk(batch: pa.RecordBatch) -> None:
     """Raises `pa.ArrowInvalid` if a column is missing, doubled, unknown or of another type, or if a
-    row has no id."""
+    row has no name."""
     names, kind = batch.schema.names, kind_of(batch)
-    if not {ID.name, kind} <= {*names} <= {*CHUNK_TYPES} or len({*names}) < len(names):
+    named = naming_fields(batch)
+    is_known = kind in names and {*names} <= {*CHUNK_TYPES} and len({*names}) == len(names)
+    if not is_known or named not in ([ID], [*PLACE]):
         raise pa.ArrowInvalid(f"its columns are {name_some(names)}")
     for field in batch.schema:
         if field.type not in CHUNK_TYPES[field.name]:
             raise pa.ArrowInvalid(f"its column {field.name} is {field.type}")
-    if batch.column(ID.name).null_count:
-        raise pa.ArrowInvalid("a row has no id")
+    for field in named:
+        if batch.column(field.name).null_count and not field.nullable:
+            raise pa.ArrowInvalid(f"a row has no {field.name}")
 
 
 def is_compressed(message: pa.ipc.Message) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,7 +17,6 @@ from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
     CLASSES,
-    FORM_SCHEMA,
     NUMBER_SCHEMA,
     PIXELS,
     PROBABILITIES,
@@ -29,6 +28,7 @@ from digitq.protocol.chunk import (
     Chunk,
     Kind,
     kind_of,
+    naming_fields,
     result_schema,
 )
 from digitq.protocol.errors import BrokerError, DigitqError
@@ -96,10 +96,8 @@ def classify_chunk(
             loaded = load_on_device(model)
             card = loaded.card
     except DigitqError as error:  # the producer has another version, or the weights are damaged
-        failed = [build_row(id, None, str(error)) for id in chunk.batch.column("id").to_pylist()]
-        if isinstance(known, Form):
-            return build_page_rows(failed, chunk.batch, known)
-        return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(read_what)), chunk.batch)
+        failed = [build_row(None, str(error))] * chunk.rows
+        return build_rows(failed, chunk.batch, result_schema(read_what))
     weights = describe_weights(model)
     below = check_risk(card, known.risk, weights)
     if isinstance(known, Form):
@@ -176,21 +174,17 @@ def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBa
         return trace_number(as_file(content, kind), known)
 
     watch.forget()
-    outcomes = zip(batch.column("id").to_pylist(), read_images(batch, reader, read), strict=True)
-    rows = [build_row(id, reading, error) for id, (reading, error) in outcomes]
-    return with_truth(pa.RecordBatch.from_pylist(rows, NUMBER_SCHEMA), batch)
+    rows = [build_row(*outcome) for outcome in read_images(batch, reader, read)]
+    return build_rows(rows, batch, NUMBER_SCHEMA)
 
 
 def read_pages(batch: pa.RecordBatch, read: Read, form: Form) -> pa.RecordBatch:
     """Read the fields of each page in a chunk's batch, whose rows are the fields of its pages."""
     watch.forget()
-    rows, ids = list[dict[str, Any]](), batch.column("id").to_pylist()
+    rows = list[dict[str, Any]]()
     for first in range(0, batch.num_rows, len(form.cells)):
-        outcomes = read_page(batch, first, read, form)
-        rows += [
-            build_row(id, *outcome) for id, outcome in zip(ids[first:], outcomes, strict=False)
-        ]
-    return build_page_rows(rows, batch, form)
+        rows += [build_row(*outcome) for outcome in read_page(batch, first, read, form)]
+    return build_rows(rows, batch, NUMBER_SCHEMA)
 
 
 def read_page(
@@ -220,16 +214,16 @@ def read_page(
     return decide_page(form, cuts, run_turns(traced))
 
 
-def build_page_rows(
-    rows: Sequence[Mapping[str, Any]], batch: pa.RecordBatch, form: Form
+def build_rows(
+    rows: Sequence[Mapping[str, Any]], batch: pa.RecordBatch, schema: pa.Schema
 ) -> pa.RecordBatch:
-    """The result batch, whose rows name their pages and fields."""
-    named = [
-        {"page": row["id"].removesuffix(f"/{cell.id}"), "field": cell.field, **row}
-        | ({"row": cell.row} if cell.table else {})
-        for row, cell in zip(rows, cycle(form.cells))
-    ]
-    return with_truth(pa.RecordBatch.from_pylist(named, FORM_SCHEMA), batch)
+    """The result batch with these rows, which are named as those of the chunk's batch are. The
+    `schema` names them by ids."""
+    names, answers = naming_fields(batch), pa.schema([*schema][1:])
+    columns = pa.RecordBatch.from_pylist([*rows], answers).columns
+    named = [batch.column(field.name) for field in names]
+    result = pa.record_batch([*named, *columns], schema=pa.schema([*names, *answers]))
+    return with_truth(result, batch)
 
 
 def as_file(content: bytes, kind: Kind) -> bytes:
@@ -238,15 +232,15 @@ def as_file(content: bytes, kind: Kind) -> bytes:
     return PGM + content.removeprefix(ARRAY) if is_array else content
 
 
-def build_row(id: str, reading: NumberReading | None, error: str | None) -> dict[str, Any]:
+def build_row(reading: NumberReading | None, error: str | None) -> dict[str, Any]:
     """The result row of a whole number, or of anything that was not read; without an error, it is
     in a row of a table that the page does not have."""
-    row = {"id": id, "error": error}
     if reading is None and error is None:
-        return row | {"review": False, "reason": ABSENT}
+        return {"review": False, "reason": ABSENT}
     if reading is None:
-        return row | {"review": True, "reason": "error"}
-    return row | {
+        return {"error": error, "review": True, "reason": "error"}
+    return {
+        "error": error,
         "number": reading.number,
         "confidence": reading.confidence,
         "digits": [digit._asdict() for digit in reading.digits],

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,10 +116,10 @@ def read_results(
     results, gaps = open_results(Path(names[0])), TruthGaps()
     rows: Iterable[pa.RecordBatch] = results.batches()
     if truth == "parent":
-        rows = set_truths(rows, parent_name)
+        rows = set_truths(rows, lambda id, *place: parent_name(id))
     elif truth:
         truths = gaps.unused = read_truths(Path(truth))
-        rows = set_truths(rows, lambda id: take_truth(truths, id))
+        rows = set_truths(rows, partial(take_truth, truths))
     elif "truth" not in results.schema.names:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
     record = results.record

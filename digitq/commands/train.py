@@ -146,6 +146,7 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
 
     from digitq.producer.chunking import cut_chunks
     from digitq.producer.counts import Counts
+    from digitq.producer.sources.contents import read_items
     from digitq.protocol.chunk import Chunk, write_chunk
 
     wrong: list[str] = []
@@ -153,7 +154,7 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
     pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."
     labelled = seen = 0
     items = find_wrong(source.items, model, pattern, wrong)
-    for chunk in cut_chunks(items, True, model=model, gaps=source.gaps):
+    for chunk in cut_chunks(read_items(items, read_by(model), True, source.gaps), model):
         answers = pc.cast(chunk.batch.column("truth"), pa.string())
         batch = chunk.batch.filter(pc.not_equal(answers, ""))  # where nothing is written, neither
         if batch.num_rows:

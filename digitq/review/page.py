@@ -23,14 +23,14 @@ from digitq.producer.provenance import Record, all_fingerprints, all_weights
 from digitq.producer.results import SHEETS, ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
-from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.form import Form, Place, name_place
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum
-from digitq.review.page_fields import find_broken_rules, find_form
+from digitq.review.page_fields import find_broken_rules, find_form, find_place
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
@@ -73,10 +73,11 @@ class PageImage:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
         answer = row.get("label") if answer is None else answer
         self.id, self.page = str(row["id"]), row.get("page")
-        self.cell = self.id.removeprefix(f"{self.page}/")  # what the page's id does not say
-        self.name = in_one_line(self.cell if self.page else self.id)
+        self.place = find_place(row) if self.page else None
+        self.cell = name_place(self.place) if self.place else ""
+        self.name = in_one_line(self.cell or self.id)
         # The row of a table, such as `marks/4`
-        self.line = self.cell.rpartition("/")[0] if row.get("row") else ""
+        self.line = f"{row['table']}/{row['row']}" if row.get("row") else ""
         self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
         self.is_corrected = bool(row.get(CORRECTED.name))
         is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
@@ -137,7 +138,7 @@ def write_page(
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
-    survey = Survey(results.read, results.batches(), sample)
+    survey = Survey(results.read, results.places(), sample)
     images = list_images(survey)
     form, notes = None, list[str]()
     if results.has_form:
@@ -194,9 +195,10 @@ def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[li
     lines: dict[str, list[PageImage]] = {
         f"{image.page}/{image.line}": [] for image in images if image.line and not image.is_alone
     }
-    for number, row in read_lines(results.batches(), lines):
+    for number, row in read_lines(results.places(), lines):
         if number not in whole:
-            lines[row["id"].rpartition("/")[0]].append(PageImage(row, number, {"answers"}))
+            cell = PageImage(row, number, {"answers"})
+            lines[f"{cell.page}/{cell.line}"].append(cell)
     left_out = 0
     for cells in lines.values():
         if len(whole) + len(cells) <= len(images) + MAX_BESIDE:
@@ -219,10 +221,11 @@ def name_broken_rules(images: Sequence[PageImage], results: ResultFile, form: Fo
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
     """Give the images whose numbers have no signs a keypad that has none."""
-    cells = {cell.id: cell.known for cell in form.cells} if form else {}
+    known: dict[Place | None, Known]
+    known = {cell.place: cell.known for cell in form.cells} if form else {}
     of_all = Known(record.pattern if record else None)
     for image in images:
-        if not cells.get(image.cell, of_all).automaton.signs:
+        if not known.get(image.place, of_all).automaton.signs:
             image.keys = "numeric"
 
 

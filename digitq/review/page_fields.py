@@ -9,7 +9,7 @@ from digitq.form_rows import read_form_file
 from digitq.producer.found_images import changed_since
 from digitq.producer.provenance import Record
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
-from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.form import Form, Place
 from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.text import in_one_line
@@ -35,26 +35,26 @@ def find_broken_rules(
     with the ids of the rows to look at. A worker has marked these, too."""
     page = [*page]
     present = {  # a row of which a person has answered one cell is on the page with all its cells
-        name_line(row) for row in page if row["reason"] != ABSENT or row["id"] in answers
+        find_place(row)[1:] for row in page if row["reason"] != ABSENT or row["id"] in answers
     }
-    rows = [row for row in page if name_line(row) in present]
+    rows = [row for row in page if find_place(row)[1:] in present]
     written = [
         Written(answers[row["id"]], True)
         if row["id"] in answers
         else Written(row["number"], bool(row.get(CORRECTED.name)))
         for row in rows
     ]
-    known = {cell.id: cell for cell in form.cells}
-    names = [row["id"].removeprefix(f"{row['page']}/") for row in rows]
-    each_page = {cell.id for cell in form.cells if cell.is_sure}
-    if not each_page <= {*names} <= known.keys():
+    known = {cell.place: cell for cell in form.cells}
+    places = [*map(find_place, rows)]
+    each_page = {cell.place for cell in form.cells if cell.is_sure}
+    if not each_page <= {*places} <= known.keys():
         return  # the form has changed, or the rows of a page were deleted
-    cells = [known[name] for name in names]
+    cells = [known[place] for place in places]
     for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
         wanted = f" wants {breach.wanted} here" if breach.wanted else ""
         yield f"{breach.rule}{wanted}", {rows[at]["id"] for at in breach.cells}
 
 
-def name_line(row: Mapping[str, Any]) -> str:
-    """The id of the table's row in which a result row is; that of the page for a field."""
-    return str(row["id"].rpartition("/")[0])
+def find_place(row: Mapping[str, Any]) -> Place:
+    """Where a row of `ResultFile.places` is on its page."""
+    return row["field"], row["table"] or "", row["row"] or 0

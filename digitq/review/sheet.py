@@ -21,7 +21,7 @@ def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
-    rows = chain.from_iterable(batch.to_pylist() for batch in results.batches())
+    rows = chain.from_iterable(batch.to_pylist() for batch in results.places())
     numbered = enumerate(islice(rows, MAX_PICTURES))
     images = [
         PageImage(row, number, {"answers"}) for number, row in numbered if row["reason"] != ABSENT

@@ -144,7 +144,8 @@ def read_lines(batches: Iterable[pa.RecordBatch], lines: Collection[str]) -> Num
     """All cells of these rows of tables, each named as in `page.png/marks/4`."""
     cells, first, wanted = NumberedRows(), 0, pa.array([*lines], pa.string())
     for batch in batches:
-        line = pc.replace_substring_regex(batch.column("id"), "/[^/]*$", "")
+        page, table, row = (batch.column(name) for name in ("page", "table", "row"))
+        line = pc.binary_join_element_wise(page, table, row.cast(pa.string()), "/")
         found = np.flatnonzero(to_numpy(pc.is_in(line, wanted)))
         cells += zip((first + found).tolist(), batch.take(found).to_pylist(), strict=True)
         first += batch.num_rows

@@ -17,14 +17,16 @@ from digitq.producer.sinks.encoders import ENCODERS
 from digitq.producer.sinks.sink import output_errors, replacing
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.asked.form import Form
-from digitq.protocol.chunk import ABSENT, CELL_FIELDS, CORRECTED
+from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
 from digitq.review.page_fields import find_form
 
-CELL_NAMES = [field.name for field in CELL_FIELDS]
-RESULT_COLUMNS = ["id", *CELL_NAMES, "number", "confidence", "review", "reason", CORRECTED.name]
+RESULT_COLUMNS = (
+    *("id", "page", "table", "row", "field", "number", "confidence", "review", "reason"),
+    CORRECTED.name,
+)
 SURE_EMPTY = 0.85  # a place in which nothing is written is not named from this confidence on
 BATCH_PAGES = 256  # this many pages are written at a time
 Place = dict[str, Any]  # a result row
@@ -68,9 +70,13 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
 
 def read_pages(results: ResultFile) -> Iterator[list[Place]]:
     """The rows of each page."""
-    columns = [name for name in RESULT_COLUMNS if name in results.schema.names]
-    places = (row for batch in results.batches() for row in batch.select(columns).to_pylist())
-    return (list(page) for _, page in groupby(places, key=itemgetter("page")))
+
+    def read_places() -> Iterator[Place]:
+        for batch in results.places():
+            columns = [name for name in RESULT_COLUMNS if name in batch.schema.names]
+            yield from batch.select(columns).to_pylist()
+
+    return (list(page) for _, page in groupby(read_places(), key=itemgetter("page")))
 
 
 def spread_pages(
@@ -78,7 +84,7 @@ def spread_pages(
 ) -> Iterator[pa.RecordBatch]:
     """The wide rows; all pages have the fields of the first one. There is at least one batch."""
     first = next(pages, [])
-    tables = dict.fromkeys(find_table(place) for place in first if place["row"] is not None)
+    tables = {place["table"] for place in first if place["row"] is not None}
     fields = dict.fromkeys(place["field"] for place in first)
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
@@ -89,12 +95,6 @@ def spread_pages(
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def find_table(place: Place) -> str:
-    """The name of the table that a result row is of, `marks` of `page.png/marks/4/c1`; or of the
-    field."""
-    return str(place["id"].removeprefix(f"{place['page']}/").partition("/")[0])
-
-
 def spread_page(page: Iterable[Place], form: Form | None) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
@@ -103,7 +103,7 @@ def spread_page(page: Iterable[Place], form: Form | None) -> Iterator[dict[str, 
     rows = [place for place in places if place["row"] is not None]
     if not rows and shared:
         yield join(shared, form)
-    for (table, number), row in groupby(rows, lambda place: (find_table(place), place["row"])):
+    for (table, number), row in groupby(rows, key=itemgetter("table", "row")):
         yield {"table": table, "row": number} | join([*shared, *row], form)
 
 
@@ -119,7 +119,8 @@ def is_doubtful(place: Place, form: Form | None) -> bool:
     be, which shows itself."""
     if place["reason"] != "empty" or place["confidence"] <= SURE_EMPTY:
         return bool(place["review"])
-    name, is_field = find_table(place), place["row"] is None
+    is_field = place["row"] is None
+    name = place["field"] if is_field else place["table"]
     parts = (form.fields if is_field else form.tables) if form else ()
     is_optional = next((part.optional for part in parts if part.name == name), not is_field)
     return bool(place["review"]) and not is_optional

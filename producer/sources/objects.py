@@ -81,7 +81,7 @@ def start_ahead(items: Iterable[Item], find: Callable[[Item], object]) -> Iterat
 
 
 def read_ahead(url: str, size: int = 0) -> Ahead[bytes]:
-    """A `read` for the object at a URL, which `cut_chunks` starts before it is needed."""
+    """A `read` for the object at a URL, which `read_items` starts before it is needed."""
     limit = settings().image_bytes
     return Ahead(partial(read_object, url, limit), min(size, limit))
 

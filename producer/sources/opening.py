@@ -28,7 +28,7 @@ from digitq.producer.sources.source import (
     take_first,
     unreadable,
 )
-from digitq.producer.sources.truth import read_truths, set_truths, take_truth
+from digitq.producer.sources.truth import read_truths, set_truths
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.stores import find_object, is_stored
 from digitq.protocol.origin import Origin
@@ -79,7 +79,7 @@ def open_sources(
     changes = [*map(find_change, files)]
     opened, items = _open_all(names, truth_from_parent, skipped)
     if truths:
-        items = set_truths(items, lambda id: take_truth(truths, id))
+        items = set_truths(items, lambda id: truths.pop(id, None))
     return Source(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
         items=_refuse_changed(items if limit is None else take_first(items, limit), files, changes),

@@ -1,13 +1,13 @@
 """Right answers: a table with the id of each image and its digit or number, and their types."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.producer.sources.source import Entry, SourceItem, TruthGaps
+from digitq.protocol.asked.form import Cell
 from digitq.protocol.asked.values import (
     ILLEGIBLE,
     MAX_CHARACTERS,
@@ -27,8 +27,6 @@ PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
 RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
 ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
 Cells = Mapping[str, str]  # those of a row, by the name of the column
-# The name of a table, before the row and the column
-TABLE_NAME = re.compile(r"/[^/]*/(?=[0-9]+/[^/]+$)")
 
 
 def read_truths(where: Path) -> dict[str, str]:
@@ -91,14 +89,16 @@ def id_finder(path: Path, names: list[str]) -> Callable[[Cells], str]:
     return join
 
 
-def take_truth(truths: dict[str, str], id: str) -> str | None:
+def take_truth(
+    truths: dict[str, str], id: str, page: str = "", row: int | None = None, field: str = ""
+) -> str | None:
     """Remove and give the right answer for an id; None if there is none.
 
-    Of a place in a table such as `page.png/marks/4/c1`, it may be known without the table's name,
-    as that of `page.png//4/c1`.
+    If it is the id of a cell in this row of a table, the answer may be known without the table's
+    name: that for `page.png/marks/4/c1` as that for `page.png//4/c1`.
     """
     found = truths.pop(id, None)
-    return truths.pop(TABLE_NAME.sub("//", id), None) if found is None else found
+    return truths.pop(f"{page}//{row}/{field}", None) if row and found is None else found
 
 
 def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[Cells], str | None]:
@@ -144,17 +144,37 @@ def is_true(cell: str) -> bool:
 
 
 def set_truths(
-    items: Iterable[SourceItem], find_truth: Callable[[str], str | None]
+    items: Iterable[SourceItem], find_truth: Callable[..., str | None]
 ) -> Iterator[SourceItem]:
-    """The same images with the right answers that are found by their ids in place of their own."""
+    """The same images with the right answers that are found by their ids in place of their own; or
+    the same result rows, of which those of pages are found as by `take_truth`."""
     for item in items:
         if isinstance(item, Entry):
             yield item._replace(truth=find_truth(item.id))
             continue
         if "truth" in item.schema.names:
             item = item.drop_columns(["truth"])
-        found = [find_truth(id) for id in item.column("id").to_pylist()]
+        names = [name for name in ("id", "page", "row", "field") if name in item.schema.names]
+        found = map(find_truth, *(item.column(name).to_pylist() for name in names))
         yield item.append_column(NUMBER_TRUTH, pa.array(found, NUMBER_TRUTH.type))
+
+
+def add_field_truths(
+    pages: Iterable[pa.RecordBatch], cells: Sequence[Cell], truths: dict[str, str], gaps: TruthGaps
+) -> Iterator[pa.RecordBatch]:
+    """The same pages, each with a list of the right answers for its cells as `truth`. `gaps` counts
+    what is missing."""
+    for batch in pages:
+        found = list[list[str | None]]()
+        for page in batch.column("id").to_pylist():
+            ids = [f"{page}/{cell.id}" for cell in cells]
+            named = zip(ids, cells, strict=True)
+            answers = [take_truth(truths, id, page, cell.row, cell.field) for id, cell in named]
+            missing = [id for id, answer in zip(ids, answers, strict=True) if answer is None]
+            gaps.missing += len(missing)
+            gaps.missing_id = gaps.missing_id or next(iter(missing), "")
+            found.append(answers)
+        yield batch.append_column("truth", pa.array(found, pa.list_(NUMBER_TRUTH.type)))
 
 
 def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) -> pa.RecordBatch:

@@ -24,6 +24,7 @@ from digitq.protocol.asked.values import encode
 from digitq.protocol.errors import UsageError
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
+Place = tuple[str, str, int]  # of a `Cell`: its field, its table and its row
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
 CountRows = Callable[[str, Path, Box, int], int]
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
@@ -73,6 +74,12 @@ class Check:
     within: float  # both sides of an equation may differ by this much
 
 
+def name_place(place: Place) -> str:
+    """What follows the page's id in the id of a row: `student`, or `marks/4/c1`."""
+    field, table, row = place
+    return f"{table}/{row}/{field}" if table else field
+
+
 @dataclass(frozen=True)
 class Cell:
     """One place of a page where a value is read."""
@@ -84,14 +91,12 @@ class Cell:
     is_sure: bool = True  # whether each page has such a row
 
     @property
-    def place(self) -> tuple[str, str, int]:
-        """Where it is, for `bind_rule`."""
+    def place(self) -> Place:
         return self.field, self.table, self.row
 
     @property
     def id(self) -> str:
-        """What follows the page's id: `student`, or `marks/4/c1`."""
-        return f"{self.table}/{self.row}/{self.field}" if self.table else self.field
+        return name_place(self.place)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, Unpack
 
-from digitq.protocol.asked.form import FORM_MAGIC, Form, read_form
+from digitq.protocol.asked.form import FORM_MAGIC, Cell, Form, read_form
 from digitq.protocol.asked.known import Known, WhatIsKnown, describe_known
 from digitq.protocol.asked.risk import Asked, choose_risk, describe_way
 from digitq.protocol.errors import DigitqError, UsageError
@@ -45,13 +45,17 @@ class Reading(NamedTuple):
 
     def count_rows(self, images: int | None) -> int | None:
         """How many rows so many images have; None if the number is unknown."""
-        return None if images is None else images * max(1, len(self.cells))
+        return None if images is None else images * self.rows_of_image
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """What follows a page's id in those of its rows, `student` or `marks/4/c1`; nothing
-        without a form."""
-        return tuple(cell.id for cell in self.form.cells) if self.form else ()
+    def cells(self) -> tuple[Cell, ...]:
+        """The places of each page; nothing without a form."""
+        return self.form.cells if self.form else ()
+
+    @property
+    def rows_of_image(self) -> int:
+        """How many rows the results have for each image."""
+        return max(1, len(self.cells))
 
 
 @lru_cache(maxsize=2)

@@ -20,7 +20,6 @@ import pytest
 
 from digitq.private.processes import Local
 from digitq.producer import open_sources
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.found_images import find_images
 from digitq.producer.sinks.stored import StoreSink
 from digitq.producer.sources import objects, stores
@@ -30,6 +29,7 @@ from digitq.protocol.errors import StoreError, UsageError
 from digitq.protocol.formats import buckets as access
 from digitq.protocol.formats.stores import has_object
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
+from tests.cutting import cut_items
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for
 
@@ -65,7 +65,7 @@ def read_all(source: Source) -> dict[str, tuple[bytes | None, str | None]]:
     """The image, or the error, of each row."""
     return {
         row["id"]: (row["image"], row["error"])
-        for chunk in cut_chunks(source.take())
+        for chunk in cut_items(source.take())
         for row in pa.Table.from_batches([chunk.batch]).to_pylist()
     }
 
@@ -334,7 +334,7 @@ def test_a_store_that_is_lost_ends_the_reading_after_what_came_before(buckets: B
         buckets.put(f"scans/lost/{n}.png", ONE)
     source = open_sources("s3://scans/lost")
     buckets.gate.fault = lambda method, path: "503" if "1.png" in path else None
-    chunks = cut_chunks(source.take())
+    chunks = cut_items(source.take())
     assert next(chunks).batch.column("id").to_pylist() == ["0.png"]
     with pytest.raises(StoreError, match="can't read s3://scans/lost/1.png: .*503"):
         next(chunks)

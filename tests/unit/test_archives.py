@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry, UnreadableImageError
 from digitq.protocol.errors import UsageError
+from tests.cutting import cut_items
 from tests.unit.test_sources import fill, make_odd_zip, make_zip, read_all, try_to_read
 
 
@@ -216,7 +216,7 @@ def test_a_hard_link_to_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
         archive.addfile(link)
         archive.add(tmp_path / "a.png", "c.png")
-    (chunk,) = cut_chunks(open_sources([f"{tmp_path}/a.tar"]).items)
+    (chunk,) = cut_items(open_sources([f"{tmp_path}/a.tar"]).items)
     error, none = chunk.batch.column("error").to_pylist()
     assert error.endswith(r"the image as \xff.png") and none is None
 

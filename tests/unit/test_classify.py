@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.arrays import number_ids, pixels_batch
 from digitq.producer.sources.in_memory import image_source
 from digitq.protocol.chunk import REASONS, RESULT_SCHEMA, Chunk
@@ -39,6 +38,7 @@ from digitq.worker.picture import ImageError
 from digitq.worker.sight.digits import trace_digit, trace_other_views
 from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.normalisation.steps import Step
+from tests.cutting import cut_items
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.reading import read_digit
 
@@ -80,7 +80,7 @@ def test_an_answer_does_not_depend_on_its_company(cuts: list[int]) -> None:
 
 def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
     good = encode_image(draw_one())
-    whole = cut_chunks(image_source([good, b"", b"text", good]).items, has_truth=True)
+    whole = cut_items(image_source([good, b"", b"text", good]).items, has_truth=True)
     result = classify_chunk(next(whole), "mlp")
     assert [error and error.split(":")[0] for error in result.column("error").to_pylist()] == [
         None,
@@ -90,7 +90,7 @@ def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
     ]
     assert result.column("label").null_count == result.column("probabilities").null_count == 2
     assert result.column("truth").null_count == 4
-    alone = classify_chunk(next(cut_chunks(image_source([good]).items)), "mlp")
+    alone = classify_chunk(next(cut_items(image_source([good]).items)), "mlp")
     assert result.column("probabilities")[0].as_py() == alone.column("probabilities")[0].as_py()
 
 
@@ -146,7 +146,7 @@ def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
     below = load_model("mlp").card.review_below
     result = classify_chunk(pixel_chunk(0, 300), "mlp")
     assert result.column("review").to_pylist() == (WHOLE.max(axis=1) < below).tolist()
-    unread = classify_chunk(next(cut_chunks(image_source([b""]).items)), "mlp")
+    unread = classify_chunk(next(cut_items(image_source([b""]).items)), "mlp")
     assert unread.column("review").to_pylist() == [True]
     assert unread.column("reason").to_pylist() == ["error"]
 
@@ -185,7 +185,7 @@ def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:
     two.paste(alone, (0, 0))
     two.paste(alone, (280, 0))
     images = image_source([encode_image(alone), encode_image(two)]).items
-    result = classify_chunk(next(cut_chunks(images)), "mlp")
+    result = classify_chunk(next(cut_items(images)), "mlp")
     assert result.column("label").to_pylist() == [1, 1]
     assert min(result.column("confidence").to_pylist()) > load_model("mlp").card.review_below
     assert result.column("review").to_pylist() == [False, True]
@@ -206,7 +206,7 @@ def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.Mon
         return trace_digit(content)
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    chunk = next(cut_chunks(image_source([b"odd", encode_image(draw_one())]).items))
+    chunk = next(cut_items(image_source([b"odd", encode_image(draw_one())]).items))
     errors = classify_chunk(chunk, "mlp").column("error").to_pylist()
     assert errors == ["can't be read: odd", None]
 
@@ -286,7 +286,7 @@ VIEWS = ("softened", "extended", "framed", *PARTS)
 
 
 def classify_images(images: list[bytes]) -> pa.RecordBatch:
-    return classify_chunk(next(cut_chunks(image_source(images).items)), "mlp")
+    return classify_chunk(next(cut_items(image_source(images).items)), "mlp")
 
 
 def first_answer(image: bytes) -> np.ndarray:
@@ -390,7 +390,7 @@ def test_a_worker_reads_other_views_as_it_reads_images() -> None:
         read.append((row, reader.__name__))
         return read_image(row, content, reader)
 
-    chunk = next(cut_chunks(image_source([SURE, UNSURE]).items))
+    chunk = next(cut_items(image_source([SURE, UNSURE]).items))
     classify_chunk(chunk, "mlp", note)
     assert read == [(0, "trace_digit"), (1, "trace_digit"), (1, "trace_other_views")]
 

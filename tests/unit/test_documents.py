@@ -27,7 +27,6 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from digitq.producer.batching import read_call
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts, add_ids
 from digitq.producer.found_images import find_images
 from digitq.producer.provenance import Record
@@ -57,6 +56,7 @@ from digitq.worker.show.inspection import Panels, collect_panels
 from digitq.worker.sight import limits
 from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
 from digitq.worker.sight.decoding.pillow import measure_image
+from tests.cutting import cut_items
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
@@ -135,7 +135,7 @@ def see_all(path: Path | str) -> dict[str, bytes]:
 
 
 def rows_of(path: Path | str, **options: Any) -> list[dict[str, Any]]:
-    chunks = cut_chunks(open_sources(str(path), **options).items)
+    chunks = cut_items(open_sources(str(path), **options).items)
     return [row for chunk in chunks for row in chunk.batch.to_pylist()]
 
 
@@ -433,7 +433,7 @@ def test_many_pages_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.Monk
     resume = Counts(1990, add_ids(0, pa.array(ids[:1990])))
     for limit, rest in [(None, [*range(1990, 2000)]), (1993, [1990, 1991, 1992])]:
         source = open_sources(path, limit=limit)
-        chunks = [*cut_chunks(source.items, resume=resume)]
+        chunks = [*cut_items(source.items, resume=resume)]
         assert [id for one in chunks for id in one.batch["id"].to_pylist()] == [
             ids[index] for index in rest
         ]

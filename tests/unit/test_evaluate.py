@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.sinks.encoders import ENCODERS
 from digitq.producer.sinks.resumable import FileSink
@@ -22,6 +21,7 @@ from digitq.protocol.settings import read_by
 from digitq.review.corrections import correct_batch
 from digitq.review.scores import ScoreSink, tabulate_scores, wilson
 from digitq.summary import report_truth
+from tests.cutting import cut_items
 
 NUMBERS_HINT = "with `--read number`, digitq reads whole numbers"
 # id, label, confidence, reason, truth
@@ -275,7 +275,7 @@ def test_what_does_not_go_together(
 def count_missing(folder: Path, model: str, **options: Any) -> tuple[Counts, Any]:
     source = open_sources([str(folder)], **options)
     images = missing = 0
-    for chunk in cut_chunks(source.items, True, model=model, gaps=source.gaps):
+    for chunk in cut_items(source.items, True, model=model, gaps=source.gaps):
         images += chunk.rows
         missing += chunk.batch.column("truth").null_count
     assert missing == source.gaps.missing

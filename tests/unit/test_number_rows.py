@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
 from digitq.producer.sinks.encoders import ENCODERS, encode_lines
@@ -28,6 +27,7 @@ from digitq.protocol.errors import BrokerError, UsageError
 from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
 from digitq.worker.sight.numbers.recognition import NumberReading
+from tests.cutting import cut_items
 from tests.drawing import random_digits
 from tests.reading_numbers import read_text, reader_of_texts
 
@@ -46,14 +46,14 @@ def read_images(known: Known = Known()) -> pa.RecordBatch:  # noqa: B008 (frozen
         Entry(f"{place}.png", lambda image=image: image, truth)  # type: ignore[misc]
         for place, (image, truth) in enumerate(zip(IMAGES, TRUTHS, strict=True))
     ]
-    (chunk,) = cut_chunks(entries, has_truth=True, model="number")
+    (chunk,) = cut_items(entries, has_truth=True, model="number")
     return classify_chunk(chunk, "number", known=known)
 
 
 def test_a_label_that_is_no_number_is_no_truth() -> None:
     labels = ["007", "cat", "1" * 21, None]
     entries = [Entry(f"{n}.png", lambda: b"1", label) for n, label in enumerate(labels)]
-    (chunk,) = cut_chunks(entries, has_truth=True, model="number")
+    (chunk,) = cut_items(entries, has_truth=True, model="number")
     assert chunk.batch.column("truth").to_pylist() == ["007", None, None, None]
 
 
@@ -89,7 +89,7 @@ def test_a_lost_redis_is_no_error_of_the_images() -> None:
     def lose(row: int, content: bytes, reader: classify.Reader[classify.T]) -> Iterator[classify.T]:
         raise BrokerError("gone")
 
-    (chunk,) = cut_chunks([Entry("a.png", lambda: b"7")], model="number")
+    (chunk,) = cut_items([Entry("a.png", lambda: b"7")], model="number")
     with pytest.raises(BrokerError, match="gone"):
         classify_chunk(chunk, "number", lose)
 
@@ -104,7 +104,7 @@ def test_pixels_are_a_picture_too(as_files: bool, monkeypatch: pytest.MonkeyPatc
 
     digits = random_digits(2)
     source = image_source([*digits] if as_files else digits)
-    (chunk,) = cut_chunks(source.items, model="number")
+    (chunk,) = cut_items(source.items, model="number")
     with monkeypatch.context() as patch:  # undone before `texts_are_read`, which restores the rest
         patch.setattr(classify, "trace_number", look)
         assert classify_chunk(chunk, "number").column("number").to_pylist() == ["7", "7"]
@@ -189,7 +189,7 @@ def write_images(folder: Path, *names: str) -> None:
 
 
 def truths_of(source: object, model: str) -> list[object]:
-    (chunk,) = cut_chunks(source.items, True, model=model)  # type: ignore[attr-defined]
+    (chunk,) = cut_items(source.items, True, model=model)  # type: ignore[attr-defined]
     found: list[object] = chunk.batch.column("truth").to_pylist()
     return found
 

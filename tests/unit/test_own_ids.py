@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts, add_ids
 from digitq.producer.sources import csv_files
 from digitq.producer.sources.in_memory import image_source
@@ -30,6 +29,7 @@ from digitq.producer.sources.source import Entry, Source, UnreadableImageError
 from digitq.protocol.chunk import ARRAY
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import settings
+from tests.cutting import cut_items
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.unit.test_sets import PIXEL_NAMES, read_pieces, small_blocks, write_lines
 from tests.unit.test_sources import fill
@@ -42,7 +42,7 @@ ODD = ['a "quoted" name', "=1+1.png", "NA", "null", "nan", " x ", "1.0", "007", 
 def rows_of(source: Source) -> list[tuple[str, bytes | str | None, str | None]]:
     """The id, the content or error, and the truth of each image, as a job of numbers has them."""
     rows = []
-    for chunk in cut_chunks(source.items, source.has_truth, model="number"):
+    for chunk in cut_items(source.items, source.has_truth, model="number"):
         cells = chunk.batch.to_pydict()
         images = cells.get("image") or cells["pixels"]
         nothing = [None] * len(images)
@@ -245,11 +245,11 @@ def test_a_run_goes_on_after_images_with_ids_of_their_own(tmp_path: Path) -> Non
     pq.write_table(pa.table({"image": [b"1", b"2"], "id": ["x", "x"]}), table)
     written = Counts(1, add_ids(0, pa.array(["x"])))
     for source in (path, table):
-        (chunk,) = cut_chunks(open_sources(source).items, resume=written)
+        (chunk,) = cut_items(open_sources(source).items, resume=written)
         assert chunk.first_row == 1 and chunk.batch.column("id").to_pylist() == ["x#2"]
     write_csv(path, ["path", "id"], ["a.png", "y"], ["b.png", "x"])
     with pytest.raises(UsageError, match="the source has changed"):
-        list(cut_chunks(open_sources(path).items, resume=written))
+        list(cut_items(open_sources(path).items, resume=written))
 
 
 def make_samples(path: Path, members: dict[str, bytes]) -> Path:
@@ -420,7 +420,7 @@ def test_a_dataset_of_torch_has_labels() -> None:
     assert rows_of(image_source(TensorDataset(TENSOR, torch.arange(7, 10))))[1] == expected[1]
     partly = rows_of(image_source(Digits([b"x", None], [3, None])))
     assert partly == [("0", b"x", "3"), ("1", "the row has no image", None)]
-    (chunk,) = cut_chunks(image_source(Digits([b"x", b"y"], [None, 3])).items, None)
+    (chunk,) = cut_items(image_source(Digits([b"x", b"y"], [None, 3])).items, None)
     assert "truth" not in chunk.batch.schema.names
 
 

@@ -1,11 +1,11 @@
 """Pages with a form become chunks: the rows of a page travel together, and the page once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts, add_ids
 from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.opening import open_sources
@@ -14,8 +14,9 @@ from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.form import Field, Form, Table
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.reading import choose_reading
-from digitq.protocol.chunk import Chunk
+from digitq.protocol.chunk import Chunk, name_fields
 from digitq.protocol.errors import UsageError
+from tests.cutting import cut_items
 from tests.drawing import random_digits
 
 ANY = Known()
@@ -26,6 +27,7 @@ FORM = Form(
     (Table("marks", None, 2, ("", "c1", "c2"), ANY),),
     (),
 )
+OTHER = replace(FORM, fields=(replace(FORM.fields[0], name="other"), FORM.fields[1]))
 CELLS = [cell.id for cell in FORM.cells]
 
 
@@ -43,8 +45,13 @@ def test_the_rows_of_a_page_travel_together_and_the_page_once(
 ) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "13")  # two pages and a row
     entries = [*make_pages(b"0", b"11", b"2"), Entry("gone.png", unreadable("gone"))]
-    first, last = cut_chunks(entries, model="number", cells=CELLS)
-    assert first.batch.column("id").to_pylist() == [f"{n}.png/{c}" for n in (0, 1) for c in CELLS]
+    first, last = cut_items(entries, form=FORM)
+    assert name_fields(first.batch).to_pylist() == [f"{n}.png/{c}" for n in (0, 1) for c in CELLS]
+    cell = {"page": "1.png", "table": "marks", "row": 2, "field": "c2"}
+    field = {"page": "0.png", "table": None, "row": None, "field": "student"}
+    rows = first.batch.to_pylist()
+    assert rows[0] == {**field, "image": b"0", "error": None}
+    assert rows[-1] == {**cell, "image": None, "error": None}
     none = [None] * (len(CELLS) - 1)
     assert first.batch.column("image").to_pylist() == [b"0", *none, b"11", *none]
     assert last.first_row == 2 * len(CELLS)
@@ -54,7 +61,7 @@ def test_the_rows_of_a_page_travel_together_and_the_page_once(
 
 def test_an_array_can_be_a_page() -> None:
     digits = random_digits(2)
-    (chunk,) = cut_chunks(image_source(digits).items, model="number", cells=CELLS)
+    (chunk,) = cut_items(image_source(digits).items, form=FORM)
     assert chunk.rows == 2 * len(CELLS)
     assert chunk.batch.column("pixels")[len(CELLS)].as_py() == digits[1].tobytes()
 
@@ -65,15 +72,15 @@ def test_a_job_goes_on_after_whole_pages(as_array: bool) -> None:
 
     def cut(resume: Counts = Counts()) -> list[Chunk]:  # noqa: B008 (frozen)
         items = make_pages(b"0", b"1", b"2") if source is None else image_source(source).items
-        return [*cut_chunks(items, model="number", cells=CELLS, resume=resume)]
+        return [*cut_items(items, resume=resume, form=FORM)]
 
     (whole,) = cut()
-    done = mark_done(whole.batch.column("id").to_pylist()[: 2 * len(CELLS)])
+    done = mark_done(name_fields(whole.batch).to_pylist()[: 2 * len(CELLS)])
     (rest,) = cut(done)
     assert rest.first_row == 2 * len(CELLS)
     assert rest.batch.equals(whole.batch.slice(2 * len(CELLS)))
     with pytest.raises(UsageError, match="the source has changed"):
-        [*cut_chunks(make_pages(b"0", b"1"), cells=["other", *CELLS[1:]], resume=done)]
+        [*cut_items(make_pages(b"0", b"1"), resume=done, form=OTHER)]
 
 
 TRUTHS = {
@@ -91,9 +98,9 @@ def test_right_answers_are_those_of_fields(kind: str, done: int, tmp_path: Path)
     (tmp_path / "1.png").write_bytes(b"0")
     source = open_sources(tmp_path, truth_file=tmp_path / "truth.csv")
     ids = [f"0.png/{cell}" for cell in CELLS]
-    (chunk,) = cut_chunks(
-        *(source.items, True, mark_done(ids) if done else Counts(), "number"),
-        **{"gaps": source.gaps, "cells": CELLS, "truths": source.truths},
+    (chunk,) = cut_items(
+        *(source.items, True, mark_done(ids) if done else Counts()),
+        **{"gaps": source.gaps, "form": FORM, "truths": source.truths},
     )
     found = dict(zip(CELLS, chunk.batch.column("truth").to_pylist(), strict=False))
     if not done:
@@ -115,7 +122,7 @@ def test_results_are_compared_by_the_same_table(tmp_path: Path) -> None:
 
 def test_a_form_says_what_is_known_itself() -> None:
     reading = choose_reading(form=FORM)
-    assert reading.what == "number" and reading.cells == (*CELLS,)
+    assert reading.what == "number" and [cell.id for cell in reading.cells] == CELLS
     assert reading.count_rows(2) == 2 * len(CELLS) and choose_reading().count_rows(2) == 2
     with pytest.raises(UsageError, match="leave out length, pattern"):
         choose_reading(form=FORM, length=3)

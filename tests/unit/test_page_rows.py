@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from digitq.commands.evaluate import read_results
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.prediction import to_predictions
 from digitq.producer.provenance import Record
@@ -23,7 +22,7 @@ from digitq.producer.sinks.encoders import ENCODERS, describe_rows
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.source import Entry, unreadable
 from digitq.protocol.asked.form import Form, read_form
-from digitq.protocol.chunk import FORM_SCHEMA
+from digitq.protocol.chunk import FORM_SCHEMA, name_rows
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import open_rows
 from digitq.protocol.origin import Origin
@@ -34,6 +33,7 @@ from digitq.worker.classify import classify_chunk
 from digitq.worker.picture import ImageError
 from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.numbers.recognition import NumberReading
+from tests.cutting import cut_items
 from tests.reading_numbers import read_text
 from tests.unit.test_page_chunks import ANY, CELLS, FORM, make_pages
 
@@ -67,8 +67,8 @@ def texts_are_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_pages(*pages: bytes, **others: Any) -> pa.RecordBatch:
-    (chunk,) = cut_chunks(make_pages(*pages), model="number", cells=CELLS)
-    return classify_chunk(chunk, "number", known=FORM, **others)
+    (chunk,) = cut_items(make_pages(*pages), form=FORM)
+    return name_rows(classify_chunk(chunk, "number", known=FORM, **others))
 
 
 def test_a_row_names_its_page_and_field() -> None:
@@ -98,7 +98,7 @@ def test_a_field_that_cant_be_read_is_an_error_in_its_row_only() -> None:
 
 
 def test_what_the_producer_could_not_read_is_told_for_each_field() -> None:
-    (chunk,) = cut_chunks([Entry("a.png", unreadable("gone"))], model="number", cells=CELLS)
+    (chunk,) = cut_items([Entry("a.png", unreadable("gone"))], form=FORM)
     rows = classify_chunk(chunk, "number", known=FORM).to_pylist()
     assert [row["error"] for row in rows] == ["gone"] * len(CELLS)
 
@@ -239,9 +239,9 @@ def test_without_a_table_a_page_is_a_row(
     Image.new("L", (9, 9)).save(tmp_path / "blank.png")
     form = read_form(path)
     items = make_pages(b"12,9", b"?", b"3,-", b"-4,--")
-    (chunk,) = cut_chunks(items, model="number", cells=[cell.id for cell in form.cells])
+    (chunk,) = cut_items(items, form=form)
     sink = FileSink(tmp_path / "a.jsonl", {})
-    sink.write(classify_chunk(chunk, "number", known=form))
+    sink.write(name_rows(classify_chunk(chunk, "number", known=form)))
     sink.finish("number", Record.build("number", Origin(form=str(path)), sink.counts, ()))
     assert write_wide(open_results(tmp_path / "a.jsonl"), Path("-"), False) == 4
     assert capfdbinary.readouterr().out.decode().splitlines() == [
@@ -257,8 +257,7 @@ def test_without_a_table_a_page_is_a_row(
 def test_a_page_with_an_error_has_no_more_rows_than_any_page() -> None:
     table = replace(FORM.tables[0], rows=40, fewest=2)
     form = replace(FORM, tables=(table,))
-    cells = [cell.id for cell in form.cells]
-    (chunk,) = cut_chunks(make_pages(b"a desk"), model="number", cells=cells)
+    (chunk,) = cut_items(make_pages(b"a desk"), form=form)
     rows = classify_chunk(chunk, "number", known=form).to_pylist()
     assert len(rows) == 82 and [row["reason"] for row in rows].count("error") == len(CELLS) == 6
     assert {row["reason"] for row in rows[6:]} == {"absent"}

@@ -185,7 +185,7 @@ def test_rows_of_tables_are_shown_whole_as_far_as_there_is_room(
     ]
     write(tmp_path / "out.parquet", pa.RecordBatch.from_pylist(rows, FORM_SCHEMA))
     results = open_results(tmp_path / "out.parquet")
-    numbered = [*enumerate(rows_of(tmp_path / "out.parquet"))]
+    numbered = [*enumerate(row for batch in results.places() for row in batch.to_pylist())]
     to_review = [PageImage(row, n, {"review"}) for n, row in numbered if row["review"]]
     others = [PageImage(row, n, {"answers"}) for n, row in numbered if n in (0, 9)]
     monkeypatch.setattr(page, "MAX_BESIDE", 3)

@@ -7,7 +7,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.source import Entry
 from digitq.protocol.asked.form import Check, Form, Table
 from digitq.protocol.asked.known import Known
@@ -15,6 +14,7 @@ from digitq.worker.classify import classify_chunk
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.cutting import Cut, cut_cells
 from digitq.worker.sight.forms.perspective import project
+from tests.cutting import cut_items
 from tests.drawing import encode_image
 from tests.forms import FONT, draw_lines, draw_words, take_photo
 
@@ -136,8 +136,7 @@ def test_rules_hold_for_the_rows_that_a_page_has() -> None:
     check = Check("sum(c1) == 0", 0)
     form = Form(None, "lines", (), (replace(OPEN, rows=9),), (check,))
     page = encode_image(PIL.Image.fromarray(draw_page(5)))
-    cells = [cell.id for cell in form.cells]
-    (chunk,) = cut_chunks([Entry("a.png", lambda: page)], model="number", cells=cells)
+    (chunk,) = cut_items([Entry("a.png", lambda: page)], form=form)
     rows = classify_chunk(chunk, "number", known=form).to_pylist()
     assert {row["reason"] for row in rows if row["row"] > 5} == {"absent"}
     failed = [row["row"] for row in rows if row["reason"] == "check failed"]

@@ -9,7 +9,6 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.in_memory import Image, image_source
 from digitq.protocol.errors import BrokerError, DigitqError
 from digitq.protocol.records import Begun
@@ -18,6 +17,7 @@ from digitq.worker import classify, tasks
 from digitq.worker.classify import Read, classify_chunk
 from digitq.worker.sight import limits
 from digitq.worker.sight.normalisation.steps import Step
+from tests.cutting import cut_items
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 
 RENEWAL = ("job", 4, 0.0)  # job, chunk, and when it was begun
@@ -37,12 +37,12 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
 
 def begin(ledger: Mock, images: Sequence[Image], attempt: int) -> None:
     """Have the ledger give a worker these images."""
-    chunk = next(cut_chunks(image_source(images).items))
+    chunk = next(cut_items(image_source(images).items))
     ledger.begin.return_value = Begun(chunk.encode(), "mlp", attempt, time.monotonic())
 
 
 def answer(images: list[bytes], read: Read) -> pa.RecordBatch:
-    return classify_chunk(next(cut_chunks(image_source(images).items)), "mlp", read)
+    return classify_chunk(next(cut_items(image_source(images).items)), "mlp", read)
 
 
 def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
