@@ -172,6 +172,17 @@ def test_no_rooms_of_a_package_import_each_other_in_a_circle(package: str) -> No
     TopologicalSorter(imports).prepare()
 
 
+def test_the_contract_is_small() -> None:
+    """What a job reads and files that both sides open are rooms of their own."""
+    apart = {f"{PROTOCOL}.asked", f"{PROTOCOL}.formats"}
+    inside = [
+        path
+        for name, path in MODULES.items()
+        if lies_in(name, PROTOCOL) and not any(lies_in(name, room) for room in apart)
+    ]
+    assert sum(len(path.read_text().splitlines()) for path in inside) <= 3000
+
+
 def test_no_command_imports_the_command_line() -> None:
     for name, path in MODULES.items():
         if lies_in(name, "digitq.commands"):

@@ -244,6 +244,14 @@ def test_the_keys_of_a_job_are_listed() -> None:
     }
 
 
+def test_the_states_of_a_chunk_are_changed_by_steps_of_the_ledger() -> None:
+    diagram = PAGES["ARCHITECTURE.md"].split("```mermaid\nstateDiagram-v2\n")[1].split("```")[0]
+    events = re.findall(r"--> .+: (.+)$", diagram, re.M)
+    named = set(re.findall(r"[a-z_]+", re.sub(r"\(.*?\)", "", " ".join(events))))
+    steps = {path.stem for path in (ROOT / "protocol/ledger/steps").iterdir()}
+    assert {"dispatch", "begin", "complete"} <= named <= steps
+
+
 def test_the_states_of_a_job_are_explained() -> None:
     states = get_args(get_type_hints(JobRecord)["state"])
     assert {*states} <= {*first_column(PAGES["docs/run.md"], "| state | meaning |")}
