@@ -268,7 +268,7 @@ def test_the_accuracy_is_that_of_the_card(name: str) -> None:
     accuracy = f"{card['test_accuracy']:.2%}".replace("%", " %")
     error = f"{card['test_calibration_error']:.2%}".replace("%", " %")
     assert accuracy in PAGES["README.md"]
-    assert f"| `{name}` | {accuracy} | {error} | `{card['command']}` |" in PAGES["docs/images.md"]
+    assert f"| `{name}` | {accuracy} | {error} | `{card['command']}` |" in PAGES["docs/networks.md"]
     assert f"{card['review_below']:.0%}".replace("%", " %") in PAGES["docs/images.md"]
 
 
