@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -39,7 +37,6 @@ HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
 ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
 PASSWORD = "secret" * 3
 SOUND = ["--appendonly", "yes", "--bind", "0.0.0.0", "--protected-mode", "no", "--maxmemory", "1gb"]
-INSTALLED = cache(packages_distributions)  # looking for it takes long
 
 
 class Served(Local):
@@ -116,12 +113,6 @@ def doctor(*options: str, **variables: str) -> tuple[int, str, str]:
         env={**os.environ, **variables},
     )
     return run.returncode, run.stdout, run.stderr
-
-
-@pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is installed is found once."""
-    monkeypatch.setattr("digitq.operate.doctor.packages_distributions", INSTALLED)
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,12 @@ from digitq.private.processes import Local
 from digitq.producer import open_sources
 from digitq.producer.found_images import find_images
 from digitq.producer.sinks.stored import StoreSink
-from digitq.producer.sources import objects, stores
+from digitq.producer.sources import objects
 from digitq.producer.sources.opening import find_change, open_images
 from digitq.producer.sources.source import Source
 from digitq.protocol.errors import StoreError, UsageError
 from digitq.protocol.formats import buckets as access
+from digitq.protocol.formats import stores
 from digitq.protocol.formats.stores import has_object
 from tests.buckets import SECRET, Buckets, serve_buckets, serve_google
 from tests.cutting import cut_items

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from digitq.worker.models.number_networks import OTHER
-from training.synthetic import forms, numbers, papers
+from training.synthetic import number_scenes as numbers
+from training.synthetic import papers
+from training.synthetic import printed_forms as forms
 from training.synthetic.arranging import (
     choose_digits,
     hull_of,
