@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import digitq.worker
 from digitq import __version__
 from digitq.cli import digitq
 from digitq.operate.doctor import examine
@@ -30,6 +29,7 @@ from digitq.protocol.heartbeat import WorkerState
 from digitq.protocol.overview import look_around
 from digitq.protocol.records import JobRecord, JobSpec
 from digitq.protocol.settings import settings
+from digitq.worker.models.card import WEIGHTS_FOLDER
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
@@ -441,7 +441,7 @@ def test_a_flower_that_anyone_may_control(careless: Served, neglected: Deploymen
 def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two workers on one Redis: a good one, and one that is wrong in many ways. A job has run."""
     site = tmp_path_factory.mktemp("site")
-    shutil.copytree(Path(digitq.__file__).parent, site / "digitq")
+    shutil.copytree(WEIGHTS_FOLDER.parents[2], site / "digitq")
     with (site / "digitq/worker/models/weights/cnn.safetensors").open("r+b") as weights:
         weights.write(b"damaged")
     (site / "digitq-0.0.9.dist-info").mkdir()

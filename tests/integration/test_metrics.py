@@ -29,8 +29,10 @@ from tests.drawing import random_digits
 from tests.waiting import children_of, run_digitq, wait_for
 
 # A module that workers import, so that a worker that died is soon missed
-QUICK = "from digitq.protocol import ledger; from digitq.worker.service import heartbeat\n"
-QUICK += "ledger.MAX_HEARTBEAT_AGE_SECONDS = 5; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.2\n"
+QUICK = (
+    "from digitq.protocol import ledger; from digitq.worker.service import heartbeat_threads as h\n"
+)
+QUICK += "ledger.MAX_HEARTBEAT_AGE_SECONDS = 5; h.WORKER_HEARTBEAT_SECONDS = 0.2\n"
 READER = "~digitq* +@read +@connection -@dangerous +info +time"
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)
 

@@ -26,7 +26,7 @@ from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
 
 # A module that the worker imports
-QUICK = "from digitq.worker.service import heartbeat; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.1"
+QUICK = "from digitq.worker.service import heartbeat_threads as h; h.WORKER_HEARTBEAT_SECONDS = 0.1"
 NAME = ["--hostname", "observed@%h"]
 
 
