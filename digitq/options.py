@@ -135,8 +135,7 @@ watch = click.option(
     "--watch",
     "watches",
     is_flag=True,
-    help="show it anew each second, with rates and workers, until Ctrl-C; once if stdout is no "
-    "terminal",
+    help="show it anew each second, until Ctrl-C; once if stdout is no terminal",
 )
 job = click.argument("job_id", metavar="JOB")
 sources = click.argument(

@@ -33,21 +33,6 @@ class Overview:
         return [job for job in self.jobs if not job.is_call]
 
     @property
-    def active_jobs(self) -> list[JobRecord]:
-        """The jobs that workers may still work on, the oldest first."""
-        return [job for job in self.jobs if job.is_active]
-
-    @property
-    def processes(self) -> int:
-        """How many processes the living workers have."""
-        return sum(worker.processes for worker in self.workers)
-
-    @property
-    def images_per_second(self) -> float:
-        """The present rate of the living workers together."""
-        return sum(worker.images_per_second for worker in self.workers)
-
-    @property
     def backlog_images(self) -> int:
         """How many images are not done: those that are stored, and those that wait for room."""
         return self.queued_images + sum(job.waiting_images for job in self.jobs)
@@ -60,7 +45,7 @@ class Overview:
         `ASSUMED_IMAGE_SECONDS`. So this is above 0 as long as an image waits, and does not depend
         on how many workers there are.
         """
-        of_jobs = sum(job.waiting_images * self._image_seconds(job) for job in self.active_jobs)
+        of_jobs = sum(job.waiting_images * self._image_seconds(job) for job in self.jobs)
         return of_jobs + self.queued_images * ASSUMED_IMAGE_SECONDS
 
     @property
@@ -69,7 +54,8 @@ class Overview:
 
         A worker's idle time does not count.
         """
-        return self.backlog_process_seconds / max(1, self.processes)
+        processes = sum(worker.processes for worker in self.workers)
+        return self.backlog_process_seconds / max(1, processes)
 
     def _image_seconds(self, job: JobRecord) -> float:
         work_us, images = (self.counted[f"{name}:{job.model}"] for name in ("work_us", "images"))

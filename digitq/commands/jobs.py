@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +13,15 @@ import click
 import digitq
 from digitq import options
 from digitq.commands.reports import check_page, check_wide, show_page, show_wide
+from digitq.operate.tables import (
+    View,
+    describe_job,
+    describe_shortage,
+    list_jobs,
+    put_active_first,
+)
 from digitq.protocol.broker.address import url_in_command
-from digitq.protocol.errors import DigitqError, UnknownJobError, UsageError
+from digitq.protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from digitq.protocol.settings import read_by
 from digitq.protocol.text import name_some, plural
 from digitq.summary import (
@@ -28,6 +35,7 @@ from digitq.terminal import ExitStatus, echo_err
 
 if TYPE_CHECKING:
     from digitq.protocol.asked.reading import Reading
+    from digitq.protocol.ledger import Ledger
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -97,14 +105,17 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
     """Show the progress of a job."""
     client = digitq.Client(broker, retry_seconds=0)
     job = find_job(client, job_id)
-    if watches:
-        watch(client, as_json, job.id)
-        return
-    from digitq.operate.tables import describe_job
 
-    record = job.progress()
-    click.echo(_to_json(record) if as_json else describe_job(record))
-    _report_problems(client, [record])
+    def look(ledger: "Ledger") -> View:
+        record = ledger.record(job.id)
+        lines = [_to_json(record)] if as_json else describe_job(record)
+        notes = describe_problems(ledger, client.url, [record])
+        return View(lines, notes, has_ended=not record.is_active)
+
+    try:
+        show(client, look, watches, as_json)
+    except UnknownJobError:  # it was there a moment ago
+        raise BrokerError(f"Redis no longer has job {job.id}") from None
 
 
 @click.command()
@@ -115,20 +126,20 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
 def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
     """List the newest jobs in Redis."""
     client = digitq.Client(broker, retry_seconds=0)
-    if watches:
-        watch(client, as_json)
-        return
-    from digitq.operate.tables import list_jobs
 
-    records = client.jobs(limit)
-    if not (records or as_json):
-        echo_err("no jobs")
-        return
-    for line in map(_to_json, records) if as_json else list_jobs(records):
-        click.echo(line)
-    if (older := client.ledger.count_jobs() - max(limit, len(records))) > 0:
-        echo_err(f"{plural(older, 'older job')} not shown: --limit shows more")
-    _report_problems(client, records)
+    def look(ledger: "Ledger") -> View:
+        records = ledger.records(limit)
+        if watches:  # a terminal may not have room for all
+            records = put_active_first(records)
+        if not records:
+            return View([], [] if as_json else ["no jobs"])
+        notes = describe_problems(ledger, client.url, records)
+        if (older := ledger.count_jobs() - max(limit, len(records))) > 0:
+            notes = [f"{plural(older, 'older job')} not shown: --limit shows more", *notes]
+        lines = [*map(_to_json, records)] if as_json else list_jobs(records)
+        return View(lines, notes, is_table=True)
+
+    show(client, look, watches, as_json)
 
 
 @click.command()
@@ -226,26 +237,37 @@ def find_job(client: "digitq.Client", job_id: str, may_be_short: bool = True) ->
         ) from None
 
 
-def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> None:
-    """Show all jobs, or one, until Ctrl-C. Raises `UsageError` for JSON, which is not watched."""
-    from digitq.operate.watch import LiveView
-
-    if as_json:
+def show(
+    client: "digitq.Client", look: "Callable[[Ledger], View]", watches: bool, as_json: bool
+) -> None:
+    """Print a view once, or show it anew each second. Raises `UsageError` for JSON, which is not
+    watched, and whatever `look` raises."""
+    if watches and as_json:
         raise UsageError("--json prints once: leave out --watch")
-    client.close()
-    LiveView(client.url, job_id).run()
+    if watches:
+        from digitq.operate.watch import can_watch, watch
 
-
-def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
-    """Tell which jobs wait for room in Redis, and if no worker lives."""
-    from digitq.operate.tables import describe_shortage
-
-    for line in describe_shortage(records):
+        if can_watch():
+            client.close()
+            watch(client.url, look)
+            return
+    view = look(client.ledger)
+    for line in view.lines:
+        click.echo(line)
+    for line in view.notes:
         echo_err(line)
+
+
+def describe_problems(
+    ledger: "Ledger", url: str, records: "Sequence[digitq.JobRecord]"
+) -> list[str]:
+    """Lines about jobs that wait for room in Redis, and one if no worker lives."""
+    lines = describe_shortage(records)
     unfinished = any(record.state in ("feeding", "running") for record in records)
-    if unfinished and not client.ledger.has_worker():
-        broker = url_in_command(client.url)
-        echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
+    if unfinished and not ledger.has_worker():
+        remedy = f"`digitq worker --broker {url_in_command(url)}` starts one"
+        lines.append(f"no worker is running: {remedy}")
+    return lines
 
 
 def _to_json(record: "digitq.JobRecord") -> str:

@@ -1,1 +1,1 @@
-"""Operating a deployment: what is wrong with it, its metrics, and tables of jobs and workers."""
+"""Operating a deployment: what is wrong with it, its metrics, tables of its jobs."""

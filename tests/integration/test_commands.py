@@ -640,7 +640,7 @@ def test_a_job_that_nobody_works_on_is_told(
         assert ask(*command, "--broker", redis_only.url)[2] == f"{told}\n"
     ask("cancel", job, "--broker", redis_only.url)
     assert ask("jobs", "--broker", redis_only.url)[2] == ""
-    assert client.ledger.has_worker()
+    wait_for(client.ledger.has_worker)
 
 
 def test_a_job_whose_id_can_t_be_written_is_told(redis_only: Local, tmp_path: Path) -> None:

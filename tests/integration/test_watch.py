@@ -22,6 +22,7 @@ from digitq.protocol.records import ChunkResult, JobSpec
 from tests.waiting import DIGITQ, wait_for
 
 SPEC = JobSpec("7e3f350e5555", "mlp", "scans", attached=False, in_flight=9, ttl=600)
+ROWS = 24  # a terminal has this many
 
 
 class Terminal:
@@ -29,7 +30,7 @@ class Terminal:
 
     def __init__(self, columns: int, *arguments: str) -> None:
         ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         variables = {**os.environ, "TERM": "xterm-256color"}
         for name in ("COLUMNS", "LINES"):
             variables.pop(name, None)
@@ -106,32 +107,23 @@ def complete(ledger: Ledger, number: int) -> None:
     ledger.complete(SPEC.id, number, ChunkResult(b"", 2, "pixels", 0, 0, review=3))
 
 
-def test_without_a_terminal_it_is_shown_once(
+def test_without_a_terminal_it_is_shown_once_as_without_watch(
     redis_only: Local, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            main(arguments)
+            main([*arguments, "--broker", redis_only.url])
         return int(ended.value.code or 0), *capsys.readouterr()
 
-    ledger.submit(SPEC._replace(id="call"), 1, b"chunk")  # a single call is in no row
-    beat(ledger)
-    status, out, err = run("jobs", "--watch", "--broker", redis_only.url)
-    assert (status, err) == (0, "")
-    header, first, *others = out.splitlines()
-    assert header.split()[:3] == ["JOB", "STATE", "PROGRESS"] and "\x1b" not in out
-    assert first.startswith(SPEC.id) and first.endswith("2      3     0 scans")
-    assert "1 worker (2 processes), 5.0 images/s; 21 stored images to do: 0:00:00" in others
-    assert not any(line.startswith("call") for line in others)
-    assert others[-1].startswith("Redis uses ")
-    beat(ledger)
-    status, out, _ = run("status", SPEC.id, "--watch", "--broker", redis_only.url)
-    assert status == 0 and "10 of 30 images (33%), " in out and "w@h" in out
-    assert run("jobs", "--watch", "--json", "--broker", redis_only.url)[::2] == (
-        2,
-        "digitq: --json prints once: leave out --watch\n",
-    )
-    status, _, err = run("status", "nope", "--watch", "--broker", redis_only.url)
+    assert run("jobs", "--watch") == run("jobs")
+    status, out, err = run("jobs", "--watch")
+    assert (status, err) == (0, "") and out.splitlines()[1].startswith(f"{SPEC.id} running ")
+    status, out, _ = run("status", SPEC.id, "--watch")
+    assert status == 0 and "10 of 30 images (33%), " in out
+    told = 2, "digitq: --json prints once: leave out --watch\n"
+    assert run("jobs", "--watch", "--json")[::2] == told
+    assert run("status", SPEC.id, "--watch", "--json")[::2] == told
+    status, _, err = run("status", "nope", "--watch")
     assert status == 2 and "no job 'nope'" in err
 
 
@@ -143,7 +135,33 @@ def test_all_jobs_are_watched_until_ctrl_c(columns: int, redis_only: Local, ledg
         terminal.shows("66%")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 0
-        assert "66%" in terminal.raw.rpartition("\x1b[?1049l")[2]  # what was seen last stays
+        last = terminal.raw.rpartition("\x1b[?1049l")[2]  # what was seen last stays
+        assert "66%" in last and ("scans" in last) == (columns == 100)
+        rows = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", last).split("\r\n")
+        assert rows[0].startswith("JOB ") and max(map(len, rows)) <= columns
+
+
+def test_jobs_for_which_a_terminal_has_no_room_are_counted(
+    redis_only: Local, ledger: Ledger
+) -> None:
+    """Jobs under way are shown first, however old they are."""
+    for number in range(30):
+        ended = SPEC._replace(id=f"{number:012}")
+        ledger.open(ended)
+        ledger.cancel(ended.id)
+    waiting = SPEC._replace(id="7e3f350e6666")
+    ledger.dispatch(waiting, (0, 0), 0, 10, b"chunk")
+    ledger.heartbeat(waiting.id, held_images=7)
+    with watch(90, "jobs", "--watch", "--limit", "20", "--broker", redis_only.url) as terminal:
+        terminal.shows("Redis: `digitq collect")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+        last = terminal.raw.rpartition("\x1b[?1049l")[2]
+        rows = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", last).rstrip().split("\r\n")
+        assert [row.split(" ")[0] for row in rows[:3]] == ["JOB", SPEC.id, waiting.id]
+        assert rows[3].startswith("000000000029 cancelled")
+        more = rows.index("11 older jobs not shown: --limit shows more") - 1
+        assert rows[more] == f"… and {21 - (more - 1)} more jobs" and len(rows) == ROWS - 1
 
 
 def test_a_job_that_is_done_ends_the_watch(redis_only: Local, ledger: Ledger) -> None:
@@ -161,8 +179,8 @@ def test_a_lost_redis_and_a_forgotten_job_are_said_in_a_line(
     """This Redis keeps nothing when it is started again."""
     command = "--watch", "--broker", redis_only.url
     with watch(80, "jobs", *command) as jobs, watch(80, "status", SPEC.id, *command) as status:
-        for terminal in (jobs, status):
-            terminal.shows("10 of 30 images")
+        jobs.shows("33%")
+        status.shows("10 of 30 images")
         kill(redis_only._processes["redis"])
         for terminal in (jobs, status):
             terminal.shows("Redis is lost since ")

@@ -52,7 +52,7 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     named = {"id": "j", "state": "done", "model": "mlp", "source": "a\nb\x1b[2J\u202eé ü"}
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named, now=0)
     shown = r"a\nb\x1b[2J\u202eé ü"
-    assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
+    assert describe_job(record)[0] == f"job j: done, model mlp, {shown}"
     _, line = list_jobs([record])
     assert line.endswith(f" {shown}")
 
@@ -61,7 +61,7 @@ def test_a_job_of_whole_numbers_says_so() -> None:
     counts = ("created", "images", "done_images", "stored", "done_chunks", "attached")
     named = {"id": "j", "state": "done", "model": "number", "source": "a"}
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named, now=0)
-    assert describe_job(record).splitlines()[0] == "job j: done, whole numbers, a"
+    assert describe_job(record)[0] == "job j: done, whole numbers, a"
 
 
 def test_a_job_that_stopped_says_why_in_one_line() -> None:
@@ -74,13 +74,13 @@ def test_a_job_that_stopped_says_why_in_one_line() -> None:
         "reason": "chunk 3\nwas begun",
     }
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named, now=0)
-    assert describe_job(record).splitlines()[3:] == [r"  failed: chunk 3\nwas begun"]
-    assert len(describe_job(replace(record, reason=None)).splitlines()) == 3
+    assert describe_job(record)[3:] == [r"  failed: chunk 3\nwas begun"]
+    assert len(describe_job(replace(record, reason=None))) == 3
 
 
 def test_a_job_that_workers_of_two_kinds_answered_says_so() -> None:
     counts = ("created", "images", "done_images", "stored", "done_chunks", "attached")
     named = {"id": "j", "state": "done", "model": "mlp", "source": "a"}
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named | {"fingerprints": "a b "}, now=0)
-    assert describe_job(record).splitlines()[3].startswith("  workers of 2 kinds answered (a, b)")
-    assert len(describe_job(replace(record, fingerprints=("a",))).splitlines()) == 3
+    assert describe_job(record)[3].startswith("  workers of 2 kinds answered (a, b)")
+    assert len(describe_job(replace(record, fingerprints=("a",)))) == 3
