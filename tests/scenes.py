@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from digitq.worker.learning.scenes import Scene
+from digitq.worker.learning.number_examples import Scene
 
 
 def draw_scene(digits: list[int]) -> Scene:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from digitq.worker.learning.column_batches import Rng, answer
-from digitq.worker.learning.scenes import Scene
+from digitq.worker.learning.number_examples import Scene
 from digitq.worker.models.number_networks import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from digitq.worker.sight.numbers.finding import equalise, shrink_by_factor
 from digitq.worker.sight.numbers.line_strip import Boxes

@@ -19,7 +19,7 @@ from digitq.protocol.host.cores import usable_cores
 from digitq.protocol.text import plural
 from digitq.worker.learning.column_batches import MakeBatches, NumberRecipe, draw_batches
 from digitq.worker.learning.learner import Learner, MeasureLosses, report_epoch
-from digitq.worker.learning.scenes import Scene
+from digitq.worker.learning.number_examples import Scene
 from training.muon import Muon
 from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes

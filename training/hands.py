@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.errors import UsageError
-from digitq.worker.learning.scenes import RealNumber
+from digitq.worker.learning.number_examples import RealNumber
 from digitq.worker.picture import Grey
 from training.chance import Images, Labels, Rng, pick
 

@@ -29,14 +29,14 @@ from digitq.worker.learning.calibration import (
 )
 from digitq.worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
 from digitq.worker.learning.columns import Columns, fold
-from digitq.worker.learning.own import write_model
-from digitq.worker.learning.scenes import (
+from digitq.worker.learning.number_examples import (
     PlacedNumber,
     Scene,
     cut_number,
     cut_strips,
     place_number,
 )
+from digitq.worker.learning.own import write_model
 from digitq.worker.models.card import Card, card_path, read_card
 from digitq.worker.models.network import NUMBER_READER
 from digitq.worker.models.number_networks import divide, make_reader, read_number_weights

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from digitq.worker.dataset import load_mnist
+from digitq.worker.learning.number_examples import Scene
 from digitq.worker.learning.own_digits import VALIDATION_IMAGES
-from digitq.worker.learning.scenes import Scene
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from training.hands import load_glyphs, load_papers
 from training.synthetic.number_scenes import render_number

@@ -181,7 +181,7 @@ def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int =
     it."""
     from digitq.producer.results import open_results
     from digitq.review.page import write_page
-    from digitq.review.sheet import write_sheet
+    from digitq.review.picture_table import write_sheet
 
     table = open_results(results)
     if is_workbook(page):

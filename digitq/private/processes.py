@@ -16,7 +16,7 @@ from urllib.parse import quote
 from weakref import finalize
 
 from digitq.private import tether
-from digitq.private.folders import private_folder
+from digitq.private.run_folder import private_folder
 from digitq.protocol.broker.connection import OLDEST_REDIS, connect
 from digitq.protocol.errors import BrokerError, DigitqError, UsageError
 from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES

@@ -5,8 +5,8 @@ import tempfile
 
 import pytest
 
-from digitq.private.folders import private_folder
 from digitq.private.processes import Local
+from digitq.private.run_folder import private_folder
 from tests.servers import assert_both_find_it
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from digitq.protocol.errors import UsageError
 from digitq.worker.learning.column_batches import NO_BOXES, batch_strips, measure_losses
-from digitq.worker.learning.own_numbers import load_rehearsal
-from digitq.worker.learning.scenes import (
+from digitq.worker.learning.number_examples import (
     MAX_MISSED,
     PlacedNumber,
     RealNumber,
     cut_number,
     place_number,
 )
+from digitq.worker.learning.own_numbers import load_rehearsal
 from digitq.worker.models.number_networks import ALPHABET, BLANK, load_networks
 from training import hands
 from training.hands import load_glyphs, load_numbers, load_papers

@@ -4,7 +4,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -181,6 +181,14 @@ def test_the_contract_is_small() -> None:
         if lies_in(name, PROTOCOL) and not any(lies_in(name, room) for room in apart)
     ]
     assert sum(len(path.read_text().splitlines()) for path in inside) <= 3000
+
+
+def test_no_two_files_have_one_name() -> None:
+    """Nor one name and its plural; the file of a command has the command's name."""
+    names = [name for name in MODULES if "." in name and not lies_in(name, "digitq.commands")]
+    files = [name.rpartition(".")[2] for name in names if MODULES[name].name != "__init__.py"]
+    counts = Counter(name.removesuffix("s") for name in files if not name.startswith("__"))
+    assert not [name for name, count in counts.items() if count > 1]
 
 
 def test_no_command_imports_the_command_line() -> None:

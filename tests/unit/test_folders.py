@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from digitq.private import folders
-from digitq.private.folders import LOCK, MAX_PARENT_BYTES, private_folder, remove_leftovers
+from digitq.private import run_folder as folders
+from digitq.private.run_folder import LOCK, MAX_PARENT_BYTES, private_folder, remove_leftovers
 from digitq.protocol.errors import UsageError
 
 HOLD = (
-    "from digitq.private.folders import private_folder\n"
+    "from digitq.private.run_folder import private_folder\n"
     "with private_folder() as folder: print(folder, flush=True); input()"
 )
 

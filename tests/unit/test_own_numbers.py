@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from digitq.protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
 from digitq.worker.learning import own_numbers
 from digitq.worker.learning.calibration import Judged
+from digitq.worker.learning.number_examples import PlacedNumber, RealNumber, Scene, place_number
 from digitq.worker.learning.own import Trained
 from digitq.worker.learning.own_numbers import (
     MISCOUNTED,
@@ -26,7 +27,6 @@ from digitq.worker.learning.own_numbers import (
     load_rehearsal,
     mix_strips,
 )
-from digitq.worker.learning.scenes import PlacedNumber, RealNumber, Scene, place_number
 from digitq.worker.models.card import read_card
 from digitq.worker.models.number_networks import OTHER, Weights, load_networks, read_number_weights
 from digitq.worker.picture import Grey

@@ -39,8 +39,7 @@ from digitq.worker.learning.column_batches import (
 )
 from digitq.worker.learning.columns import Columns, fold
 from digitq.worker.learning.learner import Learner
-from digitq.worker.learning.own import Compared, Trained, leave_out, read_own
-from digitq.worker.learning.scenes import (
+from digitq.worker.learning.number_examples import (
     PlacedNumber,
     RealNumber,
     Scene,
@@ -48,6 +47,7 @@ from digitq.worker.learning.scenes import (
     cut_strips,
     place_number,
 )
+from digitq.worker.learning.own import Compared, Trained, leave_out, read_own
 from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
     NumberReader,
