@@ -20,8 +20,6 @@ from digitq.producer.sources.csv_files import (
 )
 from digitq.producer.sources.source import IN_MEMORY, EmptyError, Naming, Source
 from digitq.producer.sources.table_rows import (
-    LABEL_NAMES,
-    OWN_IDS,
     TEXTS,
     build_entries,
     build_pixels,
@@ -48,7 +46,7 @@ BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 def table_source(path: Path, naming: Naming) -> Source:
-    """The images of a table. An id is that in the column `id` or `path`, or the number of a row.
+    """The images of a table. An id is that in the first column of `ID_NAMES`, or a row's number.
 
     The image column is called `image`, or is the only one with bytes or a struct with `bytes`, as
     in Hugging Face's data sets. Without one, 784 columns of whole numbers are pixels; without
@@ -64,7 +62,7 @@ def table_source(path: Path, naming: Naming) -> Source:
 
 def _csv_source(path: Path, naming: Naming) -> Source:
     delimiter = find_delimiter(path)
-    schema = read_schema(path, delimiter, (*LABEL_NAMES, *ANSWER_NAMES, *ID_NAMES))
+    schema = read_schema(path, delimiter, (*ANSWER_NAMES, *ID_NAMES))
     plan = _plan(path, schema, naming.folder or str(path.parent), naming)
     rows = read_rows(path, delimiter, schema, plan.columns, plan.rows)
     items = number_pieces(rows, naming.prefix, plan.build, plan.read_ids)
@@ -119,16 +117,13 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     """How the rows of a table with this schema become images; paths are relative to the folder.
     Raises `UsageError` if there is no column of images, pixels or paths."""
     names = text_columns(schema)
-    id = find_first(names, OWN_IDS)
+    id, label = find_first(names, ID_NAMES), find_first(names, ANSWER_NAMES)
     image = choose_image(where, [field.name for field in schema if _may_be_image(field)])
-    if not image and (found := find_pixels(where, schema)):
-        pixels, label = found
+    if not image and (pixels := find_pixels(where, schema, label)):
         _require_unique(where, schema, [id, label, *pixels])
         build = partial(build_pixels, pixels, label)
         return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = image or _find_path(where, schema)
-    label = find_first(names, ["label"] * bool(image) + [*ANSWER_NAMES])
-    id = id if image else id or column
     columns = _require_unique(where, schema, [column, label, id])
     if image:
         images = partial(_build_images, column, label)

@@ -13,13 +13,11 @@ import pyarrow.compute as pc
 from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.objects import find_reader
 from digitq.producer.sources.source import Entry, Naming, SourceItem, unreadable
+from digitq.producer.sources.truth import ID_NAMES
 from digitq.protocol.chunk import PIXELS
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_rows import find_first
 
-LABEL_NAMES = ("label", "class", "target", "digit", "y")  # names of a label column beside pixels
-OWN_IDS = ("id", "path")  # the first of these columns has the ids of a table's rows
-NOT_PIXELS = ("", "unnamed: 0", "__index_level_0__", *OWN_IDS)  # pandas writes the first three
+NOT_PIXELS = ("", "unnamed: 0", "__index_level_0__", *ID_NAMES)  # pandas writes the first three
 NO_PIXEL = "a pixel is missing, or is not a whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
@@ -27,24 +25,23 @@ WHOLE_FLOAT = r"^(-?\d+)\.0*$"  # a number without a fraction, as decimals are w
 MAX_WHOLE = 2.0**63  # less than this is an int64
 
 
-def find_pixels(where: object, schema: pa.Schema) -> tuple[list[str], str | None] | None:
-    """The names of 784 columns of whole numbers and of the label column, of which the first in
-    `LABEL_NAMES` counts; None if there are no pixels.
+def find_pixels(where: object, schema: pa.Schema, label: str | None) -> list[str]:
+    """The names of 784 columns of whole numbers, beside which this one may have labels; none if
+    there are no pixels.
 
     Columns that are named by numbers are in the order of those numbers. Raises `UsageError` if
     785 columns may be pixels.
     """
-    label = find_first(text_columns(schema), LABEL_NAMES)
     whole = [field.name for field in schema if pa.types.is_integer(field.type)]
     if numbered := _find_numbered(schema.names):
         for name in numbered:
             if name not in whole:
                 raise UsageError(f"{where} has a column {name} that is not of whole numbers")
-        return numbered, label
+        return numbered
     numbers = [name for name in whole if name != label and name.lower() not in NOT_PIXELS]
     if len(numbers) == PIXELS + 1 and label is None:
         raise UsageError(f"{where} has {PIXELS + 1} number columns: name the label column `label`")
-    return (numbers, label) if len(numbers) == PIXELS else None
+    return numbers if len(numbers) == PIXELS else []
 
 
 def _find_numbered(names: Sequence[str]) -> list[str]:

@@ -21,11 +21,10 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.formats.csv_rows import find, find_column, find_first, open_rows
 
-# The first of these columns has the ids
-ID_NAMES = ("id", "path", "file", "image", "name", "filename", "file_name", "image_path")
-PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
-RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
-ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
+# Names of columns: of each list, the first that a table has counts
+PATH_NAMES = ("path", "file", "image", "name", "filename", "file_name", "image_path")
+ID_NAMES = ("id", *PATH_NAMES)
+ANSWER_NAMES = ("truth", "number", "label", "digit", "class", "target", "y")
 Cells = Mapping[str, str]  # those of a row, by the name of the column
 
 
@@ -110,10 +109,10 @@ def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[C
     answer = find(path, names, [column.strip().lower()] if column else ANSWER_NAMES)
     if column:
         return lambda cells: read_answer(answer, cells[answer])
-    truth, result, by_person, review, confidence = (
-        find_first(names, wanted)
-        for wanted in (["truth"], RESULT_NAMES, [CORRECTED.name], ["review"], ["confidence"])
+    truth, by_person, review, confidence = (
+        find_first(names, [name]) for name in ("truth", CORRECTED.name, "review", "confidence")
     )
+    result = find_first(names, ANSWER_NAMES[1:])
     if by_person is None or result is None:
         if truth is None and confidence is not None:
             raise UsageError(

@@ -26,6 +26,7 @@ from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.objects import find_reader
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry, Source, UnreadableImageError
+from digitq.producer.sources.truth import read_truths
 from digitq.protocol.chunk import ARRAY
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import settings
@@ -183,6 +184,26 @@ def test_names_of_columns_are_those_of_truth(
         assert rows_of(source) == [(id, b"a.png", truth)]
     path.write_text(f"{header}\n{row}\n".replace(",", ";"))  # as some spreadsheets save it
     assert rows_of(open_sources(path)) == [(id, b"a.png", truth)]
+
+
+IDS = ["id", "path", "file", "image", "name", "filename", "file_name", "image_path"]
+ANSWERS = ["truth", "number", "label", "digit", "class", "target", "y"]
+
+
+@pytest.mark.parametrize("first", range(len(ANSWERS)))
+def test_tables_of_all_kinds_have_the_same_names_of_columns(first: int, tmp_path: Path) -> None:
+    """Of several such columns the first in the list counts, wherever it stands in the table."""
+    ids = dict.fromkeys(IDS[:first:-1], "x") | {IDS[first]: "a"}
+    answers = dict.fromkeys(ANSWERS[:first:-1], "9") | {ANSWERS[first]: "5"}
+    pixels = dict(zip(PIXEL_NAMES, DIGITS[0].ravel().tolist(), strict=True))
+    row: dict[str, Any] = ids | answers
+    table = write_csv(tmp_path / "a.csv", row.keys(), row.values())
+    assert read_truths(table) == {"a": "5"}
+    images: Any
+    for images in (None, {"scan": b"1"}, pixels):  # no images: the table is a list of paths
+        source = image_source(pa.Table.from_pylist([row | images])) if images else None
+        ((id, _, truth),) = rows_of(source or open_sources(table))
+        assert (id, truth) == ("a", "5")
 
 
 def test_odd_names_in_a_list_are_found(tmp_path: Path) -> None:

@@ -217,16 +217,6 @@ def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Pat
     assert parse_labels(batch.column("truth"), pa.int8()).to_pylist() == [7, None, None]
 
 
-@pytest.mark.parametrize(("name", "truth"), [("number", "12"), ("label", "7")])
-def test_an_image_s_number_counts_where_there_is_no_label(
-    name: str, truth: str, tmp_path: Path
-) -> None:
-    columns = {"image": [b"one"], "number": ["12"], name: [truth]}
-    (batch,) = open_sources([make_table(tmp_path, **columns)]).items
-    assert isinstance(batch, pa.RecordBatch)
-    assert batch.column("truth").to_pylist() == [truth]
-
-
 def test_a_number_is_right_as_it_is_written_in_a_list(tmp_path: Path) -> None:
     """An empty cell says that nothing is written, if the column is `number`."""
     for name, empty in (("number", ""), ("truth", None)):
