@@ -1,26 +1,24 @@
-"""Reads a result file that digitq has written, of any format, batch by batch."""
+"""Reads a result file that digitq has written, batch by batch."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record, find_record
-from digitq.producer.sinks.encoders import ENCODERS, LISTS
+from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from digitq.producer.sources.truth import are_written
 from digitq.protocol.asked.values import WRITTEN_WORDS
 from digitq.protocol.chunk import (
-    ABSENT,
     CELL_FIELDS,
     CLASSES,
     CORRECTED,
@@ -32,16 +30,13 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_ids import plain_ids
 from digitq.protocol.formats.csv_rows import is_workbook, open_rows
 from digitq.protocol.formats.stores import is_stored
-from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet
 from digitq.protocol.settings import What
 from digitq.protocol.text import in_one_line
 
-READ_ROWS = 1 << 13  # rows that are read at a time
-READ_ERRORS = (  # the readers of all formats raise these
-    *(OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
-    pa.ArrowException,
-)
-SHEETS = (".csv", XLSX)  # the formats whose cells have one value each
+READ_ROWS = 1 << 13  # rows of a Parquet file that are read at a time
+JSON_BLOCK_BYTES = 1 << 20  # this much JSON is read at a time; a row must fit in
+# The readers of all formats raise these
+READ_ERRORS = (OSError, ValueError, TypeError, RecursionError, pa.ArrowException)
 SHARES = [f"p{digit}" for digit in range(CLASSES)]  # `probabilities` in CSV
 
 
@@ -73,17 +68,18 @@ class ResultFile:
         return "number" if self.reads_numbers else "label"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows in order, whatever the format; only JSON lines and Parquet have `digits` and
-        `alternatives`, which are else null.
+        """The rows in order, whatever the format; a CSV has no `digits` and `alternatives`, which
+        are then null.
 
         Raises `UsageError` if a row can't be read, or if there are not as many rows as the record
         counts.
         """
         rows = 0
-        formats = {**dict.fromkeys(SHEETS, self._read_csv), ".jsonl": self._read_jsonl}
-        read = formats.get(self.path.suffix.lower(), self._read_parquet)
         with read_errors(self.path):
-            for batch in read():
+            for batch in READERS[self.path.suffix.lower()](self):
+                columns = [fit_column(batch, field) for field in self.schema]
+                batch = pa.record_batch(columns, schema=self.schema)
+                batch.validate(full=True)  # the readers of JSON and Parquet let any text pass
                 check_rows(self.path, rows, batch)
                 rows += batch.num_rows
                 yield batch
@@ -110,48 +106,68 @@ class ResultFile:
             quoted_strings_can_be_null=False,
             null_values=[""],
         )
-        is_excel = is_workbook(self.path)
-        content = read_sheet(self.path, every=True).read().encode() if is_excel else b""
-        delimiter = "," if is_excel else read_head(self.path)[1]
-        file = pyarrow.csv.open_csv(
-            io.BytesIO(content) if is_excel else self.path,
-            pyarrow.csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
-            pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            options,
+        reading = pyarrow.csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False)
+        parsing = pyarrow.csv.ParseOptions(
+            delimiter=read_head(self.path)[1], newlines_in_values=True
         )
-        with closing(file):
-            for batch in file:
-                found = dict(zip(batch.schema.names, batch.columns, strict=True))
-                if is_excel and self.reads_numbers:  # it has no empty text
-                    is_empty = pc.and_(found["number"].is_null(), found["error"].is_null())
-                    is_absent = pc.equal(found["reason"], ABSENT).fill_null(False)
-                    is_empty = pc.and_not(is_empty, is_absent)
-                    found["number"] = pc.if_else(is_empty, "", found["number"])
-                for name in set() if is_excel else {"id", "page"} & found.keys():
-                    found[name] = plain_ids(found[name])
+        with (
+            open(self.path, "rb") as file,  # Arrow opens no file whose name is not UTF-8
+            closing(pyarrow.csv.open_csv(file, reading, parsing, options)) as batches,
+        ):
+            for batch in batches:
+                for name in {"id", "page"} & {*batch.schema.names}:
+                    index = batch.schema.get_field_index(name)
+                    batch = batch.set_column(index, name, plain_ids(batch.column(name)))
                 if self.read == "digit":
-                    found["probabilities"] = join_shares(batch)
-                columns = [
-                    found.get(one.name, pa.nulls(batch.num_rows, one.type)) for one in self.schema
-                ]
-                yield pa.record_batch(columns, schema=self.schema)
+                    batch = batch.append_column("probabilities", join_shares(batch))
+                yield batch
 
     def _read_jsonl(self) -> Iterator[pa.RecordBatch]:
-        with open(self.path, encoding="utf-8") as file:
-            while lines := [*islice(file, READ_ROWS)]:
-                yield pa.RecordBatch.from_pylist([*map(json.loads, lines)], self.schema)
+        if not self.path.stat().st_size:  # there are no rows, which Arrow takes for an error
+            return
+        reading = pyarrow.json.ReadOptions(block_size=JSON_BLOCK_BYTES, use_threads=False)
+        kinds = [(field.name, as_parsed(field.type)) for field in self.schema]
+        parsing = pyarrow.json.ParseOptions(
+            explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore"
+        )
+        with (
+            open(self.path, "rb") as file,
+            closing(pyarrow.json.open_json(file, reading, parsing)) as batches,
+        ):
+            yield from batches
 
     def _read_parquet(self) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.path, pre_buffer=False) as file:  # a buffer would keep all rows
-            for batch in file.iter_batches(READ_ROWS, columns=self.schema.names):
-                yield batch.select(self.schema.names).cast(self.schema)
+            yield from file.iter_batches(READ_ROWS, columns=self.schema.names)
+
+
+READERS = {  # by the ending of the file
+    ".csv": ResultFile._read_csv,
+    ".jsonl": ResultFile._read_jsonl,
+    ".parquet": ResultFile._read_parquet,
+}
+
+
+def fit_column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    """A column of a file with its type; nulls if the file has no such column."""
+    if field.name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, field.type)
+    return batch.column(field.name).cast(field.type)
+
+
+def as_parsed(kind: pa.DataType) -> pa.DataType:
+    """The type as which Arrow's reader of JSON gives a column: it has no lists of fixed size."""
+    return pa.list_(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind
 
 
 def open_results(path: Path) -> ResultFile:
     """Open a result file. Raises `UsageError` if it can't be read, or if a column is missing."""
     suffix = path.suffix.lower()
-    if suffix not in ENCODERS:
-        raise UsageError(f"{path} is no result file: these end in {' or '.join(ENCODERS)}")
+    if suffix not in READERS:
+        known = " or ".join(READERS)
+        if is_workbook(path):
+            raise UsageError(f"{path} is an Excel file: results are read from {known}")
+        raise UsageError(f"{path} is no result file: these end in {known}")
     if is_stored(url := str(path).replace(":/", "://", 1)):  # a `Path` has one slash less
         raise UsageError(f"{url} is not on the disk: copy it from there first")
     with read_errors(path):
@@ -163,7 +179,7 @@ def open_results(path: Path) -> ResultFile:
     has_form = {field.name for field in CELL_FIELDS} <= {*names}
     schema = named_schema(read, has_form)
     wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
-    if suffix in SHEETS and read == "digit":
+    if suffix == ".csv" and read == "digit":
         wanted |= {*SHARES}
     if "page" in names and "field" not in names:
         raise UsageError(
@@ -184,7 +200,7 @@ def read_names(path: Path) -> Sequence[str]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return [*pq.read_schema(path).names]
-    if suffix in SHEETS:
+    if suffix == ".csv":
         return read_head(path)[0]
     with open(path, encoding="utf-8") as file:
         line = file.readline()
@@ -192,8 +208,8 @@ def read_names(path: Path) -> Sequence[str]:
 
 
 def read_head(path: Path) -> tuple[list[str], str]:
-    """The names of the columns of a CSV or an Excel file, and the delimiter."""
-    with open_rows(path, every=True) as rows:
+    """The names of the columns of a CSV, and the delimiter."""
+    with open_rows(path) as rows:
         names, delimiter = rows.fieldnames, rows.reader.dialect.delimiter
     if not names:
         raise ValueError("the first line is empty")

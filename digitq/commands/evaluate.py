@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from digitq import options
 from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.xlsx_rows import XLSX
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 from digitq.summary import report_truth, report_zeros
@@ -134,13 +135,12 @@ def read_results(
 
 def is_result_file(name: str) -> bool:
     """Whether a SOURCE is a file of results, by its columns."""
-    from digitq.producer.results import read_names
-    from digitq.producer.sinks.encoders import ENCODERS
+    from digitq.producer.results import READERS, read_names
 
-    path = Path(name)
-    if path.suffix.lower() not in ENCODERS or not path.is_file():
+    path, suffix = Path(name), Path(name).suffix.lower()
+    if suffix not in (*READERS, XLSX) or not path.is_file():
         return False
-    if path.suffix.lower() == ".jsonl":
+    if suffix in (".jsonl", XLSX):
         return True  # no SOURCE ends so
     with suppress(OSError, ValueError, UsageError):  # opening it as a SOURCE gives the error
         return {"id", "confidence", "error"} <= {*read_names(path)}

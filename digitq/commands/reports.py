@@ -136,7 +136,7 @@ def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
         raise UsageError("--wide writes the fields of pages: name their form with --form")
     if out in (None, "-"):
         raise UsageError("--wide writes a table beside the result file: name one with -o OUT")
-    refuse_stored(out, "wide")
+    check_readable(out, "wide")
     check_out(name_wide(Path(str(out))), overwrite)
 
 
@@ -151,8 +151,8 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
         echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
 
 
-def refuse_stored(out: str | None, option: str) -> None:
-    """Raises `UsageError` for a result file in a bucket, which the option can't read there."""
+def check_readable(out: str | None, option: str) -> None:
+    """Raises `UsageError` if the option can't read the result file: in a bucket, or in Excel."""
     from digitq.protocol.formats.stores import is_stored
 
     if out and is_stored(out):
@@ -160,19 +160,22 @@ def refuse_stored(out: str | None, option: str) -> None:
             f"--{option} needs an OUT on the disk: write {out} without it, copy that file to the "
             f"disk, and run `digitq {option}` on the copy"
         )
+    if out and is_workbook(out):
+        raise UsageError(
+            f"--{option} reads OUT, and results are read from .csv, .jsonl or .parquet: name such "
+            f"an OUT in place of {out}"
+        )
 
 
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
-    refuse_stored(out, "report")
+    check_readable(out, "report")
     if page.suffix.lower() not in (".html", ".htm", XLSX):
         raise UsageError(f"the page {page} must end in .html or .xlsx")
     if is_workbook(page):
         import_openpyxl()
-    if out and Path(out).absolute() == page.absolute():
-        raise UsageError(f"{out} is OUT and the page: name another page")
     options.check_new(page, overwrite)
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from digitq.producer.found_images import FoundImage, find_images
 from digitq.producer.provenance import Record, all_fingerprints, all_weights
-from digitq.producer.results import SHEETS, ResultFile
+from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
 from digitq.protocol.asked.form import Form, Place, name_place
@@ -152,7 +152,7 @@ def write_page(
         name_broken_rules(images, results, form)
     choose_keys(images, results.record, form)
     notes += add_pictures(images, results, sources, form)
-    if results.reads_numbers and results.path.suffix.lower() in SHEETS:
+    if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
             "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
         )

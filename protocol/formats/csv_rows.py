@@ -26,12 +26,12 @@ def is_workbook(name: str | Path) -> bool:
 
 
 @contextmanager
-def open_rows(path: Path, sheet: str = "", every: bool = False) -> Iterator[Any]:
-    """The rows of a CSV file, or of sheets as `read_sheet` chooses them, as `csv.DictReader` gives
+def open_rows(path: Path, sheet: str = "") -> Iterator[Any]:
+    """The rows of a CSV file, or of a sheet as `read_sheet` chooses it, as `csv.DictReader` gives
     them. Raises `UsageError` if they can't be read."""
     try:
         with (
-            read_sheet(path, sheet, every)
+            read_sheet(path, sheet)
             if is_workbook(path)
             else open(path, newline="", encoding="utf-8-sig")
         ) as file:

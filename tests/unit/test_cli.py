@@ -228,8 +228,8 @@ __main__.main()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 5
 
 
-REPORT = ["--report", "./o.xlsx"]
 NUMBERS = ("--read", "number")
+FORM = ("--form", str(Path(__file__).parents[2] / "examples/forms/form.toml"))
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
 TWO_BROKERS = ("--broker", "redis://127.0.0.1:1 redis://127.0.0.1:2")
 ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own"
@@ -241,7 +241,13 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
         (2, "no such file or folder: nowhere", ["classify", "nowhere"]),
         (2, "'x' is not one of", ["classify", "IMAGES", "--model", "x"]),
         (2, "Missing argument", ["classify"]),
-        (2, "o.xlsx is OUT and the page", ["classify", "IMAGES", "-o", "o.xlsx", *REPORT]),
+        (
+            2,
+            "--report reads OUT, and results are read from .csv, .jsonl or .parquet: name such an "
+            "OUT in place of o.xlsx",
+            ["classify", "IMAGES", "-o", "o.xlsx", "--report", "o.html"],
+        ),
+        (2, "--wide reads OUT", ["classify", "IMAGES", "-o", "o.xlsx", "--wide", *FORM]),
         (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xls"]),
         (2, "there is no folder nowhere", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
         (

@@ -13,7 +13,7 @@ import pytest
 
 from digitq.cli import main
 from digitq.producer.counts import Counts
-from digitq.producer.sinks.encoders import ENCODERS
+from digitq.producer.results import READERS
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import open_sources
 from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
@@ -167,7 +167,7 @@ def test_the_figures_of_numbers() -> None:
     assert "digits, if length right   80.00%           5" in tabulate_scores(figures)
 
 
-@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+@pytest.mark.parametrize("suffix", READERS)
 def test_a_result_file_is_evaluated_by_its_own_truth(
     suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

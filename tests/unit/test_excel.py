@@ -10,10 +10,8 @@ from pathlib import Path
 
 import openpyxl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
-from digitq.producer.results import open_results
 from digitq.producer.sinks import workbook
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.truth import read_truths
@@ -125,14 +123,12 @@ TEXTS = ["00123", "=1+1", "12/05", "1e5", "#N/A", " x ", "a\x01\rb", "TRUE", "-"
 
 
 def test_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that have no room in a sheet are in another one, and all are read back."""
+    """Rows that have no room in a sheet are in another one."""
     monkeypatch.setattr(workbook, "MAX_SHEET_ROWS", 5)
     rows = [
         {"id": id, "number": "007", "confidence": 0.1, "review": False, "digits": []}
         for id in TEXTS
     ]
-    rows[3] |= {"number": None, "error": "torn"}
-    rows[4] |= {"number": ""}
     out = tmp_path / "out.xlsx"
     with closing(FileSink(out, {})) as sink:
         sink.write(pa.RecordBatch.from_pylist(rows, NUMBER_SCHEMA))
@@ -144,12 +140,6 @@ def test_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row[0].value for row in cells] == shown
     assert {(row[0].data_type, row[0].number_format) for row in cells} == {("s", "@")}
     assert [cells[0][n].value for n in (1, 2, 4)] == ["007", 0.1, False]
-    cells[0][2].number_format = "0%"  # by a person, who sees 10%
-    book.save(out)
-    (batch,) = open_results(out).batches()
-    assert pc.unique(batch.column("confidence").drop_null()).to_pylist() == [pytest.approx(0.1)]
-    assert batch.column("id").to_pylist() == shown
-    assert batch.column("number").to_pylist() == ["007"] * 3 + [None, ""] + ["007"] * 6
 
 
 def test_rows_that_are_torn_leave_no_sheet_open(tmp_path: Path) -> None:

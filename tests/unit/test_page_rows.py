@@ -17,7 +17,7 @@ from digitq.commands.evaluate import read_results
 from digitq.producer.counts import Counts
 from digitq.producer.prediction import to_predictions
 from digitq.producer.provenance import Record
-from digitq.producer.results import open_results
+from digitq.producer.results import READERS, open_results
 from digitq.producer.sinks.encoders import ENCODERS, describe_rows
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.source import Entry, unreadable
@@ -127,7 +127,7 @@ def test_a_row_that_a_page_does_not_have_is_absent(
     batch = read_pages(b"1234,40,1,2")
     assert [one.reason for one in to_predictions(batch)][4:] == ["absent"] * 2
     assert Counts().add(batch).failed == 0 and len([*describe_rows(batch)]) == 4
-    for suffix in ENCODERS:
+    for suffix in READERS:
         path = tmp_path / f"marks{suffix}"
         sink = FileSink(path, {})
         sink.write(batch)
@@ -173,7 +173,7 @@ def test_a_page_and_its_first_field_are_noted_apart() -> None:
 # Files
 
 
-@pytest.mark.parametrize("suffix", ENCODERS)
+@pytest.mark.parametrize("suffix", READERS)
 def test_a_result_file_has_pages_and_fields(suffix: str, tmp_path: Path) -> None:
     out = tmp_path / f"a{suffix}"
     sink = FileSink(out, {})

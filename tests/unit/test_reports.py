@@ -323,7 +323,6 @@ def test_pictures_that_are_gone_or_changed_are_told(
     places = [picture.anchor._from for picture in sheet._images]
     assert [(place.col, place.row) for place in places] == [(0, 1), (0, 2)]
     assert [cell.value for cell in sheet["B"]] == ["id", "kept.png", "changed.png", "x", "gone.png"]
-    assert rows_of(tmp_path / "shown.xlsx") == rows_of(tmp_path / "out.csv")
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "the page is shown.xlsx: 4 images, 2 pictures",
         "2 pictures: not found",
@@ -368,7 +367,7 @@ def test_a_table_without_a_record_has_a_page_without_pictures(
         (["missing.csv"], "No such file or directory"),
         (
             ["page.html"],
-            "page.html is no result file: these end in .csv or .jsonl or .parquet or .xlsx",
+            "page.html is no result file: these end in .csv or .jsonl or .parquet",
         ),
         (["out.csv", "-o", "page.pdf"], "the page page.pdf must end in .html or .xlsx"),
         (
@@ -458,7 +457,7 @@ def test_numbers_are_corrected(
     assert (first["number"], first["corrected"]) == ("007", False)
     assert (second["number"], second["corrected"]) == ("0042", True)
     assert second["error"] is None and not second["review"]
-    assert (first["digits"] is None) == (suffix in (".csv", ".xlsx"))
+    assert (first["digits"] is None) == (suffix == ".csv")
 
 
 VALUES = ["12.5", "-45", "12/05/2024", "1,5", "50.000", "10:30", "99%", "", "1" * 20 + "." * 12]
@@ -487,11 +486,31 @@ def test_values_stay_as_they_are_written(tmp_path: Path, suffix: str) -> None:
     assert [row["number"] for row in rows_of(final)] == VALUES
     assert {(row["error"], row["review"]) for row in rows_of(final)} == {(None, False)}
     assert read_truths(corrections) == dict(zip(ids, VALUES, strict=True))
-    if suffix in (".csv", ".xlsx"):
+    if suffix == ".csv":
         assert read_truths(final) == read_truths(corrections)
     again = tmp_path / "again.csv"
     again.write_text(f"id,number\n{ids[0]},-\n")
     assert run("correct", final, again, "-o", tmp_path / "last.csv") == 2
+
+
+def test_corrected_results_in_excel_are_right_answers_but_no_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [f"{n}.png" for n in range(len(VALUES))]
+    rows = [{"id": id, "number": "1", "confidence": 0.5, "review": False} for id in ["=1", *ids]]
+    results, final = tmp_path / "out.csv", tmp_path / "final.xlsx"
+    write(results, pa.RecordBatch.from_pylist(rows, NUMBER_SCHEMA))
+    corrections = tmp_path / "corrections.csv"
+    with corrections.open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "number"), *zip(ids, VALUES, strict=True)])
+    assert run("correct", results, corrections, "-o", final) == 0
+    assert read_truths(final) == {"=1": "1", **dict(zip(ids, VALUES, strict=True))}
+    assert run("evaluate", results, "--truth", final) == 0
+    capsys.readouterr()
+    for command, *others in (["report"], ["correct", corrections], ["wide"], ["evaluate"]):
+        assert run(command, final, *others) == 2
+        told = f"{final} is an Excel file: results are read from .csv or .jsonl or .parquet"
+        assert told in capsys.readouterr().err
 
 
 def test_zeros_that_corrections_have_lost_are_told(
