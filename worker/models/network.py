@@ -14,19 +14,6 @@ CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12,
 STRIDES = (1, 2, 1, 1, 1, 1)
 
 
-def softmax(logits: Tensor, dim: int = -1) -> Tensor:
-    """exp(x − max) / Σ exp(x − max) along `dim`: values ≥ 0 that sum to 1.
-
-    Each row has its own maximum, so its largest term is exp(0) = 1: nothing overflows and no sum is
-    0. Infinite entries count as the largest finite number: −inf gets 0, +inf gets all (several
-    share it), and a row that is −inf everywhere becomes uniform. NaN stays NaN.
-    """
-    finite = torch.finfo(logits.dtype)
-    bounded = logits.clamp(finite.min, finite.max)
-    exponentials = torch.exp(bounded - bounded.amax(dim, keepdim=True))
-    return exponentials / exponentials.sum(dim, keepdim=True)
-
-
 class Network(nn.Module):
     """A classifier of (N, 784) grey values 0..255, which it normalises itself."""
 
@@ -47,6 +34,19 @@ class Network(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Ten probabilities for each image: (N, 784) uint8 or float 0..255 → (N, 10)."""
         return softmax(self.logits(pixels) / self.temperature)
+
+
+def softmax(logits: Tensor, dim: int = -1) -> Tensor:
+    """exp(x − max) / Σ exp(x − max) along `dim`: values ≥ 0 that sum to 1.
+
+    Each row has its own maximum, so its largest term is exp(0) = 1: nothing overflows and no sum is
+    0. Infinite entries count as the largest finite number: −inf gets 0, +inf gets all (several
+    share it), and a row that is −inf everywhere becomes uniform. NaN stays NaN.
+    """
+    finite = torch.finfo(logits.dtype)
+    bounded = logits.clamp(finite.min, finite.max)
+    exponentials = torch.exp(bounded - bounded.amax(dim, keepdim=True))
+    return exponentials / exponentials.sum(dim, keepdim=True)
 
 
 class Mlp(Network):
