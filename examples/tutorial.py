@@ -69,8 +69,8 @@ def main() -> None:
     print(pixels.shape)
     random = load_model("random").classify(pixels)  # (64, 10)
     trained = load_model("mlp").classify(pixels)
-    print(f"random: {show(random[0])}; they sum to {random[0].sum():.6f}")
-    print(f"mlp:    {show(trained[0])}; they sum to {trained[0].sum():.6f}")
+    print(f"random: {show(random[0])} (sum {random[0].sum():.6f})")
+    print(f"mlp:    {show(trained[0])} (sum {trained[0].sum():.6f})")
     right = int((trained.argmax(1) == labels.numpy()).sum())
     print(f"it is a {trained[0].argmax()}, the label says {labels[0]}; {right} of 64 are right")
 

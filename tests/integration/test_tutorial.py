@@ -33,7 +33,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 
 def read_probabilities(name: str, output: str) -> list[float]:
-    found = re.search(rf"^{name}: +([^;]*);", output, re.MULTILINE)
+    found = re.search(rf"^{name}: +([^(]*) ", output, re.MULTILINE)
     assert found is not None, output
     return [float(word) for word in found[1].split()]
 
@@ -65,7 +65,7 @@ def test_both_networks_give_ten_probabilities(walk: tuple[str, Path]) -> None:
     for name in ("random", "mlp"):
         probabilities = read_probabilities(name, walk[0])
         assert len(probabilities) == 10 and sum(probabilities) == pytest.approx(1, abs=0.01)
-    assert walk[0].count("; they sum to 1.000000") == 2
+    assert walk[0].count(" (sum 1.000000)") == 2
 
 
 def test_the_trained_network_reads_the_batch(walk: tuple[str, Path]) -> None:

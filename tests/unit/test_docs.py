@@ -148,8 +148,31 @@ def test_every_link_leads_somewhere(name: str) -> None:
         file, _, anchor = target.partition("#")
         path = (ROOT / name).parent / file if file else ROOT / name
         assert path.exists(), target
-        if anchor:
+        if lines := re.fullmatch(r"L(\d+)-L(\d+)", anchor):
+            assert_whole(path.read_text().splitlines(), int(lines[1]), int(lines[2]))
+        elif anchor:
             assert anchor in heading_anchors(path.read_text()), target
+
+
+def assert_whole(lines: list[str], first: int, last: int) -> None:
+    """Lines `first` to `last`, counted from 1, are whole functions and classes."""
+    assert re.match("def |class ", lines[first - 1]) and lines[last - 1]
+    assert not any(lines[last : last + 2])
+
+
+def test_the_readme_links_the_softmax_and_the_network_that_was_asked_for() -> None:
+    found = re.search(r"\]\(worker/models/network\.py#L(\d+)-L(\d+)\)", PAGES["README.md"])
+    assert found
+    lines = (ROOT / "worker/models/network.py").read_text().splitlines()
+    shown = lines[int(found[1]) - 1 : int(found[2])]
+    assert shown[0].startswith("def softmax(") and "class Mlp(Network):" in shown
+
+
+def test_the_readme_and_the_architecture_name_the_same_eight_files_to_read_first() -> None:
+    core = PAGES["README.md"].split("**The core** is in eight files: ")[1].split(". ")[0]
+    table = PAGES["ARCHITECTURE.md"].split("## Read first")[1].split("\n## ")[0]
+    files = re.findall(r"^\| `([\w/.]+)` \|", table, re.M)
+    assert re.findall(r"`([^`]+)`", core) == files and len(files) == 8
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "README.md"])
