@@ -1,6 +1,7 @@
 """`digitq.reader`: reads images in this process, without Redis and workers."""
 
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
@@ -54,8 +55,9 @@ class Reader(Generic[OneT, AnswerT]):
             return to_fields(rows, reading.form) if reading.form else to_predictions(rows)[0]
         source, sink = open_images(images)[0], TableSink()
         chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
-        for rows in self._classify_chunks(chunks):
-            sink.write(name_rows(rows))
+        chunks, read = tee(chunks)
+        for rows, chunk in zip(self._classify_chunks(read), chunks, strict=True):
+            sink.write(name_rows(rows, chunk.truth))
         return build_results(source, reading, sink)
 
 

@@ -12,7 +12,6 @@ from digitq.protocol.asked.form import Cell
 from digitq.protocol.chunk import (
     ERROR,
     ID,
-    NUMBER_TRUTH,
     PLACE,
     TILE_ROWS,
     TRUTH,
@@ -57,9 +56,13 @@ def cut_chunks(
         return max(1, _max_rows(kind, before * rows, usual, ask_pace(kind)) // rows)
 
     for batch in _cut(until_failure(), max_images):
-        chunk = Chunk(first_row, _split_pages(batch, cells) if cells else batch)
-        yield chunk
-        first_row += chunk.rows
+        truth = None
+        if TRUTH.name in batch.schema.names:
+            truth, batch = batch.column(TRUTH.name), batch.drop_columns([TRUTH.name])
+        if cells:
+            batch, truth = _split_pages(batch, cells), truth if truth is None else truth.flatten()
+        yield Chunk(first_row, batch, truth)
+        first_row += batch.num_rows
     if failure:
         raise failure[0]
 
@@ -98,8 +101,6 @@ def _split_pages(batch: pa.RecordBatch, cells: Sequence[Cell]) -> pa.RecordBatch
     }
     if ERROR.name in batch.schema.names:
         columns[ERROR] = batch.column(ERROR.name).take(pages)
-    if TRUTH.name in batch.schema.names:
-        columns[NUMBER_TRUTH] = batch.column(TRUTH.name).flatten()
     return pa.record_batch([*columns.values()], schema=pa.schema([*columns]))
 
 

@@ -10,9 +10,11 @@ from multiprocessing.util import Finalize
 from typing import NamedTuple
 from weakref import WeakSet
 
+import pyarrow as pa
+
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.capacity import MAX_FILL
-from digitq.protocol.chunk import KINDS, Chunk
+from digitq.protocol.chunk import KINDS, Chunk, encode_truth
 from digitq.protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
 from digitq.protocol.keys import QUEUE, record_key
 from digitq.protocol.ledger import Ledger
@@ -35,6 +37,7 @@ class StoredChunk(NamedTuple):
     number: int
     rows: int
     payload: memoryview
+    truth: pa.Array | None = None  # the right answers of its rows
 
 
 def reason_of(error: BaseException | None) -> str:
@@ -84,7 +87,7 @@ class Feeder(threading.Thread):
             threading.Thread(target=self._beat, daemon=True).start()
             for number, chunk in enumerate(self._chunks):
                 self._wait_for_room(number, chunk.rows)
-                stored_chunk = StoredChunk(number, chunk.rows, chunk.encode())
+                stored_chunk = StoredChunk(number, chunk.rows, chunk.encode(), chunk.truth)
                 with self._changed:
                     self._window[number] = stored_chunk
                     if not self.attached:
@@ -158,11 +161,10 @@ class Feeder(threading.Thread):
         """Whether all chunks so far are collected and the source may yield more."""
         return self.total is None and not self._window
 
-    def rows_of(self, number: int) -> int | None:
-        """How many rows a chunk has; None if it is collected."""
+    def find_chunk(self, number: int) -> StoredChunk | None:
+        """A chunk of an attached job; None if it is collected."""
         with self._changed:
-            chunk = self._window.get(number)
-            return chunk.rows if chunk else None
+            return self._window.get(number)
 
     def collected(self, number: int) -> None:
         """Note that chunk `number` is collected: its place in the window is free."""
@@ -250,7 +252,11 @@ class Feeder(threading.Thread):
             self._dispatch(stored_chunk)
 
     def _dispatch(self, stored_chunk: StoredChunk) -> int:
-        stored, self.paces = self._ledger.dispatch(self._spec, self._base, *stored_chunk)
+        number, rows, payload, truth = stored_chunk
+        kept = b"" if self.attached or truth is None else encode_truth(truth)
+        stored, self.paces = self._ledger.dispatch(
+            self._spec, self._base, number, rows, payload, kept
+        )
         return stored
 
     def _seal(self, total: int) -> None:

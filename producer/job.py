@@ -16,7 +16,13 @@ import pyarrow as pa
 from digitq.producer.feeder import FEEDER_POLL_SECONDS, HEARTBEAT_SECONDS, LACK_OF_ROOM, Feeder
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.capacity import FREE_FILL
-from digitq.protocol.chunk import decode_result, name_rows, named_schema, result_schema
+from digitq.protocol.chunk import (
+    decode_result,
+    decode_truth,
+    name_rows,
+    named_schema,
+    result_schema,
+)
 from digitq.protocol.errors import (
     BrokerError,
     DigitqError,
@@ -108,7 +114,7 @@ class Job:
 
     @property
     def _schema(self) -> pa.Schema:
-        """The columns of the results in Redis, without `truth`."""
+        """The columns of the results in Redis."""
         return result_schema(read_by(self.model), self.origin.form is not None)
 
     def progress(self) -> JobRecord:
@@ -203,7 +209,9 @@ class Job:
             end(self.id)
             return None
         taken, cursor.taken = cursor.taken, []
-        payloads = self.ledger.results(self.id, cursor.number, MAX_RESULTS, drop=taken)
+        wanted = self.id, cursor.number, MAX_RESULTS
+        kept = [None] * MAX_RESULTS if self.attached else self.ledger.truths(*wanted)
+        payloads = self.ledger.results(*wanted, drop=taken)
         if payloads[0] is None:
             if state == "done":
                 raise ResultsExpiredError(
@@ -211,12 +219,22 @@ class Job:
                 )
             cursor.last = self._wait(cursor.last)
         batches: list[pa.RecordBatch] = []
-        for number, payload in enumerate(payloads, cursor.number):
+        found = zip(payloads, kept, strict=True)
+        for number, (payload, truth) in enumerate(found, cursor.number):
             if payload is None:
                 break
-            rows = self._attached_feeder.rows_of(number) if self._attached_feeder else None
-            batches.append(name_rows(decode_result(payload, self._schema, rows)))
+            batches.append(self._decode(number, payload, truth))
         return batches
+
+    def _decode(self, number: int, payload: bytes, kept: bytes | None) -> pa.RecordBatch:
+        """The result rows of a chunk with their right answers. Redis has `kept` those of a detached
+        job, and the feeder those of an attached one."""
+        chunk = self._attached_feeder.find_chunk(number) if self._attached_feeder else None
+        results = decode_result(payload, self._schema, chunk.rows if chunk else None)
+        truth = chunk.truth if chunk else None
+        if kept is not None:
+            truth = decode_truth(kept, read_by(self.model), results.num_rows)
+        return name_rows(results, truth)
 
     def _check_total(self, rows: int) -> None:
         """Raises `BrokerError` if the results of a detached job have other than `rows` rows."""

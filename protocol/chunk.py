@@ -1,7 +1,7 @@
 """The formats of chunks and results, which are Arrow IPC streams: schemas, encoding, decoding."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Literal, NamedTuple, Self, get_args
 
 import pyarrow as pa
@@ -35,8 +35,7 @@ NUMBER_TRUTH = pa.field("truth", pa.string())  # the same for whole numbers, as 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
 
 CHUNK_TYPES = {  # the columns that a chunk may have, and their types
-    **{field.name: (field.type,) for field in (ID, *PLACE, PIXELS_FIELD, IMAGE_FIELD, ERROR)},
-    TRUTH.name: (TRUTH.type, NUMBER_TRUTH.type),
+    field.name: field.type for field in (ID, *PLACE, PIXELS_FIELD, IMAGE_FIELD, ERROR)
 }
 
 Kind = Literal["pixels", "image"]  # the column of a chunk that contains its images
@@ -128,7 +127,7 @@ def untimed_rows(model: str) -> int:
 
 
 def result_schema(read: What, has_form: bool = False) -> pa.Schema:
-    """The columns of a job's results in Redis, without `truth`."""
+    """The columns of a job's results in Redis."""
     if has_form:
         return PAGE_SCHEMA
     return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
@@ -151,19 +150,18 @@ def name_fields(batch: pa.RecordBatch) -> pa.StringArray:
     return pc.binary_join_element_wise(page, table, row, field, "/", null_handling="skip")
 
 
-def name_rows(results: pa.RecordBatch) -> pa.RecordBatch:
-    """The result rows as people get them: fields of pages have an id, and no column `table`."""
-    names = results.schema.names
-    if PLACE[0].name not in names:
-        return results
-    columns = {ID.name: name_fields(results), **dict(zip(names, results.columns, strict=True))}
-    truth = [field for field in results.schema if field.name == TRUTH.name]
-    schema = pa.schema([*FORM_SCHEMA, *truth], results.schema.metadata)
-    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+def name_rows(results: pa.RecordBatch, truth: pa.Array | None = None) -> pa.RecordBatch:
+    """The result rows as people get them: fields of pages have an id, and no column `table`. The
+    right answers of the rows, if there are any, are the last column."""
+    if PLACE[0].name in results.schema.names:
+        named = results.append_column(ID, name_fields(results)).select(FORM_SCHEMA.names)
+        schema = FORM_SCHEMA.with_metadata(results.schema.metadata)
+        results = pa.record_batch(named.columns, schema=schema)
+    return results if truth is None else results.append_column(TRUTH.name, truth)
 
 
 def truth_field(read: What) -> pa.Field:
-    """The column `truth` of a job's chunks and results."""
+    """The column `truth` of a job's results."""
     return NUMBER_TRUTH if read == "number" else TRUTH
 
 
@@ -234,9 +232,8 @@ def decode(payload: bytes | memoryview) -> pa.RecordBatch:
 def decode_result(
     payload: bytes | memoryview, schema: pa.Schema, rows: int | None = None
 ) -> pa.RecordBatch:
-    """The result rows of a chunk, with the columns of `schema`, and perhaps `truth`. `rows` is how
-    many the chunk has, if that is known. Raises `BrokerError` if they are damaged, or not what a
-    worker hands in."""
+    """The result rows of a chunk, with the columns of `schema`. `rows` is how many the chunk has,
+    if that is known. Raises `BrokerError` if they are damaged, or not what a worker hands in."""
     try:
         batch = decode(payload)
         check_result(batch, schema)
@@ -250,11 +247,20 @@ def decode_result(
         ) from None
 
 
+def encode_truth(truth: pa.Array) -> memoryview:
+    """Encode the right answers of a chunk as one Arrow IPC stream."""
+    return encode(pa.record_batch([truth], names=[TRUTH.name]))
+
+
+def decode_truth(payload: bytes | memoryview, read: What, rows: int) -> pa.Array:
+    """What `encode_truth` encoded for a chunk of so many rows. Raises `BrokerError`."""
+    return decode_result(payload, pa.schema([truth_field(read)]), rows).column(0)
+
+
 def check_result(batch: pa.RecordBatch, schema: pa.Schema) -> None:
-    """Raises `pa.ArrowInvalid` if the columns are not those of `schema`, and perhaps `truth`, or if
-    a value is missing that every row has."""
-    truth = truth_field("number" if "number" in schema.names else "digit")
-    if not any(batch.schema.equals(one) for one in (schema, schema.append(truth))):
+    """Raises `pa.ArrowInvalid` if the columns are not those of `schema`, or if a value is missing
+    that every row has."""
+    if not batch.schema.equals(schema):
         raise pa.ArrowInvalid("it has other columns: another version of digitq may have written it")
     for field, column in zip(batch.schema, batch.columns, strict=True):
         if column.null_count and not field.nullable:
@@ -272,7 +278,7 @@ def check_chunk(batch: pa.RecordBatch) -> None:
     if not is_known or named not in ([ID], [*PLACE]):
         raise pa.ArrowInvalid(f"its columns are {name_some(names)}")
     for field in batch.schema:
-        if field.type not in CHUNK_TYPES[field.name]:
+        if field.type != CHUNK_TYPES[field.name]:
             raise pa.ArrowInvalid(f"its column {field.name} is {field.type}")
     for field in named:
         if batch.column(field.name).null_count and not field.nullable:
@@ -304,16 +310,17 @@ class Chunk:
     """The images of one message."""
 
     first_row: int  # the first image's position in the job, and so in the network's tiles
-    # `id` and either `pixels` or `image`; it may have `truth`, and `error` for files that the
-    # producer could not read, whose `image` is null
+    # `id`, or the columns `PLACE`; either `pixels` or `image`; and perhaps `error` for files that
+    # the producer could not read, whose `image` is null
     batch: pa.RecordBatch
+    truth: pa.Array | None = None  # the right answers, which the producer keeps to itself
 
     @property
     def rows(self) -> int:
         return int(self.batch.num_rows)
 
     def encode(self) -> memoryview:
-        """Encode the chunk as one Arrow IPC stream."""
+        """Encode the chunk as one Arrow IPC stream, without the right answers."""
         return encode(self.batch.replace_schema_metadata({"first_row": str(self.first_row)}))
 
     @classmethod
@@ -329,13 +336,19 @@ class Chunk:
 
 
 def write_chunk(file: IO[bytes], chunk: Chunk) -> None:
-    """Append a chunk to a file: its size in eight bytes, then its stream."""
-    payload = chunk.encode()
-    file.write(len(payload).to_bytes(8, "big"))
-    file.write(payload)
+    """Append a chunk and its right answers to a file: of each the size in eight bytes, then its
+    stream."""
+    for payload in (chunk.encode(), encode_truth(chunk.truth)):
+        file.write(len(payload).to_bytes(8, "big"))
+        file.write(payload)
 
 
 def read_chunks(file: IO[bytes]) -> Iterator[Chunk]:
     """The chunks in a file of `write_chunk`. Raises `DigitqError`."""
+
+    def read_part(size: bytes) -> bytes:
+        return file.read(int.from_bytes(size, "big"))
+
     while size := file.read(8):
-        yield Chunk.decode(file.read(int.from_bytes(size, "big")))
+        chunk = Chunk.decode(read_part(size))
+        yield replace(chunk, truth=decode(read_part(file.read(8))).column(0))

@@ -84,9 +84,9 @@ def classify_chunk(
 ) -> pa.RecordBatch:
     """Classify a chunk: one result row for each of its rows, in the same order.
 
-    The row of an image that can't be read has an error. `truth` is copied if the chunk has it. The
-    model `number` reads whole numbers, with what is `known` of them, or the fields of pages that
-    have a form. Raises `RiskError` if the risk that is asked for can't be promised.
+    The row of an image that can't be read has an error. The model `number` reads whole numbers,
+    with what is `known` of them, or the fields of pages that have a form. Raises `RiskError` if the
+    risk that is asked for can't be promised.
     """
     read_what = read_by(model)
     try:
@@ -222,8 +222,7 @@ def build_rows(
     names, answers = naming_fields(batch), pa.schema([*schema][1:])
     columns = pa.RecordBatch.from_pylist([*rows], answers).columns
     named = [batch.column(field.name) for field in names]
-    result = pa.record_batch([*named, *columns], schema=pa.schema([*names, *answers]))
-    return with_truth(result, batch)
+    return pa.record_batch([*named, *columns], schema=pa.schema([*names, *answers]))
 
 
 def as_file(content: bytes, kind: Kind) -> bytes:
@@ -361,11 +360,4 @@ def build_result(
         pa.array(reasons != NO_REASON),
         pa.array([word or None for word in REASONS]).take(pa.array(reasons)),
     ]
-    return with_truth(pa.record_batch(columns, schema=RESULT_SCHEMA), batch)
-
-
-def with_truth(result: pa.RecordBatch, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The result rows with the chunk's column `truth`, if it has it."""
-    if "truth" not in batch.schema.names:
-        return result
-    return result.append_column(batch.schema.field("truth"), batch.column("truth"))
+    return pa.record_batch(columns, schema=RESULT_SCHEMA)

@@ -155,10 +155,11 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
     labelled = seen = 0
     items = find_wrong(source.items, model, pattern, wrong)
     for chunk in cut_chunks(read_items(items, read_by(model), True, source.gaps), model):
-        answers = pc.cast(chunk.batch.column("truth"), pa.string())
-        batch = chunk.batch.filter(pc.not_equal(answers, ""))  # where nothing is written, neither
+        answers = pc.cast(chunk.truth, pa.string())
+        is_learned = pc.not_equal(answers, "")  # where nothing is written, nothing is to learn
+        batch = chunk.batch.filter(is_learned)
         if batch.num_rows:
-            write_chunk(file, Chunk(labelled, batch))
+            write_chunk(file, Chunk(labelled, batch, pc.filter(chunk.truth, is_learned)))
         labelled, seen = labelled + batch.num_rows, seen + chunk.rows
     if wrong:
         what = "number of at most 20 digits" if model == NUMBER else "digit"

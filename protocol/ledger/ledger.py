@@ -98,9 +98,16 @@ class Ledger:
         return bytes(payload)
 
     def dispatch(
-        self, spec: JobSpec, base: tuple[int, int], number: int, rows: int, payload: Payload
+        self,
+        spec: JobSpec,
+        base: tuple[int, int],
+        number: int,
+        rows: int,
+        payload: Payload,
+        truth: Payload = b"",
     ) -> tuple[int, dict[Kind, float]]:
-        """Store a chunk and publish it when it is its turn.
+        """Store a chunk and publish it when it is its turn. Its right answers, if it has any, are
+        stored beside it for whoever collects the job.
 
         Returns how many chunks Redis has (no more than `number` if it has lost some), and how many
         seconds an image of each kind took in the last chunk that is done, or 0. If Redis has no
@@ -109,9 +116,12 @@ class Ledger:
         """
         record, keys = record_key(spec.id), self._keys(spec.id)
         call = atomic.dispatch(*base, number, rows, *spec.flat())
+        truths = f"{record}:truths"
+        kept = (("HSET", truths, number, truth), ("EXPIRE", truths, spec.ttl)) if truth else ()
         *_, stored, paces = self.redis.transact(
             ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
             ("EXPIRE", f"{record}:chunks", spec.ttl),
+            *kept,
             # EVALSHA could fail within the transaction
             ("EVAL", SCRIPT, len(keys), *keys, *self._arguments(call)),
             ("HMGET", record, *(f"{kind}_ns" for kind in KINDS)),
@@ -335,7 +345,7 @@ class Ledger:
 
     def release(self, job_id: str) -> None:
         """Note that a detached job was collected: its results expire, its record stays."""
-        for suffix in (":results", ":done"):
+        for suffix in (":results", ":truths", ":done"):
             self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)
 
     def record(self, job_id: str) -> JobRecord:
@@ -387,6 +397,12 @@ class Ledger:
         drops = [("HDEL", key, *drop)] if drop else []
         *_, found = self.redis.read(*drops, ("HMGET", key, *range(start, start + count)))
         return cast(list[bytes | None], found)
+
+    def truths(self, job_id: str, start: int, count: int) -> list[bytes | None]:
+        """The right answers that `dispatch` stored for `count` chunks from `start` on, with None
+        for each chunk that has none."""
+        numbers = range(start, start + count)
+        return cast(list[bytes | None], self.redis.hmget(record_key(job_id) + ":truths", numbers))
 
     def take(self, job_id: str) -> bytes | None:
         """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""

@@ -10,13 +10,15 @@
 -- something, but lets one go on that began by removing.
 -- script.py defines the names in capital letters in front of this file, and appends the steps to it.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
-local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work
+local chunks, rows, queued, running, results, truths, done, attempts
+local poison_rows, failures, known, begun, work
 
 -- Makes the steps change the job with this record.
 local function use(key)
   record = key
   chunks, rows, queued, running = key .. ':chunks', key .. ':rows', key .. ':queued', key .. ':running'
   results, done, attempts, begun = key .. ':results', key .. ':done', key .. ':attempts', key .. ':begun'
+  truths = key .. ':truths' -- the right answers, which only those read who collect a detached job
   poison_rows, failures, known = key .. ':poison_rows', key .. ':failures', key .. ':known'
   work = {chunks, rows, queued, running, attempts, poison_rows, failures, known, begun}
 end
@@ -40,7 +42,7 @@ local function own_queue() return get('call') and calls_queue or queue end
 local function touch()
   local ttl = get('ttl')
   if not ttl then return end -- the record is gone, and the other keys expire
-  for _, key in ipairs({record, results, done, unpack(work)}) do redis.call('EXPIRE', key, ttl) end
+  for _, key in ipairs({record, results, truths, done, unpack(work)}) do redis.call('EXPIRE', key, ttl) end
   if get('call') then redis.call('EXPIRE', KNOWN .. get('known'), ttl) end
   if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
 end

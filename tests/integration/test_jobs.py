@@ -24,7 +24,7 @@ from digitq.producer import Client, batching, chunking, feeder, open_sources
 from digitq.producer.feeder import Feeder
 from digitq.producer.job import MAX_RESULTS
 from digitq.protocol import records
-from digitq.protocol.chunk import RESULT_SCHEMA, encode
+from digitq.protocol.chunk import RESULT_SCHEMA, decode, encode
 from digitq.protocol.errors import (
     BrokerError,
     DigitqError,
@@ -244,12 +244,24 @@ def test_a_detached_job_is_collected_anywhere_and_twice(client: Client, local: L
         client.job(job.id).table()
 
 
-def test_the_truth_travels_with_a_detached_job(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("detached", [False, True])
+def test_right_answers_do_not_travel_to_a_worker(
+    client: Client, tmp_path: Path, detached: bool
+) -> None:
+    """Redis keeps those of a detached job for whoever collects it."""
     (tmp_path / "1").mkdir()
     draw_one().save(tmp_path / "1" / "a.png")
-    job = client.submit_source(open_sources(tmp_path, truth_from_parent=True), detached=True)
-    job.wait_until_stored()
-    assert client.job(job.id).table().column("truth").to_pylist() == [1]
+    source = open_sources(tmp_path, truth_from_parent=True)
+    job = client.submit_source(source, detached=detached)
+    key, redis = record_key(job.id), client.ledger.redis
+    wait_for(lambda: redis.hexists(f"{key}:results", 0))
+    assert "truth" not in decode(redis.hget(f"{key}:results", 0)).schema.names
+    assert redis.exists(f"{key}:truths") == detached
+    collected = client.job(job.id) if detached else job
+    assert collected.table().column("truth").to_pylist() == [1]
+    assert (0 < redis.ttl(f"{key}:truths") <= 3600) == detached
+    job.cancel()
+    assert not redis.exists(f"{key}:truths")
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -509,6 +509,21 @@ def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
     assert 0 < ledger.redis.ttl("digitq:job:j:done") <= 10
 
 
+def test_right_answers_stay_as_long_as_results(ledger: Ledger) -> None:
+    for number in range(2):
+        ledger.dispatch(SPEC, START, number, 10, b"chunk", b"truth %d" % number)
+    assert ledger.truths("j", 0, 3) == [b"truth 0", b"truth 1", None]
+    assert 0 < ledger.redis.ttl("digitq:job:j:truths") <= SPEC.ttl
+    ledger.begin("j", 0)
+    assert complete(ledger, 0)
+    ledger.free("j", 1, 10)
+    assert ledger.truths("j", 0, 2) == [None, b"truth 1"]
+    ledger.cancel("j")
+    with pytest.raises(JobCancelledError):
+        ledger.dispatch(SPEC, START, 2, 10, b"chunk", b"truth 2")
+    assert not ledger.redis.exists("digitq:job:j:truths")
+
+
 def test_a_job_that_is_done_keeps_its_end_when_it_is_cancelled(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.seal(SPEC, START, 1)

@@ -6,14 +6,26 @@ import pyarrow as pa
 import pytest
 
 from digitq.producer.sources.arrays import number_ids, pixels_batch
-from digitq.protocol.chunk import RESULT_SCHEMA, Chunk, decode, decode_result, encode
-from digitq.protocol.errors import BrokerError
+from digitq.protocol.chunk import (
+    FORM_SCHEMA,
+    PAGE_SCHEMA,
+    RESULT_SCHEMA,
+    Chunk,
+    decode,
+    decode_result,
+    decode_truth,
+    encode,
+    encode_truth,
+    name_rows,
+)
+from digitq.protocol.errors import BrokerError, DigitqError
 from tests.drawing import random_digits
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "label": 3, "confidence": 0.9, "probabilities": [0.1] * 10, "review": False},
     {"id": "b", "error": "can't be read", "review": False},
 ]
+TRUTHS = pa.array([0, 1, None], pa.int8())
 RESULTS = pa.RecordBatch.from_pylist(ROWS, RESULT_SCHEMA)
 
 
@@ -23,10 +35,9 @@ def change(name: str, value: object) -> pa.RecordBatch:
 
 
 def test_a_chunk_survives_its_encoding() -> None:
-    truth = pa.array([0, 1, None], pa.int8())
-    batch = pixels_batch(number_ids("x/", 5, 3), random_digits(3).reshape(3, 784), truth)
-    chunk = Chunk.decode(Chunk(4096, batch).encode())
-    assert (chunk.first_row, chunk.rows) == (4096, 3)
+    batch = pixels_batch(number_ids("x/", 5, 3), random_digits(3).reshape(3, 784))
+    chunk = Chunk.decode(Chunk(4096, batch, TRUTHS).encode())
+    assert (chunk.first_row, chunk.rows) == (4096, 3) and chunk.truth is None
     assert chunk.batch.column("id").to_pylist() == ["x/5", "x/6", "x/7"]
     assert chunk.batch.equals(batch)
 
@@ -73,10 +84,44 @@ def test_only_what_workers_hand_in_is_a_result(entry: bytes, told: str) -> None:
         decode_result(entry, RESULT_SCHEMA)
 
 
-def test_a_result_may_have_right_answers() -> None:
-    with_truth = RESULTS.append_column("truth", pa.array([3, None], pa.int8()))
-    for results in (RESULTS, with_truth):
-        assert decode_result(encode(results), RESULT_SCHEMA).equals(results)
+def test_right_answers_are_encoded_apart() -> None:
+    assert decode_truth(encode_truth(TRUTHS), "digit", 3).equals(TRUTHS)
+    for payload, read, rows in (
+        (b"x", "digit", 3),
+        (encode_truth(TRUTHS), "number", 3),
+        (encode_truth(TRUTHS), "digit", 2),
+    ):
+        with pytest.raises(BrokerError, match="a result in Redis is damaged .*: submit the job"):
+            decode_truth(payload, read, rows)
+
+
+def test_people_get_ids_of_fields_and_right_answers() -> None:
+    rows = [
+        {"page": "a.png", "field": "total", "number": "40", "review": False},
+        {"page": "a.png", "table": "marks", "row": 2, "field": "c1", "review": True},
+    ]
+    results = pa.RecordBatch.from_pylist(rows, PAGE_SCHEMA)
+    named = name_rows(results, pa.array(["40", None]))
+    assert named.schema.names == [*FORM_SCHEMA.names, "truth"]
+    assert named.column("id").to_pylist() == ["a.png/total", "a.png/marks/2/c1"]
+    assert named.select(["page", "row", "number", "truth"]).to_pylist() == [
+        {"page": "a.png", "row": None, "number": "40", "truth": "40"},
+        {"page": "a.png", "row": 2, "number": None, "truth": None},
+    ]
+    assert name_rows(RESULTS) is RESULTS
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{}, {"page": ["a"]}, {"id": ["a"], "page": ["a"]}, {"page": [None], "field": ["x"]}],
+)
+def test_a_row_of_a_chunk_has_an_id_or_a_place(names: dict[str, Any]) -> None:
+    if "field" in names:
+        names |= {"table": pa.nulls(1, pa.string()), "row": pa.nulls(1, pa.int32())}
+        names["page"] = pa.array([None], pa.string())
+    batch = pa.record_batch({**names, "image": pa.array([b"x"])})
+    with pytest.raises(DigitqError, match="a chunk is damaged"):
+        Chunk.decode(Chunk(0, batch).encode())
 
 
 def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:

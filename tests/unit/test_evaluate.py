@@ -277,7 +277,7 @@ def count_missing(folder: Path, model: str, **options: Any) -> tuple[Counts, Any
     images = missing = 0
     for chunk in cut_items(source.items, True, model=model, gaps=source.gaps):
         images += chunk.rows
-        missing += chunk.batch.column("truth").null_count
+        missing += pa.array(chunk.truth).null_count
     assert missing == source.gaps.missing
     return Counts(images, unlabelled=missing), source.gaps
 

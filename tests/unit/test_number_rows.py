@@ -22,7 +22,7 @@ from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.known import Known
-from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH
+from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, name_rows
 from digitq.protocol.errors import BrokerError, UsageError
 from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
@@ -47,14 +47,14 @@ def read_images(known: Known = Known()) -> pa.RecordBatch:  # noqa: B008 (frozen
         for place, (image, truth) in enumerate(zip(IMAGES, TRUTHS, strict=True))
     ]
     (chunk,) = cut_items(entries, has_truth=True, model="number")
-    return classify_chunk(chunk, "number", known=known)
+    return name_rows(classify_chunk(chunk, "number", known=known), chunk.truth)
 
 
 def test_a_label_that_is_no_number_is_no_truth() -> None:
     labels = ["007", "cat", "1" * 21, None]
     entries = [Entry(f"{n}.png", lambda: b"1", label) for n, label in enumerate(labels)]
     (chunk,) = cut_items(entries, has_truth=True, model="number")
-    assert chunk.batch.column("truth").to_pylist() == ["007", None, None, None]
+    assert pa.array(chunk.truth).to_pylist() == ["007", None, None, None]
 
 
 def test_a_row_has_the_number_as_text_and_its_digits() -> None:
@@ -190,7 +190,7 @@ def write_images(folder: Path, *names: str) -> None:
 
 def truths_of(source: object, model: str) -> list[object]:
     (chunk,) = cut_items(source.items, True, model=model)  # type: ignore[attr-defined]
-    found: list[object] = chunk.batch.column("truth").to_pylist()
+    found: list[object] = pa.array(chunk.truth).to_pylist()
     return found
 
 

@@ -85,24 +85,24 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
     assert accuracy > 100 * card.own_accuracy_before + 10
 
 
-def run_own(batches: Sequence[pa.RecordBatch], out: Path, name: str = "mlp") -> Result:
+def run_own(chunks: Sequence[Chunk], out: Path, name: str = "mlp") -> Result:
     """The worker's part of `digitq train --data`."""
     task = {"name": name, "out": str(out), "seed": 0, "epochs": 1, "mnist": "sample"}
     task["command"] = "digitq train"
     with TemporaryFile() as file:
-        for batch in batches:
-            write_chunk(file, Chunk(0, batch))
+        for chunk in chunks:
+            write_chunk(file, chunk)
         file.seek(0)
         descriptor = {"images": os.dup(file.fileno())}
         return CliRunner().invoke(train, [json.dumps(task | descriptor)])
 
 
-def files(contents: Sequence[bytes], truths: Sequence[int]) -> pa.RecordBatch:
+def files(contents: Sequence[bytes], truths: Sequence[int], first_row: int = 0) -> Chunk:
     names = [f"{place}.png" for place in range(len(contents))]
     batch = pa.record_batch(
         [names, contents, pa.nulls(len(names), pa.string())], FILES_SCHEMA.names[:3]
     )
-    return batch.append_column(TRUTH, pa.array(truths, TRUTH.type))
+    return Chunk(first_row, batch, pa.array(truths, TRUTH.type))
 
 
 ONE = encode_image(draw_one())
@@ -397,7 +397,7 @@ def test_single_images_are_held_back_if_ids_name_no_sheets(
 
 
 def test_chunks_in_a_file_are_those_that_were_written() -> None:
-    chunks = [Chunk(0, files([ONE, b""], [1, 2])), Chunk(2, files([ONE], [7]))]
+    chunks = [files([ONE, b""], [1, 2]), files([ONE], [7], first_row=2)]
     with TemporaryFile() as file:
         for chunk in chunks:
             write_chunk(file, chunk)

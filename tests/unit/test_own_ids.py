@@ -47,7 +47,8 @@ def rows_of(source: Source) -> list[tuple[str, bytes | str | None, str | None]]:
         cells = chunk.batch.to_pydict()
         images = cells.get("image") or cells["pixels"]
         nothing = [None] * len(images)
-        errors, truths = cells.get("error", nothing), cells.get("truth", nothing)
+        errors = cells.get("error", nothing)
+        truths = nothing if chunk.truth is None else chunk.truth.to_pylist()
         rows += [
             (id, error or image, truth)
             for id, image, error, truth in zip(cells["id"], images, errors, truths, strict=True)
@@ -442,7 +443,7 @@ def test_a_dataset_of_torch_has_labels() -> None:
     partly = rows_of(image_source(Digits([b"x", None], [3, None])))
     assert partly == [("0", b"x", "3"), ("1", "the row has no image", None)]
     (chunk,) = cut_items(image_source(Digits([b"x", b"y"], [None, 3])).items, None)
-    assert "truth" not in chunk.batch.schema.names
+    assert chunk.truth is None
 
 
 def test_pictures_of_torch_have_their_channels_first() -> None:

@@ -102,7 +102,7 @@ def test_right_answers_are_those_of_fields(kind: str, done: int, tmp_path: Path)
         *(source.items, True, mark_done(ids) if done else Counts()),
         **{"gaps": source.gaps, "form": FORM, "truths": source.truths},
     )
-    found = dict(zip(CELLS, chunk.batch.column("truth").to_pylist(), strict=False))
+    found = dict(zip(CELLS, pa.array(chunk.truth).to_pylist(), strict=False))
     if not done:
         assert found["total"] == "40" and found["marks/2/c1"] == "3" and found["marks/2/c2"] == ""
         assert found["student"] is None and found["marks/1/c1"] is None

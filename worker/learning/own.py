@@ -55,7 +55,7 @@ def read_own(
     what: str,
     seed: int,
 ) -> tuple[list[OwnImage[T]], list[OwnImage[T]], dict[str, int]]:
-    """Read the images of chunks whose rows all have a truth; says which can't be read.
+    """Read the images of chunks whose rows all have a right answer; says which can't be read.
 
     Gives those to learn from, those held back, and how many others there are by the reason. Raises
     `UsageError` if too few can be read, or all show the same.
@@ -64,7 +64,7 @@ def read_own(
     failed: list[str] = []
     for chunk in chunks:
         watch.forget()
-        ids, truths = (chunk.batch.column(name).to_pylist() for name in ("id", "truth"))
+        ids, truths = (pa.array(one).to_pylist() for one in (chunk.batch["id"], chunk.truth))
         for id, (image, error), truth in zip(ids, read(chunk.batch), truths, strict=True):
             if image is None:
                 failed.append(f"{id} ({error})")

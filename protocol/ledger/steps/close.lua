@@ -2,7 +2,7 @@
 function steps.close(state, reason)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('SREM', active, get('id'))
-  redis.call('DEL', results, unpack(work))
+  redis.call('DEL', results, truths, unpack(work))
   if state ~= get('state') and not is_stopped() then -- the first end counts
     redis.call('HSET', record, 'state', state, 'bytes', 0)
     if reason then redis.call('HSET', record, 'reason', reason) end

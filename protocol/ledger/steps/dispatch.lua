@@ -4,6 +4,7 @@ function steps.dispatch(base, base_row, n, count, ...)
   n, count = tonumber(n), tonumber(count)
   if not recover(base, base_row, ...) then
     redis.call('HDEL', chunks, n)
+    redis.call('HDEL', truths, n)
     return nil
   end
   redis.call('HSET', record, 'fed', stamp(now), 'held', 0)
