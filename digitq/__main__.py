@@ -37,9 +37,9 @@ def main() -> None:
     if not "".join(sys.argv[1:2]).startswith("-"):  # help needs no Arrow, which takes 0.1 s
         leave_pandas_out()
     from digitq import cli
-    from digitq.protocol.settings import OTHER_BROKERS
+    from digitq.protocol.settings import CELERY_VARIABLES
 
-    for name in OTHER_BROKERS:
+    for name in CELERY_VARIABLES:
         os.environ.pop(name, None)
     gc.freeze()
     gc.enable()

@@ -15,8 +15,8 @@ from digitq.protocol.errors import UsageError
 
 INSPECT_SUFFIX = ".inspect.png"  # drawings of `digitq inspect` end in this; sources leave them out
 DEFAULT_BROKER = "redis://localhost:6379/0"
-# Celery prefers these to the app's Redis, but they may be meant for another program
-OTHER_BROKERS = (
+# Celery prefers these URLs to the app's Redis, though they may be meant for another program
+CELERY_VARIABLES = (
     "BROKER_URL",
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",

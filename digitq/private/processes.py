@@ -21,7 +21,7 @@ from digitq.protocol.broker.connection import OLDEST_REDIS, connect
 from digitq.protocol.errors import BrokerError, DigitqError, UsageError
 from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from digitq.protocol.host.thread import DaemonThread
-from digitq.protocol.settings import OTHER_BROKERS, WORKER_INDEX, read_settings
+from digitq.protocol.settings import CELERY_VARIABLES, WORKER_INDEX, read_settings
 from digitq.protocol.text import plural
 from digitq.terminal import require
 
@@ -211,6 +211,7 @@ class Local:
     def _start_here(self, name: str, *command: str, **variables: str) -> None:
         weights = self.weights or read_settings().own_weights()  # an absolute path
         is_shown = self.show_logs and name.startswith("worker")
+        inherited = {key: text for key, text in os.environ.items() if key not in CELERY_VARIABLES}
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],
@@ -221,7 +222,7 @@ class Local:
                 start_new_session=True,
                 env={
                     **KEEP_FREED_MEMORY,
-                    **{key: text for key, text in os.environ.items() if key not in OTHER_BROKERS},
+                    **inherited,
                     "DIGITQ_BROKER_URL": self.url,
                     "DIGITQ_WEIGHTS": str(weights or ""),
                     "TMPDIR": str(self.folder),

@@ -48,7 +48,7 @@ from digitq.protocol.keys import ACTIVE, JOBS, LIVING, WORKER, record_key
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.overview import look_around
 from digitq.protocol.records import SUBMITTER_SECONDS, JobSpec
-from digitq.protocol.settings import OTHER_BROKERS, settings
+from digitq.protocol.settings import CELERY_VARIABLES, settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.integration.test_watch import beat
 from tests.readme import mask, shown_output
@@ -878,7 +878,7 @@ def test_neither_forks_nor_stderr_nor_what_a_folder_or_another_program_has_are_n
     monkeypatch.chdir(here)
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
-    for name in OTHER_BROKERS:
+    for name in CELERY_VARIABLES:
         monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
     mine, out = copy_weights(tmp_path / "mine", "mlp"), tmp_path / "out.csv"
     command = f"{' '.join(DIGITQ)} classify . --workers 1 --weights {mine} -o {out} 2>&-"

@@ -465,12 +465,12 @@ def test_short_options_of_celery_are_no_call_for_help(monkeypatch: pytest.Monkey
 
 def test_a_worker_has_the_broker_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given by its variable, whatever that was."""
-    brokers: list[str | None] = []
-    monkeypatch.setattr(os, "execv", lambda *_: brokers.append(os.environ["DIGITQ_BROKER_URL"]))
+    urls: list[str | None] = []
+    monkeypatch.setattr(os, "execv", lambda *_: urls.append(os.environ["DIGITQ_BROKER_URL"]))
     monkeypatch.setenv("DIGITQ_BROKER_URL", "redis://one/0")
     for options in ([], ["--broker", "redis://two/3"]):
         run("worker", *options)
-    assert brokers == ["redis://one/0", "redis://two/3"]
+    assert urls == ["redis://one/0", "redis://two/3"]
 
 
 def test_flower_is_for_this_host_alone_unless_it_is_told_else(
