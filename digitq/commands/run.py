@@ -175,13 +175,13 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     can't be reached.
     """
     from digitq.operate.doctor import examine
-    from digitq.operate.facts import look_at
+    from digitq.operate.facts import gather_facts
 
-    deployment = look_at(broker, flower)
-    findings = examine(deployment)
+    facts = gather_facts(broker, flower)
+    findings = examine(facts)
     for finding in findings:
         click.echo(json.dumps(asdict(finding)) if as_json else finding)
-    echo_err(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
+    echo_err(f"{len(findings) or 'nothing'} found; {facts.describe()}")
     sys.exit(1 if findings else 0)
 
 

@@ -59,7 +59,7 @@ class Flower:
 
 
 @dataclass(frozen=True)
-class Deployment:
+class Facts:
     """All that the rules judge."""
 
     redis_url: str  # without its password
@@ -87,7 +87,7 @@ class Deployment:
         return f"looked at {', '.join(seen)}{unseen}"
 
 
-def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
+def gather_facts(broker_url: str | None, flower_url: str | None) -> Facts:
     """Ask Redis and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     address = read_address(broker_url or settings().broker_url or DEFAULT_BROKER)
@@ -109,7 +109,7 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     before, (seconds, microseconds), after = time.time(), ledger.redis.time(), time.time()
     host, port = find_redis(ledger.redis, info["tcp_port"])
     seen_at, open_at = look_at_network(host, port, bool(address.tls))
-    return Deployment(
+    return Facts(
         redis_url=without_password(client.url),
         address=address,
         password_characters=len(unquote(urlsplit(address.redis_url).password or "")),

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from digitq import __version__
 from digitq.cli import digitq
 from digitq.operate.doctor import examine
-from digitq.operate.facts import Deployment, look_at, look_at_flower
+from digitq.operate.facts import Facts, gather_facts, look_at_flower
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.broker.address import read_address
@@ -85,22 +85,22 @@ class Served(Local):
         return url
 
 
-def found(deployment: Deployment, rule: str) -> str:
+def found(facts: Facts, rule: str) -> str:
     """What the rule found, which must be one thing."""
-    (line,) = (str(finding) for finding in examine(deployment) if finding.rule == rule)
+    (line,) = (str(finding) for finding in examine(facts) if finding.rule == rule)
     return line
 
 
-def say(deployment: Deployment) -> str:
-    return "\n".join(map(str, examine(deployment)))
+def say(facts: Facts) -> str:
+    return "\n".join(map(str, examine(facts)))
 
 
-def with_workers(deployment: Deployment, *workers: WorkerState) -> Deployment:
-    return replace(deployment, overview=replace(deployment.overview, workers=workers))
+def with_workers(facts: Facts, *workers: WorkerState) -> Facts:
+    return replace(facts, overview=replace(facts.overview, workers=workers))
 
 
-def with_jobs(deployment: Deployment, jobs: Sequence[JobRecord]) -> Deployment:
-    return replace(deployment, overview=replace(deployment.overview, jobs=tuple(jobs)))
+def with_jobs(facts: Facts, jobs: Sequence[JobRecord]) -> Facts:
+    return replace(facts, overview=replace(facts.overview, jobs=tuple(jobs)))
 
 
 def doctor(*options: str, **variables: str) -> tuple[int, str, str]:
@@ -135,28 +135,28 @@ def test_a_sound_deployment(sound: Served) -> None:
 
 
 def test_an_old_redis(sound: Served) -> None:
-    deployment = look_at(sound.url, sound.flower_url)
-    old = replace(deployment, redis={**deployment.redis, "redis_version": "5.0.6"})
+    facts = gather_facts(sound.url, sound.flower_url)
+    old = replace(facts, redis={**facts.redis, "redis_version": "5.0.6"})
     assert [str(finding) for finding in examine(old)] == [
         "versions: Redis is version 5.0.6: no worker can connect to it; install Redis 6 or newer"
     ]
 
 
 def test_workers_that_are_alike(sound: Served) -> None:
-    deployment = look_at(sound.url, sound.flower_url)
-    (state,) = deployment.overview.workers
+    facts = gather_facts(sound.url, sound.flower_url)
+    (state,) = facts.overview.workers
     state = replace(state, cores=2, machine_cores=2)
-    assert not examine(with_workers(deployment, state, replace(state, name="twin")))
+    assert not examine(with_workers(facts, state, replace(state, name="twin")))
 
 
 def test_a_flower_whose_metrics_are_open(sound: Served) -> None:
     """A Flower of Celery's own, with a password."""
-    deployment, port = look_at(sound.url, sound.flower_url), find_free_port()
+    facts, port = gather_facts(sound.url, sound.flower_url), find_free_port()
     options = (f"--port={port}", "--address=0.0.0.0", "--basic-auth=a:b")
     sound._start("plain", sys.executable, "-P", "-m", "celery", "-b", sound.url, "flower", *options)
     url = f"http://127.0.0.1:{port}"
     wait_for(lambda: look_at_flower(url, required=False))
-    plain = replace(deployment, flower=look_at_flower(url, required=True))
+    plain = replace(facts, flower=look_at_flower(url, required=True))
     if not (plain.flower.open_at or os.environ.get("CI")):
         pytest.skip("this host is in no network")
     line = found(plain, "flower-password")
@@ -166,7 +166,7 @@ def test_a_flower_whose_metrics_are_open(sound: Served) -> None:
 
 def test_a_worker_that_is_frozen_at_a_chunk(sound: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its pool, and then all of it."""
-    deployment, client = look_at(sound.url, sound.flower_url), Client(sound.url)
+    facts, client = gather_facts(sound.url, sound.flower_url), Client(sound.url)
     monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "6")  # for doctor, not for the workers
     settings.cache_clear()
     job = client.submit(random_digits(30_000), model="cnn", detached=True)
@@ -188,14 +188,14 @@ def test_a_worker_that_is_frozen_at_a_chunk(sound: Served, monkeypatch: pytest.M
     main, text = stopped[0]
     try:
         wait_for(
-            lambda: re.search(text, say(replace(deployment, overview=look_around(client.ledger)))),
+            lambda: re.search(text, say(replace(facts, overview=look_around(client.ledger)))),
             pause_seconds=0.2,
         )
         os.killpg(main, signal.SIGSTOP)
-        assert re.search(text, say(look_at(sound.url, sound.flower_url)))
+        assert re.search(text, say(gather_facts(sound.url, sound.flower_url)))
         all_of_it = r"frozen: worker1@\S+ was silent for \d+ s: "
         wait_for(
-            lambda: re.search(all_of_it, say(look_at(sound.url, sound.flower_url))),
+            lambda: re.search(all_of_it, say(gather_facts(sound.url, sound.flower_url))),
             pause_seconds=0.2,
         )
     finally:
@@ -210,11 +210,12 @@ def test_an_idle_worker_whose_process_is_frozen(sound: Served) -> None:
     text = rf"workers: worker1@\S+ is not ready: process {child} is stopped; "
     try:
         wait_for(
-            lambda: re.search(text, say(look_at(sound.url, sound.flower_url))), pause_seconds=0.2
+            lambda: re.search(text, say(gather_facts(sound.url, sound.flower_url))),
+            pause_seconds=0.2,
         )
     finally:
         os.kill(child, signal.SIGCONT)
-    wait_for(lambda: not examine(look_at(sound.url, sound.flower_url)), pause_seconds=0.2)
+    wait_for(lambda: not examine(gather_facts(sound.url, sound.flower_url)), pause_seconds=0.2)
 
 
 def test_a_redis_that_keeps_its_configuration_and_users_to_itself(sound: Served) -> None:
@@ -222,21 +223,21 @@ def test_a_redis_that_keeps_its_configuration_and_users_to_itself(sound: Served)
         rights = f"on >{PASSWORD} ~* &* +@all -@admin".split()
         redis.execute_command("ACL SETUSER", "app", *rights)
         try:
-            deployment = look_at(sound.url.replace("//:", "//app:"), None)
+            facts = gather_facts(sound.url.replace("//:", "//app:"), None)
         finally:
             redis.acl_deluser("app")
     assert (
         "; could not see appendfsync (Redis refuses CONFIG), the rights of users (Redis refuses A"
-        in (deployment.describe())
+        in (facts.describe())
     )
 
 
 def test_a_file_that_is_written_at_some_time(sound: Served) -> None:
     with connect(sound.url) as redis:
         redis.config_set("appendfsync", "no")
-        deployment = look_at(sound.url, sound.flower_url)
+        facts = gather_facts(sound.url, sound.flower_url)
         redis.config_set("appendfsync", "everysec")
-    assert "(appendfsync no)" in found(deployment, "append-only")
+    assert "(appendfsync no)" in found(facts, "append-only")
 
 
 def test_the_clock_of_this_host(sound: Served, tmp_path: Path) -> None:
@@ -280,19 +281,19 @@ def test_rights_of_users(guarded: Served, user: str, rights: str, text: str) -> 
             pytest.skip("needs a Redis that says what a user may do")
         redis.execute_command("ACL SETUSER", user, "reset", *rights.split())
         try:
-            deployment = look_at(guarded.url, None)
+            facts = gather_facts(guarded.url, None)
         finally:
             redis.execute_command("ACL SETUSER", "default", *["reset", "~*", "&*", "+@all"])
             redis.acl_deluser("open", "closed")
-    if "nopass" in rights and user == "default" and not deployment.redis_seen_at:
+    if "nopass" in rights and user == "default" and not facts.redis_seen_at:
         pytest.skip("this host is in no network")
-    said = [str(finding) for finding in examine(deployment)]
+    said = [str(finding) for finding in examine(facts)]
     assert [line[: len(text)] for line in said] == ([text] if text else [])
 
 
 def test_a_short_password(guarded: Served) -> None:
-    deployment = look_at(guarded.url, None)
-    short = replace(deployment, password_characters=3, redis_seen_at=["192.0.2.2"])
+    facts = gather_facts(guarded.url, None)
+    short = replace(facts, password_characters=3, redis_seen_at=["192.0.2.2"])
     line = found(short, "redis-password")
     assert "password of Redis has 3 characters, which others may guess at 192.0.2.2; take" in line
     for other in (replace(short, redis_seen_at=[]), replace(short, password_characters=0)):
@@ -313,8 +314,8 @@ def careless() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def neglected(careless: Served) -> Deployment:
-    return look_at(careless.url, careless.flower_url)
+def neglected(careless: Served) -> Facts:
+    return gather_facts(careless.url, careless.flower_url)
 
 
 @pytest.mark.parametrize(
@@ -327,25 +328,25 @@ def neglected(careless: Served) -> Deployment:
         ("flower-password", "Flower needs no password for / at "),
     ],
 )
-def test_a_careless_deployment(rule: str, text: str, neglected: Deployment) -> None:
+def test_a_careless_deployment(rule: str, text: str, neglected: Facts) -> None:
     if rule.endswith("password") and not (neglected.redis_open_at or os.environ.get("CI")):
         pytest.skip("this host is in no network")
     assert found(neglected, rule).startswith(f"{rule}: {text}")
 
 
-def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Deployment) -> None:
+def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Facts) -> None:
     cancelled = [replace(job, state="cancelled") for job in neglected.overview.jobs]
     findings = examine(with_jobs(neglected, cancelled))
     assert cancelled and "workers" not in {finding.rule for finding in findings}
 
 
-def test_a_job_that_waits_for_room(neglected: Deployment) -> None:
+def test_a_job_that_waits_for_room(neglected: Facts) -> None:
     (job,) = neglected.overview.jobs
     findings = examine(with_jobs(neglected, [replace(job, held_images=5)]))
     assert any(f"memory: job {job.id} waits for room in Redis" in str(one) for one in findings)
 
 
-def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deployment) -> None:
+def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Facts) -> None:
     seconds = settings().deadline_seconds + 5
     silent = [replace(job, silent_seconds=seconds) for job in neglected.overview.jobs]
     line = found(with_jobs(neglected, silent), "deadline")
@@ -353,7 +354,7 @@ def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deploy
     assert "DIGITQ_DEADLINE_SECONDS=105 everywhere" in line
 
 
-def test_no_command_has_a_masked_password(neglected: Deployment) -> None:
+def test_no_command_has_a_masked_password(neglected: Facts) -> None:
     odd = replace(neglected, redis_url="rediss://***@h:1/0")
     assert found(odd, "workers").endswith("start one: `digitq worker --broker URL`")
     assert "***" not in "".join(map(str, examine(odd)))
@@ -367,7 +368,7 @@ def test_no_command_has_a_masked_password(neglected: Deployment) -> None:
         ("ssl_ca_certs=/ca.pem", ""),
     ],
 )
-def test_tls_that_verifies_nothing(query: str, text: str, neglected: Deployment) -> None:
+def test_tls_that_verifies_nothing(query: str, text: str, neglected: Facts) -> None:
     odd = replace(neglected, address=read_address(f"rediss://h/0?{query}"))
     if text:
         assert found(odd, "tls").startswith(f"tls: {text}")
@@ -375,7 +376,7 @@ def test_tls_that_verifies_nothing(query: str, text: str, neglected: Deployment)
         assert "tls" not in {finding.rule for finding in examine(odd)}
 
 
-def test_memory(neglected: Deployment) -> None:
+def test_memory(neglected: Facts) -> None:
     small, full = [str(f) for f in examine(neglected) if f.rule == "memory"]
     assert re.search(
         "one job may put 256 MB into Redis, which has maxmemory [23][0-9] MB; set it to 366 MB",
@@ -398,7 +399,7 @@ def test_a_full_redis_is_looked_at(careless: Served) -> None:
         redis.config_set("maxmemory-policy", "noeviction")
         redis.config_set("maxmemory", redis.info()["used_memory"] // 2)
         try:
-            full = look_at(careless.url, careless.flower_url)
+            full = gather_facts(careless.url, careless.flower_url)
         finally:
             redis.config_set("maxmemory", usual)
             redis.config_set("maxmemory-policy", "allkeys-lru")
@@ -409,13 +410,13 @@ def test_a_replica(careless: Served) -> None:
     with connect(careless.url) as redis:
         redis.replicaof("127.0.0.1", 1)
         try:
-            replica = look_at(careless.url, careless.flower_url)
+            replica = gather_facts(careless.url, careless.flower_url)
         finally:
             redis.replicaof("NO", "ONE")
     assert found(replica, "replica").endswith("name its master as the broker, on 127.0.0.1:1")
 
 
-def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Deployment) -> None:
+def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Facts) -> None:
     rules = [finding.rule for finding in examine(neglected)]
     command = ["doctor", "--broker", careless.url, "--flower", str(careless.flower_url)]
     lines = CliRunner().invoke(digitq, command)
@@ -428,7 +429,7 @@ def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Depl
     assert all(finding["problem"] and finding["remedy"] for finding in findings)
 
 
-def test_a_flower_that_anyone_may_control(careless: Served, neglected: Deployment) -> None:
+def test_a_flower_that_anyone_may_control(careless: Served, neglected: Facts) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
         url = careless.start_flower("--address=127.0.0.1")
@@ -438,7 +439,7 @@ def test_a_flower_that_anyone_may_control(careless: Served, neglected: Deploymen
 
 
 @pytest.fixture(scope="module")
-def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
     """Two workers on one Redis: a good one, and one that is wrong in many ways. A job has run."""
     site = tmp_path_factory.mktemp("site")
     shutil.copytree(WEIGHTS_FOLDER.parents[2], site / "digitq")
@@ -465,7 +466,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             return len(clocks) == 2 and max(clocks) > 1
 
         wait_for(all_tell_their_time)
-        seen = look_at(served.url, None)
+        seen = gather_facts(served.url, None)
         yield with_jobs(seen, [replace(job, silent_seconds=1.0) for job in seen.overview.jobs])
 
 
@@ -491,7 +492,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         ("versions", "odd@HOST: runs digitq 0.0.9, this is "),
     ],
 )
-def test_workers_that_do_not_fit(rule: str, text: str, motley: Deployment) -> None:
+def test_workers_that_do_not_fit(rule: str, text: str, motley: Facts) -> None:
     assert re.match(f"{rule}: {text.replace('HOST', socket.gethostname())}", found(motley, rule))
 
 
@@ -501,10 +502,10 @@ def test_a_worker_of_an_older_version(redis_only: Local) -> None:
     ledger.note_worker("old@h", {})
     old = {"host": "h", "version": "0.0.9", "fingerprint": "f", "processes": 2, "started": 1.5}
     ledger.redis.hset("digitq:worker:old@h", mapping={**old, "images_per_second": 0.5})
-    deployment = look_at(redis_only.url, None)
-    line = found(deployment, "versions")
+    facts = gather_facts(redis_only.url, None)
+    line = found(facts, "versions")
     assert line.startswith(f"versions: old@h: runs digitq 0.0.9, this is {__version__}: ")
-    assert {finding.rule for finding in examine(deployment)} == {
+    assert {finding.rule for finding in examine(facts)} == {
         "append-only",
         "memory",
         "versions",
@@ -518,11 +519,11 @@ def test_workers_that_have_chunks_and_give_no_heartbeat(redis_only: Local) -> No
     for number, worker_name in enumerate(["", "old@h"]):
         ledger.dispatch(spec, (0, 0), number, 10, b"chunk")
         ledger.begin("j", number, worker_name)
-    line = found(look_at(redis_only.url, None), "versions")
+    line = found(gather_facts(redis_only.url, None), "versions")
     assert line.startswith("versions: old@h, the worker of job j: is no worker of digitq ")
 
 
-def test_workers_that_fit_their_shares_and_not_their_machine(motley: Deployment) -> None:
+def test_workers_that_fit_their_shares_and_not_their_machine(motley: Facts) -> None:
     (good,) = (one for one in motley.overview.workers if one.name.startswith("good"))
     good = replace(good, cores=4, machine_cores=4, processes=3)
     crowd = [replace(good, name=name, share=name) for name in ("a", "b")]
