@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from digitq.backend import open_client, take_results
 from digitq.producer.client import Client
-from digitq.producer.prediction import NumberPrediction, Prediction, to_predictions
 from digitq.producer.sinks.encoders import describe_rows
 from digitq.producer.sinks.sink import Sink
 from digitq.producer.sources.in_memory import Images
@@ -21,6 +20,7 @@ from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, cho
 from digitq.protocol.asked.risk import Asked
 from digitq.protocol.chunk import named_schema
 from digitq.protocol.errors import UsageError
+from digitq.protocol.prediction import NumberPrediction, Prediction, to_predictions
 from digitq.protocol.settings import FolderLike, What, choose_weights, settings
 from digitq.summary import summarise
 

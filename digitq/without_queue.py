@@ -10,13 +10,13 @@ import numpy as np
 from digitq.notebook import AnswerT, Results, TableSink, build_results
 from digitq.producer.batching import put_together, read_call
 from digitq.producer.chunking import cut_chunks
-from digitq.producer.prediction import NumberPrediction, Prediction, to_fields, to_predictions
 from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.in_memory import DataFrame, Image, Images, is_one_image
 from digitq.producer.sources.opening import open_images
 from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
 from digitq.protocol.asked.risk import Asked
 from digitq.protocol.chunk import Chunk, name_rows
+from digitq.protocol.prediction import NumberPrediction, Prediction, to_fields, to_predictions
 from digitq.protocol.settings import FolderLike, What, choose_weights
 from digitq.terminal import require
 

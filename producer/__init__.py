@@ -8,18 +8,18 @@ from digitq.protocol import errors
 if TYPE_CHECKING:
     from digitq.producer.client import Client as Client
     from digitq.producer.job import Job as Job
-    from digitq.producer.prediction import NumberPrediction as NumberPrediction
-    from digitq.producer.prediction import Prediction as Prediction
     from digitq.producer.sources.opening import open_sources as open_sources
     from digitq.protocol.errors import *  # noqa: F403 (all of them)
+    from digitq.protocol.prediction import NumberPrediction as NumberPrediction
+    from digitq.protocol.prediction import Prediction as Prediction
     from digitq.protocol.records import JobRecord as JobRecord
 
 MODULES = {
     "Client": "digitq.producer.client",
     "Job": "digitq.producer.job",
     "JobRecord": "digitq.protocol.records",
-    "NumberPrediction": "digitq.producer.prediction",
-    "Prediction": "digitq.producer.prediction",
+    "NumberPrediction": "digitq.protocol.prediction",
+    "Prediction": "digitq.protocol.prediction",
     "open_sources": "digitq.producer.sources.opening",
     **{
         name: "digitq.protocol.errors"

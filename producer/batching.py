@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.job import IDLE_MS, LOGGED_CHECKS
-from digitq.producer.prediction import Answer, to_fields, to_predictions
 from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.contents import read_items
 from digitq.producer.sources.in_memory import Image, image_source
@@ -34,6 +33,7 @@ from digitq.protocol.chunk import (
 )
 from digitq.protocol.errors import UnknownJobError, UsageError
 from digitq.protocol.ledger import Ledger
+from digitq.protocol.prediction import Answer, to_fields, to_predictions
 from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural

@@ -12,7 +12,6 @@ from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.feeder import Feeder
 from digitq.producer.job import Job
-from digitq.producer.prediction import Answer, NumberPrediction, Prediction
 from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.in_memory import Image, Images
 from digitq.producer.sources.opening import open_images
@@ -23,6 +22,7 @@ from digitq.protocol.asked.risk import Asked
 from digitq.protocol.broker.connection import connect, wait_for_server
 from digitq.protocol.errors import BrokerError, UnknownJobError
 from digitq.protocol.ledger import Ledger
+from digitq.protocol.prediction import Answer, NumberPrediction, Prediction
 from digitq.protocol.records import JobRecord, JobSpec
 from digitq.protocol.settings import DEFAULT_BROKER, What, settings
 from digitq.protocol.text import printable

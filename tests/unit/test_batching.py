@@ -12,9 +12,9 @@ import pytest
 
 from digitq.producer import batching
 from digitq.producer.batching import Batcher, Call, wake_callers
-from digitq.producer.prediction import Prediction, to_predictions
 from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import RESULT_SCHEMA
+from digitq.protocol.prediction import Prediction, to_predictions
 from tests.waiting import wait_for
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from digitq.notebook import Results
-from digitq.producer.prediction import NumberPrediction, Prediction
 from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from digitq.protocol.prediction import NumberPrediction, Prediction
 
 
 def row(number: int, confidence: float | None, review: bool = False, **other: object) -> dict:

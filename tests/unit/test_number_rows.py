@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.producer.counts import Counts
-from digitq.producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
 from digitq.producer.sinks.encoders import ENCODERS, encode_lines
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sinks.sink import StreamSink
@@ -24,6 +23,7 @@ from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.known import Known
 from digitq.protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, name_rows
 from digitq.protocol.errors import BrokerError, UsageError
+from digitq.protocol.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
 from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
 from digitq.worker.sight.numbers.recognition import NumberReading

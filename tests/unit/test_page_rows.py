@@ -15,7 +15,6 @@ from PIL import Image
 
 from digitq.commands.evaluate import read_results
 from digitq.producer.counts import Counts
-from digitq.producer.prediction import to_predictions
 from digitq.producer.provenance import Record
 from digitq.producer.results import READERS, open_results
 from digitq.producer.sinks.encoders import ENCODERS, describe_rows
@@ -26,6 +25,7 @@ from digitq.protocol.chunk import FORM_SCHEMA, name_rows
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import open_rows
 from digitq.protocol.origin import Origin
+from digitq.protocol.prediction import to_predictions
 from digitq.review.survey import Survey
 from digitq.review.wide import name_wide, write_wide
 from digitq.worker import classify
