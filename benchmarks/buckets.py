@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import digitq
 from digitq.private.processes import Local
 from digitq.producer import Client
 from digitq.producer.chunking import cut_chunks
@@ -87,7 +88,7 @@ def main(path: str) -> None:
                 for _ in range(ROUNDS):
                     chunks = cut_chunks(read_source(open_sources(FOLDER), Reading("cnn")), "cnn")
                     measure("read", (chunk.batch.num_rows for chunk in chunks))
-                    results = client.submit(FOLDER, "cnn").results()
+                    results = client.submit(FOLDER, digitq.digits("cnn")).results()
                     measure("classify", (batch.num_rows for batch in results))
         finally:
             server.kill()

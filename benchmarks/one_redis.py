@@ -13,6 +13,7 @@ from itertools import chain, repeat
 import numpy as np
 import PIL.Image
 
+import digitq
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
 from digitq.protocol.formats.mnist import load_mnist
@@ -33,7 +34,7 @@ def main() -> None:
     for port in (find_free_port(), None):
         with Local(workers=WORKERS, port=port) as local, Client(local.url) as client:
             local.wait_until_ready(WORKERS)
-            list(client.submit(digits[:1000], "mlp").results())  # warms up
+            list(client.submit(digits[:1000], digitq.digits("mlp")).results())  # warms up
             measure_both(client, "TCP" if port else "Unix socket")
             if not port:  # on TCP, Redis is as `digitq up` has it, and refuses CONFIG
                 client.ledger.redis.config_set("appendonly", "yes")
@@ -50,7 +51,7 @@ def encode(digit: np.ndarray) -> bytes:
 def measure(client: Client, images: Iterable[np.ndarray | bytes]) -> float:
     """How many of these images a second would fill the main thread of Redis."""
     before = spent_seconds(client)
-    count = sum(batch.num_rows for batch in client.submit(images, "mlp").results())
+    count = sum(batch.num_rows for batch in client.submit(images, digitq.digits("mlp")).results())
     return float(count / (spent_seconds(client) - before))
 
 

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,7 +21,7 @@ from digitq.progress import progress_bar
 from digitq.protocol.broker.address import url_in_command
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.host.cores import usable_cores
-from digitq.protocol.settings import FolderLike, find_weights, read_by, settings
+from digitq.protocol.settings import read_by, settings
 from digitq.protocol.text import plural
 from digitq.summary import describe_flaws
 from digitq.terminal import echo_err
@@ -53,44 +52,34 @@ class LocalClient(Client):
         self.processes.__exit__(*exception)
 
 
-def local(workers: int | None = None, weights: FolderLike | None = None) -> LocalClient:
+def local(workers: int | None = None) -> LocalClient:
     """Start a private Redis and workers, by default one for each core; any thread may do so.
-    `weights` is a folder of `digitq train`, whose networks they use.
 
     The client that it gives ends them: it is a context manager, and has `close`. Raises
-    `UsageError` if a program, a package or the folder is missing, and `DigitqError` if a worker
-    can't start.
+    `UsageError` if a program or a package is missing, and `DigitqError` if a worker can't start.
     """
     most = MAX_WORKERS_PER_CORE * usable_cores()
     if workers is not None and not (isinstance(workers, int) and 1 <= workers <= most):
         raise UsageError(f"there can't be {workers!r} workers: there can be 1 to {most}")
     with ExitStack() as stack:
-        own = None if weights is None else find_weights(Path(weights), named="weights=")
-        private = Local(workers or usable_cores(), weights=own)
-        client = LocalClient(stack.enter_context(private))
+        client = LocalClient(stack.enter_context(Local(workers or usable_cores())))
         stack.pop_all()
     return client
 
 
 @contextmanager
 def open_client(
-    broker: str | None,
-    workers: int | None,
-    images: int | None = None,
-    weights: FolderLike | None = None,
+    broker: str | None, workers: int | None, images: int | None = None
 ) -> Iterator[Client]:
     """A client of the named broker, or of a private Redis with a worker for each core, or fewer for
     few `images`.
 
-    Raises `UsageError` for `workers` or `weights` with a broker, and whatever `Client` and `Local`
-    raise.
+    Raises `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
     """
     if url := broker or settings().broker_url:
         if workers:
             named = "--broker" if broker else "DIGITQ_BROKER_URL"
             raise UsageError(f"--workers starts private workers: it does not go with {named}")
-        if weights is not None:
-            raise UsageError("`weights` is for private workers: it does not go with a broker")
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
         with Client(url) as client:
@@ -102,7 +91,7 @@ def open_client(
             workers = min(workers, max(1, -(-images // FILES_PER_WORKER)))
     starting = f"starting Redis and {plural(workers, 'worker')} …"
     with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
-        private = local(workers, weights)
+        private = local(workers)
     with private:
         yield private
 

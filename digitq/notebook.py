@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from html import escape
 from operator import index
-from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Generic
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,51 +16,40 @@ from digitq.producer.sinks.sink import Sink
 from digitq.producer.sources.in_memory import Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
-from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from digitq.protocol.asked.risk import Asked
+from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
 from digitq.protocol.chunk import named_schema
-from digitq.protocol.errors import UsageError
-from digitq.protocol.prediction import NumberPrediction, Prediction, to_predictions
-from digitq.protocol.settings import FolderLike, What, choose_weights, settings
+from digitq.protocol.settings import settings
 from digitq.summary import summarise
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
-AnswerT = TypeVar("AnswerT", Prediction, NumberPrediction)
 
 
 class Results(Generic[AnswerT]):
     """The answers for many images, in the order of the images.
 
-    It can be iterated over and indexed: each item is a `Prediction` or a `NumberPrediction`. A
-    notebook shows a table: all rows if there are few, otherwise those that most need a look. What
-    takes Arrow's tables, such as Polars, takes it as it is.
+    It can be iterated over and indexed: each item is the answer for one image, as `Client.classify`
+    gives it. A notebook shows a table: all rows if there are few, otherwise those that most need a
+    look. What takes Arrow's tables, such as Polars, takes it as it is.
     """
 
-    def __init__(self, table: pa.Table, summary: str) -> None:
+    def __init__(self, table: pa.Table, reading: Reading[AnswerT], summary: str) -> None:
         self.table = table  # its columns are those of `Job.results`
-        self._summary = summary
+        self._reading, self._summary = reading, summary
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.table.num_rows) // self._reading.rows_of_image
 
     def __iter__(self) -> Iterator[AnswerT]:
         for batch in self.table.to_batches():
-            yield from cast(list[AnswerT], to_predictions(batch))
+            yield from self._reading.to_answers(batch)
 
-    @overload
-    def __getitem__(self, number: int) -> AnswerT: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> list[AnswerT]: ...
-
-    def __getitem__(self, number: int | slice) -> AnswerT | list[AnswerT]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(len(self))[number]]
+    def __getitem__(self, number: int) -> AnswerT:
         if not -len(self) <= index(number) < len(self):
             raise IndexError(f"there is no result {number}: there are {len(self):,}")
         number = range(len(self))[number]  # from the end if it is negative
-        (batch,) = self.table.slice(number, 1).to_batches()
-        return cast(AnswerT, to_predictions(batch)[0])
+        rows = self._reading.rows_of_image
+        (batch,) = self.table.slice(number * rows, rows).to_batches()
+        return self._reading.to_answers(batch)[0]
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)
@@ -90,86 +79,36 @@ class Results(Generic[AnswerT]):
         return self.table.to_pandas().astype(own)
 
 
-@overload
 def classify(
-    images: Images,
-    model: str | None = None,
-    *,
-    read: Literal["digit"] = "digit",
-    client: Client | None = None,
-    weights: FolderLike | None = None,
-    **asked: Unpack[Asked],
-) -> Results[Prediction]: ...
-
-
-@overload
-def classify(
-    images: Images,
-    *,
-    read: Literal["number"],
-    client: Client | None = None,
-    weights: FolderLike | None = None,
-    **asked: Unpack[AskedOfNumbers],
-) -> Results[NumberPrediction]: ...
-
-
-@overload
-def classify(
-    images: Images,
-    *,
-    read: Literal["number"] = "number",
-    form: FormLike,
-    client: Client | None = None,
-    weights: FolderLike | None = None,
-    **asked: Unpack[Asked],
-) -> Results[NumberPrediction]: ...
-
-
-def classify(
-    images: Images,
-    model: str | None = None,
-    *,
-    read: What = "digit",
-    form: FormLike | None = None,
-    client: Client | None = None,
-    weights: FolderLike | None = None,
-    **asked: Unpack[AskedOfNumbers],
-) -> Results[Any]:
+    images: Images, reading: Reading[AnswerT] | None = None, *, client: Client | None = None
+) -> Results[AnswerT]:
     """Classify all images, and wait for the results. A bar shows how far it is.
 
-    `images` is what `Client.submit` takes; see there for the other arguments, too. The results are
-    in the order of the images.
+    `images` and `reading` are as in `Client.submit`. The results are in the order of the images.
 
     Without a `client` it uses the Redis that DIGITQ_BROKER_URL names. If there is none, it starts a
     private Redis and workers, which takes some seconds, and ends them: `local` keeps them running.
-    `weights` is a folder of `digitq train`, whose networks these workers use; other workers have
-    networks of their own.
 
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
-    reading = choose_reading(model, read, form, **asked)
-    if client and weights is not None:
-        raise UsageError("a client's workers have networks of their own: give `weights` to `local`")
-    if not (client or settings().broker_url):
-        weights = choose_weights(weights, reading.model, model is not None)
+    asked = check_reading(reading)
+    asked.check_default(bool(client or settings().broker_url))
     source, number = open_images(images)
     sink = TableSink()
     opened: AbstractContextManager[Client] = (
-        nullcontext(client)
-        if client
-        else open_client(None, None, reading.count_rows(number), weights)
+        nullcontext(client) if client else open_client(None, None, asked.count_rows(number))
     )
     with opened as client:
-        job = client.start(source, reading)
-        take_results(client, job, sink, lambda: reading.count_rows(source.count()))
-    return build_results(source, reading, sink)
+        job = client.submit_source(source, asked)
+        take_results(client, job, sink, lambda: asked.count_rows(source.count()))
+    return build_results(source, asked, sink)
 
 
-def build_results(source: Source, reading: Reading, sink: "TableSink") -> Results[Any]:
+def build_results(source: Source, reading: Reading[AnswerT], sink: "TableSink") -> Results[AnswerT]:
     """The results for these images, whose rows the sink has."""
     schema = None if sink.batches else named_schema(reading.what, reading.form is not None)
     summary = summarise(sink.counts, source.skipped.describe(), reading.row)
-    return Results(pa.Table.from_batches(sink.batches, schema), summary)
+    return Results(pa.Table.from_batches(sink.batches, schema), reading, summary)
 
 
 def tabulate(rows: pa.Table) -> str:

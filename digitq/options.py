@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from digitq.protocol.broker.address import HIDDEN_URL
 from digitq.protocol.errors import UsageError
@@ -17,7 +17,6 @@ from digitq.protocol.settings import (
     DEFAULT_BROKER,
     LOG_FORMATS,
     MODELS,
-    choose_weights,
     find_weights,
     settings,
     use_weights,
@@ -122,14 +121,6 @@ def weights(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def check_weights(reading: Any, has_broker: bool = False) -> None:
-    """Raises `UsageError` as `choose_weights` for `DIGITQ_WEIGHTS`, which a broker's workers do not
-    use."""
-    if not has_broker:
-        source = click.get_current_context().get_parameter_source("model")
-        choose_weights(None, reading.model, source != ParameterSource.DEFAULT)
-
-
 json = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
 watch = click.option(
     "--watch",
@@ -232,17 +223,25 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         from digitq.form_rows import read_form_file
-        from digitq.protocol.asked.known import WhatIsKnown, read_allowed
+        from digitq.protocol.asked.known import read_allowed
         from digitq.protocol.asked.reading import choose_reading
 
         if form and read == "digit":
             raise UsageError("a form's fields are whole numbers: leave out --read digit")
         lines = None if allowed is None else read_allowed(allowed)
-        known = WhatIsKnown(length=length, pattern=pattern, allowed=lines, fill=fill)
-        of = form and read_form_file(form)
-        reading = choose_reading(model, read or "digit", of, risk, like, **known)
+        reading = choose_reading(
+            model=model,
+            read=read or "digit",
+            page_form=None if form is None else read_form_file(form),
+            length=length,
+            pattern=pattern,
+            allowed=lines,
+            fill=fill,
+            risk=risk,
+            like=like,
+        )
         if form:
-            reading = reading._replace(form_name=os.path.abspath(form))
+            reading = replace(reading, form_name=os.path.abspath(form))
         if reading.form and others.get("truth") == "parent":
             raise UsageError("a folder's name is no truth of a form's fields: name a table")
         command(reading=reading, **others)

@@ -7,11 +7,11 @@ import os
 import secrets
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.contents import read_items
 from digitq.producer.sources.in_memory import Image, image_source
 from digitq.producer.sources.source import refuse_url
-from digitq.protocol.asked.reading import Reading
+from digitq.protocol.asked.reading import AnswerT, Reading
 from digitq.protocol.chunk import (
     PIXELS,
     Chunk,
@@ -33,7 +33,7 @@ from digitq.protocol.chunk import (
 )
 from digitq.protocol.errors import UnknownJobError, UsageError
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.prediction import Answer, to_fields, to_predictions
+from digitq.protocol.prediction import Answer
 from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
@@ -42,6 +42,7 @@ CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was kill
 GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered
 IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
 MAX_THREADS = 16  # at most this many threads wait for the results of one `CallQueue`
+MANY_IMAGES = "`classify` takes one image, or a document of one page: `submit` takes many"
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Call:
 class CallQueue:
     """The calls that may share a batch, and the threads that send them; `more` guards both."""
 
-    reading: Reading
+    reading: Reading[Answer]
     is_pixels: bool  # whether the images are 28×28 pixels, not image files
     more: threading.Condition = field(default_factory=threading.Condition)
     waiting: deque[Call] = field(default_factory=deque)
@@ -103,19 +104,19 @@ class CallQueue:
         return min(self.limits.max_batches + self.late, MAX_THREADS)
 
 
-def read_call(image: Image, reading: Reading) -> Call:
+def read_call(image: Image, reading: Reading[Answer]) -> Call:
     """Read an image as `Client.submit` does. Raises `UsageError` for anything but one image."""
     if is_pixels(image) and not reading.form:
         return Call(np.array(image).reshape(PIXELS))  # the caller may change it meanwhile
+    if isinstance(image, list):  # two would be taken for an id and an image
+        raise UsageError(MANY_IMAGES)
     if isinstance(image, str):
         refuse_url(image)
     first = islice(image_source([image]).items, 2)  # a document may have thousands of pages
     chunks = cut_chunks(read_items(first), cells=reading.cells)
     batches = [chunk.batch for chunk in chunks]
     if sum(batch.num_rows for batch in batches) != reading.rows_of_image:
-        raise UsageError(
-            "`classify` takes one image, or a document of one page: `submit` takes many"
-        )
+        raise UsageError(MANY_IMAGES)
     return Call(batches[0])
 
 
@@ -139,9 +140,9 @@ class Batcher:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._queues: dict[tuple[int, Reading, bool], CallQueue] = {}
+        self._queues: dict[tuple[int, Reading[Answer], bool], CallQueue] = {}
 
-    def ask(self, call: Call, reading: Reading, timeout_seconds: float | None) -> Answer:
+    def ask(self, call: Call, reading: Reading[AnswerT], timeout_seconds: float | None) -> AnswerT:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
         seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1 means no limit
         with self._queued(call, reading):
@@ -150,22 +151,22 @@ class Batcher:
             raise call.outcome
         if call.outcome is None:
             raise TimeoutError(f"no answer within {timeout_seconds:g} s")
-        return call.outcome
+        return cast(AnswerT, call.outcome)
 
     async def ask_async(
-        self, call: Call, reading: Reading, timeout_seconds: float | None
-    ) -> Answer:
+        self, call: Call, reading: Reading[AnswerT], timeout_seconds: float | None
+    ) -> AnswerT:
         """`ask` for coroutines. Raises as `ask`."""
         call.awaited = asyncio.get_running_loop().create_future()
         with self._queued(call, reading):
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    return await call.awaited
+                    return cast(AnswerT, await call.awaited)
             except TimeoutError:
                 raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
 
     @contextmanager
-    def _queued(self, call: Call, reading: Reading) -> Iterator[None]:
+    def _queued(self, call: Call, reading: Reading[Answer]) -> Iterator[None]:
         """Queue the call, and give it up if the caller stops waiting. Raises as `_call_thread`."""
         is_pixels = isinstance(call.image, np.ndarray)
         key = os.getpid(), reading, is_pixels  # a forked process has none of its parent's threads
@@ -250,7 +251,7 @@ class Batcher:
                 calls.append(queue.waiting.popleft())
         return calls
 
-    def _classify(self, batch: pa.RecordBatch, queue: CallQueue) -> list[Answer]:
+    def _classify(self, batch: pa.RecordBatch, queue: CallQueue) -> Sequence[Answer]:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
         job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
         source = "single images from Python"
@@ -267,10 +268,9 @@ class Batcher:
                     self._ledger.submit(spec, batch.num_rows, payload, is_shared)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
-                    form = queue.reading.form
-                    schema = result_schema(queue.reading.what, form is not None)
+                    schema = result_schema(queue.reading.what, queue.reading.form is not None)
                     rows = name_rows(decode_result(result, schema, batch.num_rows))
-                    return [to_fields(rows, form)] if form else [*to_predictions(rows)]
+                    return queue.reading.to_answers(rows)
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, Self, Unpack, cast, overload
+from typing import Self, cast
 
 from digitq.producer.batching import Batcher, is_pixels, read_call
 from digitq.producer.chunking import cut_chunks
@@ -17,14 +17,13 @@ from digitq.producer.sources.in_memory import Image, Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.known import describe_known
-from digitq.protocol.asked.reading import AskedOfNumbers, FormLike, Reading, choose_reading
-from digitq.protocol.asked.risk import Asked
+from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
 from digitq.protocol.broker.connection import connect, wait_for_server
 from digitq.protocol.errors import BrokerError, UnknownJobError
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.prediction import Answer, NumberPrediction, Prediction
+from digitq.protocol.prediction import Answer
 from digitq.protocol.records import JobRecord, JobSpec
-from digitq.protocol.settings import DEFAULT_BROKER, What, settings
+from digitq.protocol.settings import DEFAULT_BROKER, settings
 from digitq.protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
@@ -73,12 +72,8 @@ class Client:
     def submit(
         self,
         images: Images,
-        model: str | None = None,
+        reading: Reading[Answer] | None = None,
         detached: bool = False,
-        *,
-        read: What = "digit",
-        form: FormLike | None = None,
-        **asked: Unpack[AskedOfNumbers],
     ) -> Job:
         """Start a job over an image, an iterable of images, a table, or what a path names: a
         folder, an archive or another SOURCE of the command line.
@@ -93,50 +88,28 @@ class Client:
         SOURCE may have. If the first image has a label, the results have `truth`. The results are
         in the order of the images: one for each image of an iterable, and each row of a table.
 
+        The `reading` says what is read: `digits()`, which is the default, `numbers()` or `form()`.
+        With a form, the results have a row for each field, with the id `PAGE/FIELD`.
+
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.
 
-        With `read="number"` the whole number in each image is read, as it is written. It helps to
-        know its `length`, such as `"9"` or `"3-6"`; its `pattern`, a regular expression such as
-        `r"\\d+\\.\\d"`, or `integer`, `decimal`, `date` or `time`; or the numbers that are
-        `allowed`, up to a million. `fill` names marks that fill unused boxes, such as `"X-"`.
-
-        With a `form`, the path of a form's file, each image is a page, and the numbers in its
-        fields are read. There is a row for each field, with the id `PAGE/FIELD`.
-
-        With a `risk`, such as `0.005` or `"0.5%"`, so many answers are marked that at most this
-        share of the others is wrong, on images like those that the model was measured with; or
-        `like` those of a file that `digitq correct` wrote after a look at a random sample.
-
-        Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
-        an image. Errors in an iterable of images are raised by `Job.results`.
+        Raises `BrokerError`, and `UsageError` for a single object that is not an image. Errors in
+        an iterable of images are raised by `Job.results`.
         """
-        reading = choose_reading(model, read, form, **asked)
-        return self.start(open_images(images)[0], reading, detached=detached)
+        return self.submit_source(open_images(images)[0], reading, detached=detached)
 
     def submit_source(
         self,
         source: Source,
-        model: str | None = None,
-        *,
-        read: What = "digit",
-        form: FormLike | None = None,
-        detached: bool = False,
-        **asked: Unpack[AskedOfNumbers],
-    ) -> Job:
-        """Start a job over a source from `open_sources`. Raises as `submit`."""
-        reading = choose_reading(model, read, form, **asked)
-        return self.start(source, reading, detached=detached)
-
-    def start(
-        self,
-        source: Source,
-        reading: Reading,
+        reading: Reading[Answer] | None = None,
         *,
         detached: bool = False,
         resume: Counts = Counts(),  # noqa: B008 (frozen)
     ) -> Job:
-        """`submit_source` with a reading that is checked. Raises `BrokerError`."""
+        """Start a job over a source from `open_sources`; with `resume`, over what follows those
+        images. Raises as `submit`."""
+        reading = check_reading(reading)
         model, known, name = reading.model, reading.known, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
         id = secrets.token_hex(6)
@@ -182,109 +155,33 @@ class Client:
         and of all that have not ended."""
         return self.ledger.records(limit)
 
-    @overload
     def classify(
         self,
         image: Image,
-        model: str | None = None,
+        reading: Reading[AnswerT] | None = None,
         timeout_seconds: float | None = None,
-        *,
-        read: Literal["digit"] = "digit",
-        **asked: Unpack[Asked],
-    ) -> Prediction: ...
-
-    @overload
-    def classify(
-        self,
-        image: Image,
-        model: str | None = None,
-        timeout_seconds: float | None = None,
-        *,
-        read: Literal["number"],
-        **asked: Unpack[AskedOfNumbers],
-    ) -> NumberPrediction: ...
-
-    @overload
-    def classify(
-        self,
-        image: Image,
-        model: None = None,
-        timeout_seconds: float | None = None,
-        *,
-        read: Literal["number"] = "number",
-        form: FormLike,
-        **asked: Unpack[Asked],
-    ) -> dict[str, NumberPrediction]: ...
-
-    def classify(
-        self,
-        image: Image,
-        model: str | None = None,
-        timeout_seconds: float | None = None,
-        *,
-        read: What = "digit",
-        form: FormLike | None = None,
-        **asked: Unpack[AskedOfNumbers],
-    ) -> Answer:
+    ) -> AnswerT:
         """Classify one image and wait for the answer. Threads may call it at the same time.
 
         Calls at about the same time are sent as one batch, which does not change a bit of their
-        answers. An image that can't be read gives a `Prediction` with an error. With
-        `read="number"` the answer is a `NumberPrediction`; with a `form`, it is a dictionary with
-        one for each field, such as `student`, or `marks/4/c1` in a table. See `submit`. Raises
-        `UsageError` for anything but one image, `TimeoutError`, and what `Job.results` raises.
+        answers. An image that can't be read gives an answer with an error. `digits()`, which is the
+        default, gives a `Prediction`, `numbers()` a `NumberPrediction`, and `form()` a dictionary
+        with one for each field. Raises `UsageError` for anything but one image, `TimeoutError`, and
+        what `Job.results` raises.
         """
-        reading = choose_reading(model, read, form, **asked)
-        return self._calls.ask(read_call(image, reading), reading, timeout_seconds)
-
-    @overload
-    async def classify_async(
-        self,
-        image: Image,
-        model: str | None = None,
-        timeout_seconds: float | None = None,
-        *,
-        read: Literal["digit"] = "digit",
-        **asked: Unpack[Asked],
-    ) -> Prediction: ...
-
-    @overload
-    async def classify_async(
-        self,
-        image: Image,
-        model: str | None = None,
-        timeout_seconds: float | None = None,
-        *,
-        read: Literal["number"],
-        **asked: Unpack[AskedOfNumbers],
-    ) -> NumberPrediction: ...
-
-    @overload
-    async def classify_async(
-        self,
-        image: Image,
-        model: None = None,
-        timeout_seconds: float | None = None,
-        *,
-        read: Literal["number"] = "number",
-        form: FormLike,
-        **asked: Unpack[Asked],
-    ) -> dict[str, NumberPrediction]: ...
+        asked = check_reading(reading)
+        return self._calls.ask(read_call(image, asked), asked, timeout_seconds)
 
     async def classify_async(
         self,
         image: Image,
-        model: str | None = None,
+        reading: Reading[AnswerT] | None = None,
         timeout_seconds: float | None = None,
-        *,
-        read: What = "digit",
-        form: FormLike | None = None,
-        **asked: Unpack[AskedOfNumbers],
-    ) -> Answer:
+    ) -> AnswerT:
         """`classify` for coroutines. Raises as `classify`."""
-        reading = choose_reading(model, read, form, **asked)
-        if is_pixels(image) and not reading.form:
-            call = read_call(image, reading)
+        asked = check_reading(reading)
+        if is_pixels(image) and not asked.form:
+            call = read_call(image, asked)
         else:
-            call = await asyncio.to_thread(read_call, image, reading)
-        return await self._calls.ask_async(call, reading, timeout_seconds)
+            call = await asyncio.to_thread(read_call, image, asked)
+        return await self._calls.ask_async(call, asked, timeout_seconds)

@@ -1,6 +1,5 @@
 """The record of a result file: what made its rows."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,9 +11,10 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from digitq.producer.counts import Counts
+from digitq.protocol.asked.own_network import name_network
 from digitq.protocol.asked.risk import Curve
 from digitq.protocol.asked.sample import Sample
-from digitq.protocol.chunk import FINGERPRINT_KEY, REVIEW_BELOW_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
+from digitq.protocol.chunk import FINGERPRINT_KEY, REVIEW_BELOW_KEY, WEIGHTS_KEY
 from digitq.protocol.errors import UsageError
 from digitq.protocol.origin import Origin
 from digitq.protocol.settings import What, read_by, settings
@@ -91,7 +91,7 @@ def all_thresholds(parts: Parts) -> tuple[float, ...]:
 def own_weights_name(model: str) -> str | None:
     """How results name the user's own network for a model; None if the built-in one is used."""
     card = settings().own_card(model)
-    return hashlib.sha256(card.read_bytes()).hexdigest()[:WEIGHTS_DIGITS] if card else None
+    return name_network(card) if card else None
 
 
 @dataclass(frozen=True, kw_only=True)

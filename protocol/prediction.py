@@ -1,11 +1,11 @@
 """The answers to single calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import pyarrow as pa
 
-from digitq.protocol.asked.form import Form
 from digitq.protocol.chunk import ABSENT, Alternative, FoundDigit
 
 
@@ -44,10 +44,15 @@ class NumberPrediction:
 Answer: TypeAlias = Prediction | NumberPrediction | dict[str, NumberPrediction]
 
 
-def to_fields(results: pa.RecordBatch, form: Form) -> dict[str, NumberPrediction]:
-    """The predictions for the fields of one page, by their names on it."""
-    found = [one for one in to_predictions(results) if isinstance(one, NumberPrediction)]
-    return dict(zip((cell.id for cell in form.cells), found, strict=True))
+def to_answers(results: pa.RecordBatch, cells: Sequence[str]) -> Sequence[Answer]:
+    """The answer for each image of a result batch. `cells` are the ids of the fields on a page, if
+    the images are pages."""
+    predictions = to_predictions(results)
+    if not cells:
+        return predictions
+    fields = [one for one in predictions if isinstance(one, NumberPrediction)]
+    pages = range(0, len(fields), len(cells))
+    return [dict(zip(cells, fields[row : row + len(cells)], strict=True)) for row in pages]
 
 
 def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPrediction]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +24,9 @@ CELERY_VARIABLES = (
     "CELERY_RESULT_BACKEND",
 )
 WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
+# This variable is set where only this user can reach the worker's Redis: then it loads networks
+# from the folders that jobs name
+TRUSTS_JOBS = "_DIGITQ_TRUSTS_JOBS"
 ModelName = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(ModelName)  # every worker has them
 NUMBER = "number"  # the network of `--read number`
@@ -108,14 +111,12 @@ class Settings(BaseSettings):
         "`plain` (the default) or `json`; `digitq up` shows its workers' lines only if this is set",
     )
 
-    @property
-    def named_weights(self) -> Path | None:
-        """The folder of `in_use`, else `weights` as it was given."""
-        return _in_use.get() or self.weights
-
     def own_weights(self) -> Path | None:
-        """The same as an absolute path. Raises `UsageError` if it contains no model."""
-        return self.named_weights and find_weights(self.named_weights)
+        """The folder of `in_use`, else of `weights`, as an absolute path. Raises `UsageError` if it
+        contains no model."""
+        if named := _in_use.get():
+            return find_weights(named.folder, named="weights=")
+        return self.weights and find_weights(self.weights)
 
     def own_card(self, model: str) -> Path | None:
         """The card of a model in that folder; None if the built-in network is used. Raises
@@ -130,38 +131,35 @@ class Settings(BaseSettings):
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
 
 
-_in_use: ContextVar[Path | None] = ContextVar("weights", default=None)
+class NamedWeights(NamedTuple):
+    """A folder with networks, and what tells it from the same folder before it was changed."""
+
+    folder: Path
+    name: str
+
+
+_in_use: ContextVar[NamedWeights | None] = ContextVar("weights", default=None)
 
 
 @contextmanager
-def in_use(weights: Path | None) -> Iterator[None]:
+def in_use(folder: str, name: str) -> Iterator[None]:
     """Within this context, networks are loaded from this folder in place of `DIGITQ_WEIGHTS`."""
-    token = _in_use.set(weights)
+    token = _in_use.set(NamedWeights(Path(folder), name))
     try:
         yield
     finally:
         _in_use.reset(token)
 
 
+def named_weights() -> NamedWeights | Path | None:
+    """What is in use, else `DIGITQ_WEIGHTS` as it was given."""
+    return _in_use.get() or settings().weights
+
+
 def use_weights(folder: Path) -> None:
     """Set `DIGITQ_WEIGHTS` for this process and those that it starts."""
     os.environ["DIGITQ_WEIGHTS"] = str(folder)
     settings.cache_clear()
-
-
-def choose_weights(folder: FolderLike | None, model: str, is_named: bool) -> Path | None:
-    """A folder with networks as an absolute path; None for none, and `DIGITQ_WEIGHTS` counts.
-
-    Raises `UsageError` if the folder does not have the model, or if `DIGITQ_WEIGHTS` does not, and
-    nobody named the model: nobody would see that digitq's own network is used.
-    """
-    if folder is not None:
-        return find_weights(Path(folder), model, "weights=")
-    now = settings()
-    is_named |= model == NUMBER
-    if now.weights and not is_named and "model" not in now.model_fields_set:
-        find_weights(now.weights, model)
-    return None
 
 
 def find_weights(
@@ -179,8 +177,8 @@ def find_weights(
     if not found:
         raise UsageError(f"{named}{folder}: no NAME.json of `digitq train` is there")
     if model and model not in found:
-        use = {NUMBER: '`--read number`, in Python read="number"'}
-        how = use.get(found[0], f'`--model {found[0]}`, in Python model="{found[0]}"')
+        use = {NUMBER: "`--read number`, in Python numbers()"}
+        how = use.get(found[0], f'`--model {found[0]}`, in Python digits("{found[0]}")')
         hint = "`digitq train number` makes one" if model == NUMBER else f"add {how}"
         add = f": {hint}" if is_read_with else ""
         raise UsageError(f"{named}{folder} has no {model}.json, but {', '.join(found)}{add}")

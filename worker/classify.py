@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.risk import Risk, RiskError
 from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
@@ -85,8 +85,8 @@ def classify_chunk(
     """Classify a chunk: one result row for each of its rows, in the same order.
 
     The row of an image that can't be read has an error. The model `number` reads whole numbers,
-    with what is `known` of them, or the fields of pages that have a form. Raises `RiskError` if the
-    risk that is asked for can't be promised.
+    with what is `known` of them, or the fields of pages that have a form. Raises `UnmetError` if
+    the risk that is asked for can't be promised, or if another network must answer.
     """
     read_what = read_by(model)
     try:
@@ -99,7 +99,7 @@ def classify_chunk(
         failed = [build_row(None, str(error))] * chunk.rows
         return build_rows(failed, chunk.batch, result_schema(read_what))
     weights = describe_weights(model)
-    below = check_risk(card, known.risk, weights)
+    below = check_asked(card, known, weights)
     if isinstance(known, Form):
         result = read_pages(chunk.batch, read, known)
     elif read_what == "number":
@@ -109,11 +109,17 @@ def classify_chunk(
     return result.replace_schema_metadata({WEIGHTS_KEY: weights, REVIEW_BELOW_KEY: str(below)})
 
 
-def check_risk(card: Card, risk: Risk | None, weights: str) -> float:
-    """The confidence below which answers are to be reviewed. Raises `RiskError`, also if the risk
-    was measured with other weights."""
+def check_asked(card: Card, known: Known | Form, weights: str) -> float:
+    """The confidence below which answers are to be reviewed. Raises `UnmetError`, also if the job
+    names other weights, or its risk was measured with others."""
+    risk, network = known.risk, known.network
+    if network and network.name != weights:
+        raise UnmetError(
+            f"the weights of {card.name} are to be {network.name}, which were in {network.folder}, "
+            f"but this worker has {weights}: start workers with `--weights {network.folder}`"
+        )
     if risk and risk.weights and weights not in risk.weights:
-        raise RiskError(
+        raise UnmetError(
             f"the results that --like names were read with other weights of {card.name}: "
             f"{', '.join(risk.weights)}, and not {weights}"
         )

@@ -21,13 +21,14 @@ from celery.worker.request import Request
 from redis import RedisError
 
 from digitq.protocol.app import CLASSIFY_IMAGE, app
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form
-from digitq.protocol.asked.known import Known, WhatIsKnown
+from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.reading import Reading, choose_reading, decode_known
-from digitq.protocol.asked.risk import RiskError
 from digitq.protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
 from digitq.protocol.errors import BrokerError, UsageError
 from digitq.protocol.keys import IMAGES_QUEUE
+from digitq.protocol.prediction import Answer
 from digitq.protocol.settings import NUMBER, settings
 from digitq.protocol.text import printable, too_large
 from digitq.worker.classify import classify_chunk
@@ -38,7 +39,7 @@ from digitq.worker.sight.limits import MAX_CLOCK_SECONDS
 from digitq.worker.tasks import FATAL_DEATHS, MAX_LISTS, ledger_without_retry
 
 MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
-ARGUMENTS = ("image", "model", "read", *WhatIsKnown.__annotations__, "risk")  # in this order
+ARGUMENTS = ("image", "model", "read", "length", "allowed", "pattern", "fill", "risk")
 MAX_OTHERS = 7  # at most this many images are classified together with another one
 MAX_OTHERS_BYTES = 1 << 19  # their messages together, which Redis reads in some 5 ms
 MAX_MESSAGE_NUMBERS = 10_000  # a message may have this many allowed numbers
@@ -112,7 +113,7 @@ class Sent(NamedTuple):
 
     id: str  # the task's
     tag: str  # the message's; empty if Celery acknowledges it
-    reading: Reading
+    reading: Reading[Answer]
     row: dict[str, Any]  # the image or an error, as a chunk has it
 
 
@@ -134,10 +135,12 @@ def take_others() -> list[Sent]:
 
 def read_arguments(
     args: Sequence[Any], kwargs: dict[str, Any], attempt: int = 1
-) -> tuple[Reading, dict[str, Any]]:
+) -> tuple[Reading[Answer], dict[str, Any]]:
     """How an image is to be read, and its row of a chunk, which has what is wrong with either."""
     given: dict[str, Any] = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
-    reading = Reading(NUMBER if given.get("read") == "number" else settings().model)
+    reading: Reading[Answer] = Reading(
+        NUMBER if given.get("read") == "number" else settings().model
+    )
     try:
         if len(args) > len(ARGUMENTS) or not {*given} <= {*ARGUMENTS}:
             *names, last = ARGUMENTS
@@ -157,14 +160,14 @@ def read_arguments(
 
 def classify_together(images: Sequence[Sent], attempt: int, worker: str) -> dict[str, Any]:
     """The answer for each image by its id. Those that are read in the same way share a chunk."""
-    groups, answered = defaultdict[Reading, list[Sent]](list), dict[str, Any]()
+    groups, answered = defaultdict[Reading[Answer], list[Sent]](list), dict[str, Any]()
     for sent in images:
         groups[sent.reading].append(sent)
-    for (model, known, *_), group in groups.items():
-        begun = time.monotonic()
+    for reading, group in groups.items():
+        model, begun = reading.model, time.monotonic()
         try:
-            result = classify_rows([sent.row for sent in group], model, load_known(known))
-        except RiskError as error:
+            result = classify_rows([sent.row for sent in group], model, load_known(reading.known))
+        except UnmetError as error:
             result = classify_rows([{"id": "", "error": str(error)}] * len(group), model)
         seconds, failed = time.monotonic() - begun, answers(result).null_count
         for row, sent in enumerate(group):

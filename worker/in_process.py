@@ -2,25 +2,23 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import torch
 
+from digitq.protocol.asked.own_network import use_network
 from digitq.protocol.asked.reading import Reading, decode_known
 from digitq.protocol.chunk import Chunk
-from digitq.protocol.settings import in_use
+from digitq.protocol.prediction import Answer
 from digitq.worker.classify import classify_chunk, watch
 from digitq.worker.models.model import TORCH_THREADS
 
 lock = threading.Lock()  # one thread at a time: the watch and torch's threads are the process's
 
 
-def classify_chunks(
-    chunks: Iterable[Chunk], reading: Reading, weights: Path | None = None
-) -> Iterator[pa.RecordBatch]:
-    """The results of the chunks, the same to the bit as a worker's with these own `weights`.
-    Outside of a chunk, torch has as many threads as before. Raises what the chunks raise."""
+def classify_chunks(chunks: Iterable[Chunk], reading: Reading[Answer]) -> Iterator[pa.RecordBatch]:
+    """The results of the chunks, the same to the bit as a worker's. Outside of a chunk, torch has
+    as many threads as before. Raises what the chunks raise."""
     watch.spare_process()
     known = decode_known(reading.known)
     for chunk in chunks:
@@ -28,7 +26,7 @@ def classify_chunks(
             threads = torch.get_num_threads()
             torch.set_num_threads(TORCH_THREADS)
             try:
-                with in_use(weights):
+                with use_network(known.network):
                     result = classify_chunk(chunk, reading.model, known=known)
             finally:
                 torch.set_num_threads(threads)

@@ -1,5 +1,6 @@
 """The Celery task: takes a chunk from the ledger, has it classified, and hands in the result."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.protocol.app import CLASSIFY, app
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.own_network import use_network
 from digitq.protocol.asked.reading import decode_known
-from digitq.protocol.asked.risk import RiskError
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.chunk import (
     FINGERPRINT_KEY,
@@ -28,7 +30,7 @@ from digitq.protocol.chunk import (
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import Begun, BegunCall, ChunkResult
-from digitq.protocol.settings import settings
+from digitq.protocol.settings import TRUSTS_JOBS, settings
 from digitq.protocol.text import plural
 from digitq.worker.classify import Read, Reader, T, classify_chunk, watch
 from digitq.worker.picture import ImageError, describe
@@ -93,10 +95,11 @@ def classify_queued(job_id: str, number: int, worker: str) -> str:
         is_careful = begun.attempt >= CAREFUL_ATTEMPT
         read = careful_reader(deadline) if is_careful else deadline.read
         known = fetch_known(job_id, begun.known) if begun.known else Known()
-        result = classify_chunk(chunk, begun.model, read, known)
+        with use_network(known.network if os.environ.get(TRUSTS_JOBS) else None):
+            result = classify_chunk(chunk, begun.model, read, known)
     except BrokerError:
         raise
-    except RiskError as error:
+    except UnmetError as error:
         log_trouble(job_id, number, f"not classified: {error}")
         ledger().give_up(job_id, str(error))
         return DISCARDED

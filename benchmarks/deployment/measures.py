@@ -29,11 +29,13 @@ from digitq.producer.client import Client
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.arrays import label_batches
 from digitq.producer.sources.source import Entry, Source, take_first
+from digitq.protocol.asked.reading import Reading, digits, numbers
 from digitq.protocol.broker.address import read_address, without_password
 from digitq.protocol.errors import DigitqError
 from digitq.protocol.formats.mnist import load_mnist
 from digitq.protocol.host.cores import usable_cores
-from digitq.protocol.settings import NUMBER, What
+from digitq.protocol.prediction import Answer
+from digitq.protocol.settings import NUMBER
 from digitq.protocol.text import plural
 from digitq.terminal import find_missing
 
@@ -100,12 +102,11 @@ class Bench(ExitStack):
         client: Client,
         source: Source,
         name: str,
-        model: str | None = BENCH_MODEL,
-        read: What = "digit",
+        reading: Reading[Answer] | None = None,
     ) -> Measured:
         """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
-        job = client.submit_source(source, model, read=read)
+        job = client.submit_source(source, reading or digits(BENCH_MODEL))
         take_results(client, job, sink, source.count)
         return {"images_per_second": sink.parts[-1].images_per_second}
 
@@ -133,8 +134,8 @@ class Bench(ExitStack):
     @property
     def call(self) -> Call:
         """Classifies one image, (784,) pixels, as a single call."""
-        classify = self.client.classify
-        return lambda pixels: classify(pixels.reshape(28, 28), BENCH_MODEL)
+        classify, reading = self.client.classify, digits(BENCH_MODEL)
+        return lambda pixels: classify(pixels.reshape(28, 28), reading)
 
     def describe(self) -> str:
         """What every figure depends on: cores, versions, and whose workers are measured."""
@@ -184,10 +185,11 @@ def measure_coroutines(bench: Bench) -> Rows:
     """Coroutines of one event loop, each with one image at a time."""
     client = bench.client
     images = np.array(bench.digits[: bench.part(100)]).reshape(-1, 28, 28)
+    reading = digits(BENCH_MODEL)
 
     async def call_each(part: NDArray[np.uint8]) -> None:
         for image in part:
-            await client.classify_async(image, BENCH_MODEL)
+            await client.classify_async(image, reading)
 
     async def call_all() -> None:
         await asyncio.gather(*(call_each(images[caller::CALLERS]) for caller in range(CALLERS)))
@@ -206,7 +208,7 @@ def measure_scale(bench: Bench) -> Rows:
     rows: Rows = {}
     for name, client in clients.items():
         source = bench.repeat_mnist(bench.part(15))
-        rows[name] = bench.classify(client, source, "scale.csv", SCALE_MODEL)
+        rows[name] = bench.classify(client, source, "scale.csv", digits(SCALE_MODEL))
     return rows
 
 
@@ -214,7 +216,7 @@ def measure_numbers(bench: Bench) -> Rows:
     """Whole numbers in PNG files, and their network alone if it is installed here."""
     count = bench.part(600)
     fields = bench.draw_fields(count)
-    figures = bench.classify(bench.client, fields, "numbers.csv", model=None, read="number")
+    figures = bench.classify(bench.client, fields, "numbers.csv", numbers())
     rows = {"numbers": figures}
     if not find_missing("worker"):
         rows["numbers (network)"] = run_alone("benchmarks.network_alone", NUMBER, count, WORKERS)

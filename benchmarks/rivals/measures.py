@@ -11,6 +11,7 @@ import PIL.Image
 from celery import signature
 from numpy.typing import NDArray
 
+import digitq
 from benchmarks.deployment.measures import (
     BENCH_MODEL,
     WORKERS,
@@ -102,7 +103,9 @@ def measure_latencies(bench: Rivals) -> Rows:
     """
     client, plain = bench.client, bench.plain
     calls: dict[str, Callable[[NDArray[np.uint8]], object]] = {
-        "latency": lambda pixels: client.classify(pixels.reshape(28, 28), BENCH_MODEL),
+        "latency": lambda pixels: client.classify(
+            pixels.reshape(28, 28), digitq.digits(BENCH_MODEL)
+        ),
         "latency (celery)": lambda pixels: plain.delay(pixels.tolist()).get(PLAIN_ANSWER_SECONDS),
     }
     milliseconds: dict[str, list[float]] = {name: [] for name in calls}

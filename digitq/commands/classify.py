@@ -28,6 +28,7 @@ from digitq.terminal import ExitStatus, echo_err
 if TYPE_CHECKING:
     from digitq.producer.sources.source import Source
     from digitq.protocol.asked.reading import Reading
+    from digitq.protocol.prediction import Answer
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 def classify(
     sources: tuple[str, ...],
     out: str | None,
-    reading: "Reading",
+    reading: "Reading[Answer]",
     workers: int | None,
     broker: str | None,
     limit: int | None,
@@ -73,7 +74,7 @@ def classify(
     from digitq.protocol.formats.stores import is_stored
 
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
-    options.check_weights(reading, has_broker)
+    reading.check_default(has_broker)
     if page:
         check_page(page, overwrite, out)
     if wide:
@@ -107,7 +108,7 @@ def classify(
         if not sink.upload():
             source = open_sources(sources, truth == "parent", limit, answers)
             with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
-                job = client.start(source, reading, resume=sink.counts)
+                job = client.submit_source(source, reading, resume=sink.counts)
                 take_results(client, job, sink, lambda: reading.count_rows(source.count()))
             skipped, gaps = source.skipped.describe(), source.gaps
     report_rows(sink, skipped, what=reading.row)

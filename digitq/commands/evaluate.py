@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from digitq.producer.sources.source import TruthGaps
     from digitq.protocol.asked.reading import Reading
+    from digitq.protocol.prediction import Answer
     from digitq.review.scores import ScoreSink
 
 RUN_OPTIONS = (
@@ -44,7 +45,7 @@ RUN_OPTIONS = (
 @options.private_broker
 def evaluate(
     sources: tuple[str, ...],
-    reading: "Reading",
+    reading: "Reading[Answer]",
     truth: str | None,
     limit: int | None,
     as_json: bool,
@@ -70,7 +71,7 @@ def evaluate(
         name = sources[0]
         model, gaps, sink = read_results(sources, truth, limit)
     else:
-        options.check_weights(reading, bool(broker or settings().broker_url))
+        reading.check_default(bool(broker or settings().broker_url))
         names = sources or ("mnist:test",)
         source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
         name, model, gaps = source.name, reading.model, source.gaps
@@ -78,7 +79,7 @@ def evaluate(
         if not source.has_truth:
             raise UsageError(f"{name} has no right answers: name them with --truth")
         with open_client(broker, workers, reading.count_rows(count_files(names))) as client:
-            job = client.start(source, reading)
+            job = client.submit_source(source, reading)
             take_results(client, job, sink, lambda: reading.count_rows(source.count()))
     counts = sink.counts
     report_truth(counts, sink.read, truth, gaps)

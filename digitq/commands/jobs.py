@@ -36,6 +36,7 @@ from digitq.terminal import ExitStatus, echo_err
 if TYPE_CHECKING:
     from digitq.protocol.asked.reading import Reading
     from digitq.protocol.ledger import Ledger
+    from digitq.protocol.prediction import Answer
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 @options.truth
 def submit(
     sources: tuple[str, ...],
-    reading: "Reading",
+    reading: "Reading[Answer]",
     broker: str | None,
     limit: int | None,
     truth: str | None,
@@ -65,7 +66,7 @@ def submit(
     job: digitq.Job | None = None
     reported: str | None = None
     try:
-        job = client.start(source, reading, detached=True)
+        job = client.submit_source(source, reading, detached=True)
         collect = f"digitq collect {job.id} -o OUT{at_broker}"
         memory = job.ledger.memory()
         images = reading.count_rows(source.count()) if memory.limit_bytes else None

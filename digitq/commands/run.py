@@ -29,6 +29,7 @@ from digitq.worker_check import CHECKS, check_worker
 
 if TYPE_CHECKING:
     from digitq.protocol.asked.reading import Reading
+    from digitq.protocol.prediction import Answer
 
 # Celery puts the current folder first on the path if it is missing there, and would import the
 # user's files from it. So it is put last.
@@ -197,7 +198,7 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
 )
 @options.reading
 @options.weights
-def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> None:
+def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading[Answer]") -> None:
     """Show how images came to their answers.
 
     Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
@@ -214,7 +215,7 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> No
             f"{results[0]} is a table: `inspect` takes images; "
             f"`digitq report {shlex.quote(str(results[0]))}` shows results with their images"
         )
-    options.check_weights(reading)
+    reading.check_default()
     if out and len(images) > 1:
         raise UsageError("--out takes one IMAGE only")
     if not sys.stdout:  # `>&-`: the file below would take its place

@@ -21,7 +21,12 @@ from digitq.protocol.broker.connection import OLDEST_REDIS, connect
 from digitq.protocol.errors import BrokerError, DigitqError, UsageError
 from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from digitq.protocol.host.thread import DaemonThread
-from digitq.protocol.settings import CELERY_VARIABLES, WORKER_INDEX, read_settings
+from digitq.protocol.settings import (
+    CELERY_VARIABLES,
+    TRUSTS_JOBS,
+    WORKER_INDEX,
+    read_settings,
+)
 from digitq.protocol.text import plural
 from digitq.terminal import require
 
@@ -58,12 +63,11 @@ class Local:
         flower: bool = False,
         app: str = "digitq.worker",
         show_logs: bool = False,
-        weights: Path | None = None,
     ) -> None:
         """`app` is what the workers run, as for `celery -A`. Their logs go to files in the private
-        folder, or with `show_logs` to stderr. `weights` takes the place of `DIGITQ_WEIGHTS`."""
+        folder, or with `show_logs` to stderr."""
         self.workers, self.port, self.flower, self.app = workers, port, flower, app
-        self.show_logs, self.weights = show_logs, weights
+        self.show_logs = show_logs
         self._flower_port = 0  # unknown until Flower starts
         self.folder = self.socket = Path()
         self._stack = ExitStack()
@@ -191,7 +195,8 @@ class Local:
         level = ["--loglevel=INFO"] if self.show_logs else []
         options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS, *level, *events]
         index = [*self._processes, name].index(name) - 1  # Redis is first
-        self._start_celery(name, self.app, "worker", *options, **{WORKER_INDEX: str(index)})
+        variables = {WORKER_INDEX: str(index), TRUSTS_JOBS: "" if self.port else "1"}
+        self._start_celery(name, self.app, "worker", *options, **variables)
 
     def _start_flower(self) -> None:
         if not self._flower_port:
@@ -209,7 +214,7 @@ class Local:
         self._starter.submit(self._start_here, name, *command, **variables).result()
 
     def _start_here(self, name: str, *command: str, **variables: str) -> None:
-        weights = self.weights or read_settings().own_weights()  # an absolute path
+        weights = read_settings().own_weights()  # an absolute path
         is_shown = self.show_logs and name.startswith("worker")
         inherited = {key: text for key, text in os.environ.items() if key not in CELERY_VARIABLES}
         with open(self.folder / f"{name}.log", "ab") as log:

@@ -16,6 +16,7 @@ from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import FILES_SCHEMA, truth_field
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats import UnreadableImageError
+from digitq.protocol.prediction import Answer
 from digitq.protocol.settings import What, settings
 from digitq.protocol.text import plural, printable, too_large
 
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 
 
 def read_source(
-    source: Source, reading: Reading, rows: int = 0, checksum: int = 0
+    source: Source, reading: Reading[Answer], rows: int = 0, checksum: int = 0
 ) -> Iterator[pa.RecordBatch]:
     """Batches of a source's images in order, as `read_items` gives them. With a form, each image is
     a page, whose `truth` is a list of the right answers for its fields.

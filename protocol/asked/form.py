@@ -18,6 +18,7 @@ from digitq.protocol.asked.form_file import (
     telling,
 )
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.own_network import OwnNetwork
 from digitq.protocol.asked.risk import Risk
 from digitq.protocol.asked.rules import bind_rule, parse_rule
 from digitq.protocol.asked.values import encode
@@ -113,6 +114,7 @@ class Form:
     tables: tuple[Table, ...]
     checks: tuple[Check, ...]
     risk: Risk | None = None  # what is asked of the answers that are not marked
+    network: OwnNetwork | None = None  # the one that must answer; None for any
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:

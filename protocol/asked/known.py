@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.own_network import OWN_NETWORK, OwnNetwork
 from digitq.protocol.asked.risk import RISK, Risk
 from digitq.protocol.asked.values import (
     MAX_DIGITS,
@@ -37,15 +38,6 @@ FILL_MARKS = "X-/"
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
 
 
-class WhatIsKnown(TypedDict, total=False):
-    """What a person says is known."""
-
-    length: str | int | tuple[int, int] | None  # how many digits a number has: 9, 3-6 or (3, 6)
-    allowed: Iterable[str | int] | None  # the numbers that there can be
-    pattern: str | None  # a regular expression, or the name of one
-    fill: str | None  # marks that fill unused boxes: X, - and /
-
-
 @dataclass(frozen=True, eq=False)
 class Known:
     """What is known beforehand; by default nothing."""
@@ -54,6 +46,7 @@ class Known:
     allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in Latin-1
     fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
     risk: Risk | None = None  # what is asked of the answers that are not marked
+    network: OwnNetwork | None = None  # the one that must answer; None for any
 
     @property
     def is_nothing(self) -> bool:
@@ -84,7 +77,7 @@ class Known:
         pattern: str | None = None,
         fill: str | None = None,
     ) -> Self:
-        """Build it from what a person gives, see `WhatIsKnown`.
+        """Build it from what a person gives, see `numbers`.
 
         Raises `UsageError` for a length, a pattern or marks that can't be, a line that is no
         number, an empty list, and a pattern that no allowed number matches.
@@ -113,9 +106,13 @@ class Known:
         return cls(pattern, np.unique(np.array([*map(encode, numbers)])), fill)
 
     def encode(self) -> bytes:
-        """The pattern, the marks and the risk as JSON in the first line, then an allowed number in
-        each line; empty for nothing."""
-        asked = [self.pattern, self.fill, *([asdict(self.risk)] if self.risk else ())]
+        """The pattern, the marks, the risk and the network as JSON in the first line, then an
+        allowed number in each line; empty for nothing."""
+        asked: list[Any] = [self.pattern, self.fill]
+        if self.risk or self.network:
+            asked.append(self.risk and asdict(self.risk))
+        if self.network:
+            asked.append(asdict(self.network))
         first = json.dumps(asked).encode() if any(asked) else b""
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])
@@ -124,9 +121,16 @@ class Known:
     def decode(cls, payload: bytes) -> Self:
         """What `encode` encoded."""
         first, *numbers = payload.split(b"\n")
-        pattern, fill, *risks = json.loads(first or b'[null, ""]')
+        pattern, fill, *asked = json.loads(first or b'[null, ""]')
+        risk, network = [*asked, None, None][:2]
         allowed = np.array(numbers, np.bytes_) if numbers else None
-        return cls(pattern, allowed, fill, *map(RISK.validate_python, risks))
+        return cls(
+            pattern,
+            allowed,
+            fill,
+            None if risk is None else RISK.validate_python(risk),
+            None if network is None else OWN_NETWORK.validate_python(network),
+        )
 
 
 @lru_cache(maxsize=4)

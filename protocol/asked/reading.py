@@ -1,33 +1,49 @@
-"""What a job reads in its images: single digits with a network, whole numbers, or pages' fields."""
+"""What is read in images, as a value: `digits()`, `numbers()` or `form()`."""
 
 import os
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, Unpack
+from typing import Any, Generic, TypeAlias, cast
+
+import pyarrow as pa
+from typing_extensions import TypeVar
 
 from digitq.protocol.asked.form import FORM_MAGIC, Cell, Form, read_form
-from digitq.protocol.asked.known import Known, WhatIsKnown, describe_known
-from digitq.protocol.asked.risk import Asked, choose_risk, describe_way
+from digitq.protocol.asked.known import Known, describe_known
+from digitq.protocol.asked.own_network import find_own_network
+from digitq.protocol.asked.risk import choose_risk, describe_way
 from digitq.protocol.errors import DigitqError, UsageError
-from digitq.protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
+from digitq.protocol.prediction import Answer, NumberPrediction, Prediction, to_answers
+from digitq.protocol.settings import (
+    MODELS,
+    NUMBER,
+    WHATS,
+    FolderLike,
+    What,
+    find_weights,
+    read_by,
+    settings,
+)
 from digitq.protocol.text import in_one_line
 
 FormLike: TypeAlias = str | os.PathLike[str] | Form  # a form, or its file
+# A call that names no reading reads digits
+AnswerT = TypeVar("AnswerT", bound=Answer, covariant=True, default=Prediction)
 
 
-class AskedOfNumbers(WhatIsKnown, Asked, total=False):
-    """What a person says of whole numbers."""
-
-
-class Reading(NamedTuple):
-    """How a job's images are read."""
+@dataclass(frozen=True)
+class Reading(Generic[AnswerT]):
+    """How images are read, and the type of an image's answer: a `Prediction`, a `NumberPrediction`,
+    or a dictionary of these if the image is a page with a form."""
 
     model: str
     known: bytes = b""  # what is known and asked, or the form, encoded; empty for nothing
     form_name: str | None = None  # the form's file
     risk: float | None = None  # so much may be wrong among the answers that are not marked
     like: str | None = None  # the corrected results of which the risk was measured
+    is_named: bool = field(default=True, compare=False)  # whether anybody has chosen the model
 
     @property
     def what(self) -> What:
@@ -57,6 +73,17 @@ class Reading(NamedTuple):
         """How many rows the results have for each image."""
         return max(1, len(self.cells))
 
+    def to_answers(self, rows: pa.RecordBatch) -> Sequence[AnswerT]:
+        """The answers of whole images, from their rows of the results."""
+        return cast(Sequence[AnswerT], to_answers(rows, [cell.id for cell in self.cells]))
+
+    def check_default(self, has_broker: bool = False) -> None:
+        """Raises `UsageError` if nobody has chosen the model and `DIGITQ_WEIGHTS` does not have it:
+        nobody would see that digitq's own network is used. A broker's workers have weights of their
+        own."""
+        if not (self.is_named or has_broker) and (folder := settings().weights):
+            find_weights(folder, self.model)
+
 
 @lru_cache(maxsize=2)
 def decode_form(payload: bytes) -> Form:
@@ -75,59 +102,145 @@ def decode_known(payload: bytes) -> Known | Form:
         ) from None
 
 
-def choose_reading(
+def digits(
     model: str | None = None,
-    read: str = "digit",
-    form: FormLike | None = None,
+    *,
+    weights: FolderLike | None = None,
     risk: float | str | None = None,
     like: str | os.PathLike[str] | None = None,
-    **known: Unpack[WhatIsKnown],
-) -> Reading:
-    """The reading that a person asks for; the default model for None. A form, or its file, implies
-    that numbers are read.
+) -> Reading[Prediction]:
+    """The digit in each image is read, with the network `mlp`, `cnn` or `random`; by default that
+    of `DIGITQ_MODEL`, else `mlp`.
 
-    Raises `UsageError` for an unknown name, for arguments that do not go together, and as
-    `Known.check`, `read_form` and `choose_risk`.
+    `weights` is a folder of `digitq train`, whose network must answer. Private workers and `reader`
+    load it from there; other workers must have been started with these weights, or the job fails.
+
+    With a `risk`, such as `0.005` or `"0.5%"`, so many answers are marked that at most this share
+    of the others is wrong, on images like those that the model was measured with; or `like` those
+    of a file that `digitq correct` wrote after a look at a random sample.
+
+    Raises `UsageError` for an unknown model, and as `ask`.
     """
-    reading = choose_known(model, read, form, **known)
-    if risk is None and like is None:
+    name = model or settings().model
+    if name not in MODELS:
+        raise UsageError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
+    is_named = bool(model or weights) or "model" in settings().model_fields_set
+    return ask(Reading(name, is_named=is_named), weights, risk, like)
+
+
+def numbers(
+    *,
+    length: str | int | tuple[int, int] | None = None,
+    pattern: str | None = None,
+    allowed: Iterable[str | int] | None = None,
+    fill: str | None = None,
+    weights: FolderLike | None = None,
+    risk: float | str | None = None,
+    like: str | os.PathLike[str] | None = None,
+) -> Reading[NumberPrediction]:
+    """The whole number in each image is read, as it is written.
+
+    It helps to know its `length`, such as `9`, `"3-6"` or `(3, 6)`; its `pattern`, a regular
+    expression such as `r"\\d+\\.\\d"`, or `integer`, `decimal`, `date` or `time`; or the numbers
+    that are `allowed`, up to a million. `fill` names marks that fill unused boxes, such as `"X-"`.
+    `weights`, `risk` and `like` are those of `digits`.
+
+    Raises `UsageError` as `Known.check` and `ask`.
+    """
+    known = Known.check(length, allowed, pattern, fill)
+    return ask(Reading(NUMBER, known.encode()), weights, risk, like)
+
+
+def form(
+    file: FormLike,
+    *,
+    weights: FolderLike | None = None,
+    risk: float | str | None = None,
+    like: str | os.PathLike[str] | None = None,
+) -> Reading[dict[str, NumberPrediction]]:
+    """Each image is a page with this form, given as the path of its file: the number in each field
+    is read. An answer has one for each field, by its name, such as `student`, or `marks/4/c1` in a
+    table. `weights`, `risk` and `like` are those of `digits`.
+
+    Raises `UsageError` as `read_form` and `ask`.
+    """
+    if isinstance(file, Form):
+        return ask(Reading(NUMBER, file.encode(), "a form in Python"), weights, risk, like)
+    encoded = read_form(Path(file)).encode()
+    return ask(Reading(NUMBER, encoded, os.path.abspath(file)), weights, risk, like)
+
+
+def ask(
+    reading: Reading[AnswerT],
+    weights: FolderLike | None,
+    risk: float | str | None,
+    like: str | os.PathLike[str] | None,
+) -> Reading[AnswerT]:
+    """The reading with the network that must answer, and with what is asked of the answers that are
+    not marked. Raises as `find_own_network` and `choose_risk`."""
+    if weights is None and risk is None and like is None:
         return reading
+    asked = decode_known(reading.known)
+    if weights is not None:
+        asked = replace(asked, network=find_own_network(weights, reading.model))
+    if risk is None and like is None:
+        return replace(reading, known=asked.encode())
     way = describe_way(*describe_known(b"" if reading.form else reading.known), bool(reading.form))
     chosen = choose_risk(risk, like, reading.model, way)
-    asked = replace(decode_known(reading.known), risk=chosen)
     where = None if like is None else os.path.abspath(like)
-    return reading._replace(known=asked.encode(), risk=chosen.share, like=where)
+    known = replace(asked, risk=chosen).encode()
+    return replace(reading, known=known, risk=chosen.share, like=where)
 
 
-def choose_known(
-    model: str | None, read: str, form: FormLike | None, **known: Unpack[WhatIsKnown]
-) -> Reading:
-    """The reading without what is asked of its answers. Raises as `choose_reading`."""
+def check_reading(reading: Reading[AnswerT] | None) -> Reading[AnswerT]:
+    """The reading, by default that of digits. Raises `UsageError` for anything else."""
+    if reading is None:
+        return cast(Reading[AnswerT], digits())
+    if not isinstance(reading, Reading):
+        raise UsageError(
+            f'{reading!r} does not say what to read: give digits(), such as digits("cnn"), '
+            "numbers() or form()"
+        )
+    return reading
+
+
+def choose_reading(
+    *,
+    model: str | None = None,
+    read: str = "digit",
+    page_form: Form | None = None,
+    length: str | int | tuple[int, int] | None = None,
+    pattern: str | None = None,
+    allowed: Iterable[str | int] | None = None,
+    fill: str | None = None,
+    risk: float | str | None = None,
+    like: str | os.PathLike[str] | None = None,
+) -> Reading[Any]:
+    """The reading that the options of a command or the arguments of a message name.
+
+    Raises `UsageError` for what does not go together, and as `digits`, `numbers` and `form`.
+    """
     if read not in WHATS:
         raise UsageError(f"`read` is {read!r}: it must be {' or '.join(WHATS)}")
-    for name in known.keys() - WhatIsKnown.__annotations__.keys():
-        raise UsageError(f"there is no argument {name!r}")
-    is_any_known = any(value is not None for value in known.values())
-    if form is not None and is_any_known:
+    is_any_known = any(one is not None for one in (length, pattern, allowed, fill))
+    if page_form is not None and is_any_known:
         raise UsageError(
             "a form says what is known of each field: leave out length, pattern, allowed and fill"
         )
-    if read == "number" or form is not None:
-        if model is not None:
-            raise UsageError(
-                f"whole numbers have a network of their own: leave out the model {model!r}"
-            )
-        if form is None:
-            return Reading(NUMBER, Known.check(**known).encode())
-        if isinstance(form, Form):
-            return Reading(NUMBER, form.encode(), "a form in Python")
-        return Reading(NUMBER, read_form(Path(form)).encode(), os.path.abspath(form))
+    reads_numbers = read == "number" or page_form is not None
+    if reads_numbers and model is not None:
+        raise UsageError(
+            f"whole numbers have a network of their own: leave out the model {model!r}"
+        )
+    if page_form is not None:
+        return form(page_form, risk=risk, like=like)
+    if reads_numbers:
+        return numbers(
+            length=length, pattern=pattern, allowed=allowed, fill=fill, risk=risk, like=like
+        )
     if is_any_known:
         raise UsageError(
             "a length, a pattern, a fill and allowed numbers need whole numbers: --read number, or "
             'read="number"'
         )
-    model = model or settings().model
-    if model not in MODELS:
-        raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
-    return Reading(model)
+    return digits(model, risk=risk, like=like)

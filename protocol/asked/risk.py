@@ -8,12 +8,12 @@ results that a person has corrected.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.sample import BOUND_CONFIDENCE, bound_share, show_bound
 from digitq.protocol.errors import UsageError
 
@@ -22,17 +22,6 @@ ROWS_PER_THRESHOLD = 200  # a curve has one threshold for each 200 answers
 MAX_THRESHOLDS = 20  # a curve has at most this many thresholds
 THRESHOLD_UNIT = 1e-6  # thresholds are rounded up to a multiple of this
 Curve = tuple[tuple[float, float], ...]  # rising thresholds, each with the share that may be wrong
-
-
-class RiskError(UsageError):
-    """Raised when a risk is asked for that can't be promised."""
-
-
-class Asked(TypedDict, total=False):
-    """What a person asks of answers that are not marked."""
-
-    risk: float | str | None  # the largest share of them that may be wrong: 0.005 or "0.5%"
-    like: str | os.PathLike[str] | None  # a file of `digitq correct`, of images like these
 
 
 @dataclass(frozen=True)
@@ -152,18 +141,18 @@ def measure_curve(
 
 
 def find_threshold(curve: Curve, share: float, name: str) -> float:
-    """The lowest threshold above which no larger share is wrong. Raises `RiskError`; `name` says
+    """The lowest threshold above which no larger share is wrong. Raises `UnmetError`; `name` says
     whose curve it is."""
     for threshold, most in curve:
         if most <= share:
             return threshold
     if not curve:
-        raise RiskError(
+        raise UnmetError(
             f"{name} can promise no risk, as nobody has measured it: look at a random sample of "
             "its results (`digitq report --sample`, `digitq correct`), and name them with --like"
         )
     best = min(most for _, most in curve)
-    raise RiskError(
+    raise UnmetError(
         f"{name} can promise a risk of {show_bound(best)} at best, and not of {show_bound(share)}: "
         "--like results with a larger sample (`digitq report --sample`) may promise a smaller one"
     )

@@ -16,6 +16,7 @@ from warnings import catch_warnings
 import pytest
 import torch
 
+import digitq
 from digitq.private.processes import Local
 from digitq.producer import Client
 from digitq.producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
@@ -158,7 +159,7 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
         expected = load_model(model).classify(DIGITS[:1].reshape(1, 784))[0]
         assert answer.probabilities == tuple(expected.tolist())
     with pytest.raises(UsageError, match="there are: mlp, cnn, random"):
-        client.classify(DIGITS[0], "cnn9")
+        client.classify(DIGITS[0], digitq.digits("cnn9"))
 
 
 def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:

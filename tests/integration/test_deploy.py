@@ -22,6 +22,7 @@ from digitq.cli import digitq
 from digitq.private.processes import Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
+from digitq.protocol.asked.reading import numbers
 from digitq.protocol.keys import CALLS_QUEUE, TASK_EVENTS
 from digitq.protocol.ledger.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits
@@ -111,7 +112,7 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
     ):
         pixels = random_digits(3000)
         assert client.classify(pixels[0]).error is None
-        assert client.classify(pixels[0], read="number", length=2).error is None
+        assert client.classify(pixels[0], numbers(length=2)).error is None
         assert client.submit(pixels).table().num_rows == 3000
         job = client.submit(pixels, detached=True)
         assert job.table().num_rows == 3000
@@ -210,7 +211,7 @@ def test_the_compose_file_limits_processes_and_a_worker_has_fewer(local: Local) 
     limits = {service["deploy"]["resources"]["limits"]["pids"] for service in services.values()}
     assert len(limits) == 1 and not any("pids_limit" in service for service in services.values())
     client, image = Client(local.url), draw_one()
-    assert client.classify(encode_image(image, "PDF"), read="number").error is None
+    assert client.classify(encode_image(image, "PDF"), numbers()).error is None
     assert client.submit([encode_image(image, kind) for kind in ("PNG", "JPEG", "AVIF")]).table()
     tree = [local._processes["worker1"].pid]
     for pid in tree:

@@ -22,6 +22,7 @@ from digitq.operate.doctor import examine
 from digitq.operate.facts import Facts, gather_facts, look_at_flower
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from digitq.producer import Client
+from digitq.protocol.asked.reading import digits
 from digitq.protocol.broker.address import read_address
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.errors import BrokerError
@@ -169,7 +170,7 @@ def test_a_worker_that_is_frozen_at_a_chunk(sound: Served, monkeypatch: pytest.M
     facts, client = gather_facts(sound.url, sound.flower_url), Client(sound.url)
     monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "6")  # for doctor, not for the workers
     settings.cache_clear()
-    job = client.submit(random_digits(30_000), model="cnn", detached=True)
+    job = client.submit(random_digits(30_000), digits("cnn"), detached=True)
     stopped = list[tuple[int, str]]()  # the main process, and what doctor is to say
 
     def stop_one() -> bool:

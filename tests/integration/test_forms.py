@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import digitq
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.protocol.asked.form import read_form
@@ -111,9 +112,9 @@ def test_pages_become_a_table(local: Local, scans: Path, tmp_path: Path, ask: As
 def test_a_process_that_is_killed_costs_no_page(local: Local, client: Client, scans: Path) -> None:
     """All processes of the worker end while at least one is at a chunk of pages."""
     page, form = scans / "pages" / "b.png", scans / "form.toml"
-    expected = [one.number for one in client.classify(page, form=form).values()]
+    expected = [one.number for one in client.classify(page, digitq.form(form)).values()]
     worker = local._processes["worker1"].pid
-    job = client.submit([page] * 12, form=form, detached=True)
+    job = client.submit([page] * 12, digitq.form(form), detached=True)
 
     def stand_still_at_a_chunk() -> bool:
         freeze(*children_of(worker))
@@ -135,19 +136,19 @@ def test_a_file_with_several_pages_is_not_read_in_part(client: Client, scans: Pa
     page = Image.open(scans / "pages" / "b.png")
     file = io.BytesIO()
     page.save(file, "TIFF", save_all=True, append_images=[page])
-    fields = client.classify(file.getvalue(), form=scans / "form.toml")
+    fields = client.classify(file.getvalue(), digitq.form(scans / "form.toml"))
     assert {one.error for one in fields.values()} == {SEVERAL_PAGES}
 
 
 def test_one_page_gives_its_fields(client: Client, scans: Path) -> None:
-    fields = client.classify(scans / "pages" / "b.png", form=scans / "form.toml")
+    fields = client.classify(scans / "pages" / "b.png", digitq.form(scans / "form.toml"))
     assert [*fields][:5] == [*WRITTEN, "marks/1/c1"] and len(fields) == 10
     assert fields["student"].number == "31275" and fields["total"].number == "88"
     left, top, right, bottom = BOXES["student"]
     digits = fields["student"].digits or ()
     assert all(left < one.left < one.right < right for one in digits)
     assert all(top < (one.top + one.bottom) / 2 < bottom for one in digits)
-    job = client.submit([scans / "pages" / "b.png"], form=scans / "form.toml")
+    job = client.submit([scans / "pages" / "b.png"], digitq.form(scans / "form.toml"))
     assert job.table().column("number").to_pylist() == [one.number for one in fields.values()]
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+import digitq
 import digitq.producer.client
 import digitq.producer.job
 from digitq.private.processes import Local
@@ -158,12 +159,12 @@ def test_one_image(client: Client) -> None:
 
 
 def test_the_random_network_is_another(client: Client) -> None:
-    table = client.submit(DIGITS[:64], model="random").table()
+    table = client.submit(DIGITS[:64], digitq.digits("random")).table()
     assert np.array_equal(
         probabilities(table), load_model("random").classify(DIGITS[:64].reshape(-1, 784))
     )
     with pytest.raises(UsageError, match="there are: mlp, cnn, random"):
-        client.submit(DIGITS, model="cnn9")
+        client.submit(DIGITS, digitq.digits("cnn9"))
 
 
 def test_results_come_while_the_source_is_still_read(client: Client) -> None:
@@ -356,7 +357,7 @@ def test_a_small_job_does_not_wait_behind_a_large_one(client: Client) -> None:
         for _ in range(10):
             yield DIGITS
 
-    large = client.submit(many(), "cnn", detached=True)
+    large = client.submit(many(), digitq.digits("cnn"), detached=True)
     large.wait_until_stored()
     client.submit(DIGITS[:64]).table()
     assert large.progress().done_images < 50_000

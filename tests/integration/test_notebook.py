@@ -302,26 +302,17 @@ def test_classify_uses_the_redis_that_is_set(
     monkeypatch.setenv("DIGITQ_BROKER_URL", local.url)
     settings.cache_clear()
     before = len(Client(local.url).jobs())
-    results = digitq.classify(photos, model="cnn")
+    results = digitq.classify(photos, digitq.digits("cnn"))
     assert repr(results) == "<Results: 2 images, 1 with an error>"
     assert [answer.label for answer in results][1:] == [None]
     assert len(Client(local.url).jobs()) == before + 1
 
 
-def test_own_weights_in_one_line(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_weights_in_one_line(client: Client, tmp_path: Path) -> None:
     mine, image = copy_weights(tmp_path / "mine", "cnn", temperature=7.0), draw_one()
-    (own,) = digitq.classify([image], "cnn", weights=mine)
-    assert own.confidence and own.confidence < client.classify(image, "cnn").confidence - 0.05
-    with pytest.raises(UsageError, match="networks of their own: give `weights` to `local`"):
-        digitq.classify([image], "cnn", client=client, weights=mine)
-    with pytest.raises(UsageError, match="weights=.*gone: there is no such folder"):
-        digitq.local(weights=tmp_path / "gone")
-    monkeypatch.setenv("DIGITQ_BROKER_URL", client.url)
-    settings.cache_clear()
-    with pytest.raises(UsageError, match="`weights` is for private workers"):
-        digitq.classify([image], "cnn", weights=mine)
+    (own,) = digitq.classify([image], digitq.digits("cnn", weights=mine))
+    built_in = client.classify(image, digitq.digits("cnn")).confidence
+    assert own.confidence and built_in and own.confidence < built_in - 0.05
 
 
 @pytest.mark.parametrize("workers", [0, -1, 10_000, "two"])

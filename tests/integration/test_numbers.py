@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import digitq
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_sources
@@ -36,7 +37,7 @@ def test_a_job_of_numbers(number_client: Client, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(text)
     source = open_sources(tmp_path)
     allowed = ["42", "43"]
-    job = number_client.submit_source(source, read="number", allowed=allowed, detached=True)
+    job = number_client.submit_source(source, digitq.numbers(allowed=allowed), detached=True)
     assert job.wait_until_stored(20)
     key, redis = f"{record_key(job.id)}:known", number_client.ledger.redis
     assert redis.get(key) == b"\n42\n43" and 0 < redis.ttl(key) <= 7 * 86400
@@ -52,7 +53,7 @@ def test_a_job_of_numbers(number_client: Client, tmp_path: Path) -> None:
 
 
 def test_a_cancelled_job_leaves_nothing_that_was_known(number_client: Client) -> None:
-    job = number_client.submit([b"1"], read="number", length="3-6", detached=True)
+    job = number_client.submit([b"1"], digitq.numbers(length="3-6"), detached=True)
     assert job.wait_until_stored(20)
     key = f"{record_key(job.id)}:known"
     assert number_client.ledger.redis.get(key) == rb'["\\d{3,6}", ""]'
@@ -62,7 +63,7 @@ def test_a_cancelled_job_leaves_nothing_that_was_known(number_client: Client) ->
 
 def test_what_redis_lost_is_no_free_reading(number_client: Client) -> None:
     """The chunk is tried again, and whoever feeds the job stores what is known again."""
-    job = number_client.submit([b"1"], read="number", length=1)
+    job = number_client.submit([b"1"], digitq.numbers(length=1))
     redis = number_client.ledger.redis
     wait_for(lambda: redis.llen("digitq"))
     redis.delete(f"{record_key(job.id)}:known")
@@ -82,20 +83,20 @@ def test_a_small_budget_is_not_filled_by_a_list(
     monkeypatch.setenv("DIGITQ_BUDGET_BYTES", "100")
     settings.cache_clear()
     allowed = [f"{number:09}" for number in range(1000)]
-    job = number_client.submit([b"1"], read="number", allowed=allowed, detached=True)
+    job = number_client.submit([b"1"], digitq.numbers(allowed=allowed), detached=True)
     assert job.wait_until_stored(20)
 
 
 def test_no_rows_have_the_columns_of_numbers(number_client: Client) -> None:
-    table = number_client.submit([], read="number").table()
+    table = number_client.submit([], digitq.numbers()).table()
     assert table.num_rows == 0 and "number" in table.schema.names
 
 
 def test_single_calls_of_numbers(number_client: Client) -> None:
     redis = number_client.ledger.redis
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(number_client.classify, b"12", read="number", allowed=["12"])
-        free = pool.submit(number_client.classify, b"12", read="number")
+        answer = pool.submit(number_client.classify, b"12", digitq.numbers(allowed=["12"]))
+        free = pool.submit(number_client.classify, b"12", digitq.numbers())
         for _ in range(2):
             wait_for(lambda: redis.llen(CALLS_QUEUE))
             message = json.loads(redis.rpop(CALLS_QUEUE))

@@ -22,6 +22,7 @@ from celery.result import AsyncResult
 from kombu import Connection
 from redis.exceptions import OutOfMemoryError
 
+import digitq
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
@@ -115,12 +116,12 @@ def test_images_are_counted(deployment: Local, app: Celery) -> None:
 
 def test_answers_are_those_of_a_client(deployment: Local, app: Celery) -> None:
     client, contents = Client(deployment.url), [encode_image(draw_one((60, s))) for s in (70, 80)]
-    numbers = client.classify(IMAGE, read="number")
+    numbers = client.classify(IMAGE, digitq.numbers())
     assert send(app, TEXT, read="number").get(SECONDS) == as_json(numbers)
     for content in contents:
         text = base64.b64encode(content).decode()
         for model in (None, "cnn"):
-            expected = as_json(client.classify(content, model))
+            expected = as_json(client.classify(content, digitq.digits(model)))
             assert send(app, text, model).get(SECONDS) == expected
             lines = re.sub("(.{76})", r"\1\n", text)
             assert send(app, image=lines, model=model, read="digit").get(SECONDS) == expected
@@ -157,7 +158,7 @@ def test_what_is_known_of_numbers(deployment: Local, app: Celery) -> None:
         {"allowed": ["007", "0070", "4"], "fill": "X"},
         {"pattern": r"\d\d"},
     ):
-        expected = as_json(client.classify(content, read="number", **known))
+        expected = as_json(client.classify(content, digitq.numbers(**known)))
         assert expected["error"] is None
         assert send(app, NUMBER, read="number", **known).get(SECONDS) == expected
 
@@ -421,7 +422,7 @@ def test_the_example_for_curl(deployment: Local, tmp_path: Path) -> None:
     id = run(first)["task-id"]
     address = f"FLOWER={deployment.flower_url}/api/task\n"
     answer = run(address + second.replace("6ae1cda8-…", id))["result"]
-    assert answer == as_json(Client(deployment.url).classify(IMAGE, "cnn"))
+    assert answer == as_json(Client(deployment.url).classify(IMAGE, digitq.digits("cnn")))
 
     def row() -> dict[str, Any]:
         return run(
@@ -447,4 +448,5 @@ def test_the_example_for_node(deployment: Local, tmp_path: Path) -> None:
     names = {"redis://localhost:6379/0": deployment.url, "digits/7/a.png": "a.png"}
     command = ["node", "-e", shown("js", **names)]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
-    assert ran.stdout == f"{Client(deployment.url).classify(IMAGE, 'cnn').label}\n", ran.stderr
+    answer = Client(deployment.url).classify(IMAGE, digitq.digits("cnn"))
+    assert ran.stdout == f"{answer.label}\n", ran.stderr

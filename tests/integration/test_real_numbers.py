@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import digitq
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_sources
@@ -148,7 +149,7 @@ def test_a_pattern_says_what_is_wanted(local: Local, folder: Path) -> None:
 
 
 def test_a_single_call(local: Local, folder: Path) -> None:
-    answer = Client(local.url).classify(str(folder / "41902.png"), read="number", length=5)
+    answer = Client(local.url).classify(str(folder / "41902.png"), digitq.numbers(length=5))
     assert answer.number == "41902" and len(answer.digits or ()) == 5
 
 
@@ -201,7 +202,7 @@ def test_what_is_not_a_number(local: Local, tmp_path: Path) -> None:
         PIL.Image.fromarray(picture).save(tmp_path / f"{name}.png")
     paths = [tmp_path / f"{name}.png" for name in pictures]
     source = open_sources([*map(str, paths)])
-    table = Client(local.url).submit_source(source, read="number").table()
+    table = Client(local.url).submit_source(source, digitq.numbers()).table()
     for error, review in zip(
         *(table.column(name).to_pylist() for name in ("error", "review")), strict=True
     ):

@@ -66,9 +66,9 @@ def test_a_risk_that_can_t_be_promised_ends_a_job_at_once(
     assert not out.exists()
     client = Client(local.url)
     with pytest.raises(JobFailedError, match="random can promise no risk"):
-        client.classify(DIGITS[0], "random", risk=0.01)
+        client.classify(DIGITS[0], digitq.digits("random", risk=0.01))
     with pytest.raises(UsageError, match="it must be a share such as 0.5%"):
-        client.classify(DIGITS[0], risk=5)
+        client.classify(DIGITS[0], digitq.digits(risk=5))
     assert run("classify", source, "--risk", "5", "-o", out, "--broker", local.url) == 2
     final = tmp_path / "final.csv"
     command = "classify", source, "--risk", "1%", "--like", final, "--broker", local.url
@@ -77,32 +77,33 @@ def test_a_risk_that_can_t_be_promised_ends_a_job_at_once(
 
 
 def test_calls_keep_a_risk_of_their_own(local: Local) -> None:
-    client, reader = Client(local.url), digitq.reader("cnn", risk="30%")
-    loose = client.submit(DIGITS, "cnn", risk=LOOSE).table()
-    results = digitq.classify(DIGITS, "cnn", client=client, risk=LOOSE)
+    client, reader = Client(local.url), digitq.reader(digitq.digits("cnn", risk="30%"))
+    loose = client.submit(DIGITS, digitq.digits("cnn", risk=LOOSE)).table()
+    results = digitq.classify(DIGITS, digitq.digits("cnn", risk=LOOSE), client=client)
     assert results.table.equals(loose)
-    default = client.submit(DIGITS, "cnn").table()
+    default = client.submit(DIGITS, digitq.digits("cnn")).table()
     assert loose.column("label").equals(default.column("label"))
     assert loose.column("review").to_pylist() != default.column("review").to_pylist()
     for path, is_marked in zip(DIGITS, loose.column("review").to_pylist(), strict=True):
-        answer = client.classify(path, "cnn", risk=LOOSE)
+        answer = client.classify(path, digitq.digits("cnn", risk=LOOSE))
         assert answer.review == is_marked and answer == reader.classify(path)
-        assert is_marked <= client.classify(path, "cnn").review
+        assert is_marked <= client.classify(path, digitq.digits("cnn")).review
 
 
 def test_calls_of_separate_clients_keep_their_risks(local: Local) -> None:
     """They wait while the worker stands still, so that it could classify them together."""
-    worker, usual, strict = local._processes["worker1"].pid, {}, {"risk": STRICT}
-    marks = digitq.reader("cnn", **strict).classify([*SAMPLE]).table.column("review").to_pylist()
+    worker = local._processes["worker1"].pid
+    usual, strict = digitq.digits("cnn"), digitq.digits("cnn", risk=STRICT)
+    marks = digitq.reader(strict).classify_all([*SAMPLE]).table.column("review").to_pylist()
     digits = [digit for digit, is_marked in zip(SAMPLE, marks, strict=True) if is_marked][:8]
     asked = [usual, strict] * 4
-    wanted = [digitq.reader("cnn", **one).classify(digits[n]) for n, one in enumerate(asked)]
+    wanted = [digitq.reader(one).classify(digits[n]) for n, one in enumerate(asked)]
     assert len({answer.review for answer in wanted}) == 2
     with ThreadPoolExecutor(len(digits)) as callers:
         os.killpg(worker, signal.SIGSTOP)
         try:
             answers = [
-                callers.submit(Client(local.url).classify, digit, "cnn", **one)
+                callers.submit(Client(local.url).classify, digit, one)
                 for digit, one in zip(digits, asked, strict=True)
             ]
             redis = Client(local.url).ledger.redis

@@ -20,6 +20,7 @@ from digitq.cli import digitq
 from digitq.operate.facts import find_redis
 from digitq.private.processes import EVENTS_KEY, find_free_port
 from digitq.producer import Client
+from digitq.protocol.asked.reading import digits
 from digitq.protocol.broker.connection import TIMEOUT_SECONDS, connect
 from digitq.protocol.errors import BrokerError, UsageError
 from digitq.worker.celery import prepare_worker
@@ -219,13 +220,13 @@ def test_a_failover_in_the_midst_of_a_job(fault: signal.Signals, tmp_path: Path)
             wait_for(lambda: asked.execute_command("SENTINEL", "REPLICAS", "mymaster"))
             wait_for(lambda: other.info()["master_link_status"] == "up")
             images = random_digits(8_000)
-            job = client.submit(images, "cnn")
+            job = client.submit(images, digits("cnn"))
             wait_for(lambda: job.progress().done_chunks > 2)
             master.process.send_signal(fault)
             wait_for(lambda: other.info()["role"] == "master")
             master.process.send_signal(signal.SIGCONT)
             table = job.table()
         assert (table.num_rows, table.column("label").null_count) == (8_000, 0)
-        assert table.equals(client.submit(images, "cnn").table())  # a run without a fault
+        assert table.equals(client.submit(images, digits("cnn")).table())  # a run without a fault
         with urlopen(f"http://127.0.0.1:{port}/broker") as page:  # Flower has found it, too
             assert b"<td>digitq</td>" in page.read()

@@ -20,7 +20,6 @@ from digitq.operate.metrics import describe
 from digitq.producer.sources.archives import ARCHIVE_SUFFIXES
 from digitq.producer.sources.source import IMAGE_SUFFIXES
 from digitq.protocol import errors
-from digitq.protocol.asked.known import WhatIsKnown
 from digitq.protocol.chunk import REASONS
 from digitq.protocol.overview import Overview
 from digitq.protocol.settings import Settings
@@ -314,15 +313,16 @@ def test_the_first_lines_for_a_notebook_are_an_example_whose_types_are_checked()
 def test_python_uses_arguments_that_exist(block: str) -> None:
     """Of digitq's own calls, told by their names."""
     own = {"Client": Client, "open_sources": open_sources, **vars(Client), **vars(Job)}
-    own |= {f"digitq.{name}": getattr(digitq, name) for name in ("classify", "local")}
+    functions = "classify", "digits", "form", "local", "numbers", "reader"
+    own |= {f"digitq.{name}": getattr(digitq, name) for name in functions}
+    own |= {name: getattr(digitq, name) for name in ("digits", "form", "numbers")}
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             whole = ast.unparse(node.func)
             name = whole if whole in own else name
             given = {argument.arg for argument in node.keywords}
-            known = {*WhatIsKnown.__annotations__} if {"read"} <= given else set()
-            assert name not in own or given <= {*signature(own[name]).parameters} | known, name
+            assert name not in own or given <= {*signature(own[name]).parameters}, name
 
 
 def test_every_public_name_is_explained() -> None:

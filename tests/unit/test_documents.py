@@ -34,7 +34,7 @@ from digitq.producer.sources.documents import page_entries
 from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Entry, Naming
-from digitq.protocol.asked.reading import choose_reading
+from digitq.protocol.asked.reading import digits
 from digitq.protocol.chunk import Chunk
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats import drawer
@@ -519,7 +519,7 @@ def test_documents_given_from_python(tmp_path: Path) -> None:
     assert [entry.id for entry in entries] == [*ids, str(tmp_path / "a.tif")]
     assert source.count() == 7
     with pytest.raises(UsageError, match="`classify` takes one image"):
-        read_call(path, choose_reading(None, "digit"))
+        read_call(path, digits())
 
 
 def test_pages_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from digitq.cli import main
 from digitq.protocol.asked.known import MAX_ALLOWED, Known, describe_known, read_allowed, read_lines
-from digitq.protocol.asked.reading import Reading, choose_reading
+from digitq.protocol.asked.reading import Reading, choose_reading, digits, numbers
 from digitq.protocol.asked.values import accepts, is_written, tidy
 from digitq.protocol.errors import UsageError
+from digitq.protocol.prediction import NumberPrediction
 
 
 @pytest.mark.parametrize(
@@ -199,10 +200,11 @@ def test_it_travels_unchanged(pattern: str | None, allowed: list[str] | None, fi
 
 
 def test_what_to_read_decides_the_model() -> None:
-    assert choose_reading() == Reading("mlp")
-    assert choose_reading("cnn") == Reading("cnn")
-    assert choose_reading(read="number") == Reading("number")
-    assert choose_reading(read="number", length=9) == Reading("number", rb'["\\d{9}", ""]')
+    assert choose_reading() == digits() == Reading("mlp")
+    assert choose_reading(model="cnn") == digits("cnn") == Reading("cnn")
+    assert choose_reading(read="number") == numbers() == Reading("number")
+    nine = Reading[NumberPrediction]("number", rb'["\\d{9}", ""]')
+    assert choose_reading(read="number", length=9) == numbers(length=9) == nine
 
 
 @pytest.mark.parametrize(
@@ -217,8 +219,6 @@ def test_what_to_read_decides_the_model() -> None:
         ({"read": "number", "fill": "x="}, "the fill 'X=' must be some of X, -, /"),
         ({"fill": "X"}, "a length, a pattern, a fill and allowed numbers need"),
         ({"read": "word"}, "must be digit or number"),
-        ({"workers": "2"}, "there is no argument 'workers'"),
-        ({"read": "number", "lenght": "9"}, "there is no argument 'lenght'"),
     ],
 )
 def test_what_does_not_go_together(arguments: dict[str, str], message: str) -> None:

@@ -216,7 +216,7 @@ def test_own_weights_take_the_place_of_those_shipped(
 
 def test_own_weights_may_be_those_of_some_calls_only(tmp_path: Path) -> None:
     mine, built_in = copy_weights(tmp_path / "mine", "mlp", temperature=7.0), load_model("mlp")
-    with in_use(mine):
+    with in_use(str(mine), "a name"):
         own = load_model("mlp")
         assert own.network.temperature == 7 and load_model("mlp") is own
     assert load_model("mlp") is built_in

@@ -13,7 +13,7 @@ from digitq.producer.sources.source import Entry, unreadable
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.form import Field, Form, Table
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.reading import choose_reading
+from digitq.protocol.asked.reading import choose_reading, digits, form
 from digitq.protocol.chunk import Chunk, name_fields
 from digitq.protocol.errors import UsageError
 from tests.cutting import cut_items
@@ -121,10 +121,10 @@ def test_results_are_compared_by_the_same_table(tmp_path: Path) -> None:
 
 
 def test_a_form_says_what_is_known_itself() -> None:
-    reading = choose_reading(form=FORM)
+    reading = form(FORM)
     assert reading.what == "number" and [cell.id for cell in reading.cells] == CELLS
-    assert reading.count_rows(2) == 2 * len(CELLS) and choose_reading().count_rows(2) == 2
+    assert reading.count_rows(2) == 2 * len(CELLS) and digits().count_rows(2) == 2
     with pytest.raises(UsageError, match="leave out length, pattern"):
-        choose_reading(form=FORM, length=3)
+        choose_reading(page_form=FORM, length=3)
     with pytest.raises(UsageError, match="leave out the model 'cnn'"):
-        choose_reading("cnn", form=FORM)
+        choose_reading(model="cnn", page_form=FORM)

@@ -12,9 +12,11 @@ from digitq import producer
 from digitq.protocol import errors
 
 PUBLIC = {
+    "Answer",
     "BrokerError",
     "Client",
     "DigitqError",
+    "Image",
     "Job",
     "JobAbandonedError",
     "JobCancelledError",
@@ -23,10 +25,15 @@ PUBLIC = {
     "NumberPrediction",
     "OutputError",
     "Prediction",
+    "Reading",
     "ResultsExpiredError",
+    "Source",
     "StoreError",
     "UnknownJobError",
     "UsageError",
+    "digits",
+    "form",
+    "numbers",
     "open_sources",
 }
 OWN = {"Results", "classify", "local", "reader"}  # of digitq itself; the others are the producer's

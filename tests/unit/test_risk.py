@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,14 @@ import pytest
 
 from digitq.cli import main
 from digitq.producer.provenance import find_record, record_path
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.reading import choose_reading, decode_known
+from digitq.protocol.asked.reading import Reading, decode_known, digits, numbers
+from digitq.protocol.asked.reading import form as read_pages
 from digitq.protocol.asked.risk import (
     MAX_THRESHOLDS,
     Risk,
-    RiskError,
     find_threshold,
     measure_curve,
     read_share,
@@ -89,10 +91,10 @@ def test_the_lowest_threshold_that_keeps_a_risk_is_taken() -> None:
     found = [find_threshold(curve, share, "mlp") for share in (0.05, 0.04, 0.03, 0.007)]
     assert found == [0.5, 0.5, 0.9, 0.99]
     with pytest.raises(
-        RiskError, match="mlp can promise a risk of 0.60 % at best, and not of 0.10 %"
+        UnmetError, match="mlp can promise a risk of 0.60 % at best, and not of 0.10 %"
     ):
         find_threshold(curve, 0.001, "mlp")
-    with pytest.raises(RiskError, match="mlp can promise no risk, as nobody has measured it"):
+    with pytest.raises(UnmetError, match="mlp can promise no risk, as nobody has measured it"):
         find_threshold((), 0.001, "mlp")
 
 
@@ -104,22 +106,22 @@ def test_a_share_is_a_percentage_or_a_number(text: str | float, share: float) ->
 @pytest.mark.parametrize("wrong", ["", "few", "0%", "-1%", "60%", "0.5", 1, "nan", True])
 def test_a_share_that_can_t_be_is_told(wrong: Any) -> None:
     with pytest.raises(UsageError, match="it must be a share such as 0.5%, or 0.005"):
-        choose_reading(risk=wrong)
+        digits(risk=wrong)
 
 
 def test_it_travels_with_what_is_known() -> None:
-    for arguments in ({}, {"read": "number"}, {"read": "number", "allowed": ["7", "12"]}):
-        reading = choose_reading(risk="1%", **arguments)  # type: ignore[arg-type]
+    allowed = numbers(allowed=["7", "12"], risk="1%")
+    for reading in (digits(risk="1%"), numbers(risk="1%"), allowed):
         known = decode_known(reading.known)
         assert known.risk == Risk(0.01) and reading.risk == 0.01
-        assert isinstance(known, Known) and known.is_nothing == ("allowed" not in arguments)
+        assert isinstance(known, Known) and known.is_nothing == (reading is not allowed)
     form = read_form(EXAMPLES / "forms/form.toml")
-    asked = decode_known(choose_reading(form=form, risk=0.01).known)
+    asked = decode_known(read_pages(form, risk=0.01).known)
     assert isinstance(asked, Form) and asked.risk == Risk(0.01) and asked.checks == form.checks
     risk = Risk(0.02, ((0.5, 0.03), (0.9, 0.01)), ("ab", "cd"))
     assert Known.decode(Known(r"\d", fill="X", risk=risk).encode()).risk == risk
     assert decode_known(replace(form, risk=risk).encode()).risk == risk
-    assert choose_reading().known == b""
+    assert digits().known == b""
 
 
 def images(*contents: bytes) -> Chunk:
@@ -174,12 +176,12 @@ def test_fields_of_pages_keep_it_too() -> None:
 
 def test_what_can_t_be_promised_is_an_error() -> None:
     content = encode_image(PIL.Image.fromarray(draw_tight_ring()))
-    with pytest.raises(RiskError, match="mlp can promise a risk of"):
+    with pytest.raises(UnmetError, match="mlp can promise a risk of"):
         classify_chunk(images(content), "mlp", known=Known(risk=Risk(1e-6)))
-    with pytest.raises(RiskError, match="random can promise no risk"):
+    with pytest.raises(UnmetError, match="random can promise no risk"):
         classify_chunk(images(content), "random", known=Known(risk=Risk(0.01)))
     own = Risk(0.01, ((0.5, 0.001),), ("0123456789abcdef",))
-    with pytest.raises(RiskError, match="were read with other weights of mlp"):
+    with pytest.raises(UnmetError, match="were read with other weights of mlp"):
         classify_chunk(images(content), "mlp", known=Known(risk=own))
     own = replace(own, weights=("0123456789abcdef", describe_weights("mlp")))
     rows = classify_chunk(images(content), "mlp", known=Known(risk=own))
@@ -222,11 +224,11 @@ def test_a_harder_source_gets_a_stricter_threshold(tmp_path: Path) -> None:
         write_final(final, wrong)
         record = find_record(final)
         assert record and record.sample and record.sample.wrong == wrong
-        risk = decode_known(choose_reading("cnn", risk="2%", like=final).known).risk
+        risk = decode_known(digits("cnn", risk="2%", like=final).known).risk
         assert risk == Risk(0.02, record.curve, (describe_weights("cnn"),))
         thresholds.append(find_threshold(risk.curve, risk.share, "final.csv"))
     assert thresholds[0] == 0.96 < thresholds[1] < thresholds[2]
-    reading = choose_reading("cnn", risk=0.02, like=final)
+    reading = digits("cnn", risk=0.02, like=final)
     assert (reading.risk, reading.like) == (0.02, str(final))
     chunk = images(encode_image(PIL.Image.fromarray(draw_tight_ring())))
     rows = classify_chunk(chunk, "cnn", known=decode_known(reading.known))
@@ -239,39 +241,38 @@ def test_results_that_were_read_in_another_way_are_not_like_these(tmp_path: Path
     write_final(final, 0, "number")
     form = 'align = "lines"\n[tables.marks]\nrows = 2\ncolumns = ["a"]\n'
     (tmp_path / "form.toml").write_text(form)
-    ways: dict[str, dict[str, Any]] = {
-        "no pattern, list or form": {},
-        "the pattern integer": {"pattern": "integer"},
-        "a list": {"allowed": ["7", "12"]},
-        "a form": {"form": tmp_path / "form.toml"},
+    ways: dict[str, Callable[..., Reading[Any]]] = {
+        "no pattern, list or form": numbers,
+        "the pattern integer": partial(numbers, pattern="integer"),
+        "a list": partial(numbers, allowed=["7", "12"]),
+        "a form": partial(read_pages, tmp_path / "form.toml"),
     }
     record = json.loads(record_path(final).read_text())
     for its, stored in zip(
         ways, ({}, {"pattern": "integer"}, {"allowed": 9}, {"form": "a"}), strict=True
     ):
         record_path(final).write_text(json.dumps(record | stored))
-        for way, known in ways.items():
-            asked = partial(choose_reading, read="number", risk="2%", like=final, **known)
+        for way, read in ways.items():
             if way == its:
-                assert asked().like == str(final)
+                assert read(risk="2%", like=final).like == str(final)
             else:
                 with pytest.raises(UsageError, match=f"was read with {its}, and not with {way}"):
-                    asked()
+                    read(risk="2%", like=final)
 
 
 def test_results_that_can_t_be_like_others_are_told(tmp_path: Path) -> None:
     final = tmp_path / "final.csv"
     with pytest.raises(UsageError, match=r"final.csv.json is missing: .* `digitq correct` wrote"):
-        choose_reading("cnn", risk=0.01, like=final)
+        digits("cnn", risk=0.01, like=final)
     write_final(final, 3)
     with pytest.raises(UsageError, match="was read with cnn, and not with number"):
-        choose_reading(read="number", risk=0.01, like=final)
-    with pytest.raises(RiskError, match=r"final.csv can promise a risk of .* not of 0.10 %"):
-        choose_reading("cnn", risk="0.1%", like=final)
+        numbers(risk=0.01, like=final)
+    with pytest.raises(UnmetError, match=r"final.csv can promise a risk of .* not of 0.10 %"):
+        digits("cnn", risk="0.1%", like=final)
     with pytest.raises(UsageError, match="name the risk"):
-        choose_reading("cnn", like=final)
+        digits("cnn", like=final)
     with pytest.raises(UsageError, match="has no sample of unmarked rows"):
-        choose_reading("cnn", risk=0.01, like=tmp_path / "results.csv")
+        digits("cnn", risk=0.01, like=tmp_path / "results.csv")
     record_path(final).write_text("{}")
     with pytest.raises(UsageError, match="is not the record of a result file"):
-        choose_reading("cnn", risk=0.01, like=final)
+        digits("cnn", risk=0.01, like=final)

@@ -13,7 +13,7 @@ from typing import Generic, ParamSpec, TypeVar
 from digitq.protocol.asked.risk import Curve, Risk, find_threshold
 from digitq.protocol.chunk import CLASSES
 from digitq.protocol.errors import DigitqError
-from digitq.protocol.settings import settings
+from digitq.protocol.settings import named_weights, settings
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ class Card:
 
     def find_threshold(self, risk: Risk | None) -> float:
         """The confidence below which answers are to be reviewed, so that no more than the risk is
-        wrong among the others. Raises `RiskError`."""
+        wrong among the others. Raises `UnmetError`."""
         if risk is None:
             return self.review_below
         return find_threshold(risk.curve or self.risks, risk.share, self.name)
@@ -115,7 +115,7 @@ class CachedByWeights(Generic[P, T]):
         update_wrapper(self, load)
 
     def __call__(self, *args: P.args, **options: P.kwargs) -> T:
-        return self._cached(settings().named_weights, *args, **options)
+        return self._cached(named_weights(), *args, **options)
 
 
 def card_path(name: str) -> Path:
