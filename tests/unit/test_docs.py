@@ -14,7 +14,7 @@ import pytest
 
 import digitq
 from benchmarks.deployment.__main__ import bench
-from digitq import Client, Job, JobRecord, open_sources
+from digitq import Client, Job, JobRecord
 from digitq.cli import digitq as cli
 from digitq.operate.metrics import describe
 from digitq.producer.sources.archives import ARCHIVE_SUFFIXES
@@ -23,6 +23,7 @@ from digitq.protocol import errors
 from digitq.protocol.chunk import REASONS
 from digitq.protocol.overview import Overview
 from digitq.protocol.settings import Settings
+from digitq.without_queue import Reader
 from digitq.worker.sight.normalisation.steps import STEPS
 from digitq.worker.sight.normalisation.views import VIEWS
 
@@ -311,18 +312,15 @@ def test_the_first_lines_for_a_notebook_are_an_example_whose_types_are_checked()
 
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_uses_arguments_that_exist(block: str) -> None:
-    """Of digitq's own calls, told by their names."""
-    own = {"Client": Client, "open_sources": open_sources, **vars(Client), **vars(Job)}
-    functions = "classify", "digits", "form", "local", "numbers", "reader"
-    own |= {f"digitq.{name}": getattr(digitq, name) for name in functions}
-    own |= {name: getattr(digitq, name) for name in ("digits", "form", "numbers")}
+    """Functions of digitq are called by their names, methods as those of any object."""
+    methods = {**vars(Reader), **vars(Client), **vars(Job)}
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            whole = ast.unparse(node.func)
-            name = whole if whole in own else name
+            of, _, name = ast.unparse(node.func).rpartition(".")
+            is_ours = of in ("", "digitq") and name in PUBLIC
+            called = getattr(digitq, name) if is_ours else methods.get(name)
             given = {argument.arg for argument in node.keywords}
-            assert name not in own or given <= {*signature(own[name]).parameters}, name
+            assert called is None or given <= {*signature(called).parameters}, name
 
 
 def test_every_public_name_is_explained() -> None:
