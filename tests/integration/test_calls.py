@@ -154,7 +154,8 @@ def test_an_error_is_its_caller_s_alone(
 
 def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) -> None:
     models = ["mlp", "cnn", "random"] * 4
-    answers = callers.map(client.classify, [DIGITS[0]] * len(models), models)
+    readings = map(digitq.digits, models)
+    answers = callers.map(client.classify, [DIGITS[0]] * len(models), readings)
     for model, answer in zip(models, answers, strict=True):
         expected = load_model(model).classify(DIGITS[:1].reshape(1, 784))[0]
         assert answer.probabilities == tuple(expected.tolist())
