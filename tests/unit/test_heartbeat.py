@@ -1,4 +1,4 @@
-"""The heartbeats of a worker, and the probe that looks at their file."""
+"""The heartbeats of a worker, the rate that they tell, and the probe that looks at their file."""
 
 import os
 import signal
@@ -18,6 +18,7 @@ from digitq.protocol.errors import BrokerError
 from digitq.protocol.host.probe import MAX_FILE_AGE_SECONDS, HeartbeatFile, node_name
 from digitq.protocol.keys import QUEUE
 from digitq.worker.service import heartbeat_threads as heartbeat
+from digitq.worker.service.meter import RATE_SECONDS, Meter
 from digitq.worker_check import check_worker
 from tests.waiting import wait_for
 
@@ -196,3 +197,28 @@ def test_a_pool_has_loaded_the_networks_once_all_its_processes_say_so(
     info: dict[str, object], loaded: bool
 ) -> None:
     assert heartbeat.has_loaded(SimpleNamespace(info=info, num_processes=2)) == loaded
+
+
+def test_a_rate_leaves_out_the_idle_time_before_the_work() -> None:
+    meter = Meter()
+    assert meter.rate == 0
+    for second in range(0, 60, 2):
+        meter.read(7, second)
+    assert meter.rate == 0
+    for second in range(60, 80, 2):
+        meter.read(7 + 100 * (second - 58), second)
+        assert meter.rate == 100
+
+
+def test_a_rate_is_that_of_the_last_seconds() -> None:
+    meter = Meter()
+    for second in range(100):
+        meter.read(100 * min(second, 50), second)
+        assert meter.rate <= 100 and (meter.rate > 0) == (0 < second < 50 + RATE_SECONDS)
+
+
+def test_a_count_that_redis_has_lost_gives_no_rate() -> None:
+    meter = Meter()
+    for second, count in enumerate((100, 200, 5, 15)):
+        meter.read(count, second)
+    assert meter.rate == 10

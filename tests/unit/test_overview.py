@@ -1,4 +1,4 @@
-"""What is computed of a deployment's state, and how a worker measures its rate."""
+"""What is computed of a deployment's state."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from digitq.protocol.heartbeat import RATE_SECONDS, Meter, WorkerState
+from digitq.protocol.heartbeat import WorkerState
 from digitq.protocol.overview import ASSUMED_IMAGE_SECONDS, Overview
 from digitq.protocol.records import JobRecord
 
@@ -92,28 +92,3 @@ def test_without_work_a_backlog_takes_no_time() -> None:
     for workers in ((), (sign(0),), (sign(9),)):
         seen = overview(job(10, 10, state="done"), workers=workers)
         assert (seen.backlog_seconds, seen.backlog_process_seconds) == (0, 0)
-
-
-def test_a_rate_leaves_out_the_idle_time_before_the_work() -> None:
-    meter = Meter()
-    assert meter.rate == 0
-    for second in range(0, 60, 2):
-        meter.read(7, second)
-    assert meter.rate == 0
-    for second in range(60, 80, 2):
-        meter.read(7 + 100 * (second - 58), second)
-        assert meter.rate == 100
-
-
-def test_a_rate_is_that_of_the_last_seconds() -> None:
-    meter = Meter()
-    for second in range(100):
-        meter.read(100 * min(second, 50), second)
-        assert meter.rate <= 100 and (meter.rate > 0) == (0 < second < 50 + RATE_SECONDS)
-
-
-def test_a_count_that_redis_has_lost_gives_no_rate() -> None:
-    meter = Meter()
-    for second, count in enumerate((100, 200, 5, 15)):
-        meter.read(count, second)
-    assert meter.rate == 10

@@ -22,7 +22,7 @@ from celery.utils.log import get_logger
 from digitq.protocol.app import app
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.errors import BrokerError, DigitqError
-from digitq.protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, Meter, seconds_ahead
+from digitq.protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, seconds_ahead
 from digitq.protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
 from digitq.protocol.host.probe import HeartbeatFile
 from digitq.protocol.ledger import Ledger
@@ -30,6 +30,7 @@ from digitq.protocol.settings import ALL_MODELS, settings
 from digitq.worker.models.card import card_path
 from digitq.worker.models.model import TORCH_THREADS, read_weights
 from digitq.worker.service.identity import own_fingerprint, own_kind, shorten
+from digitq.worker.service.meter import Meter
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # all containers of a machine have one
 
