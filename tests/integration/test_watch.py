@@ -111,6 +111,7 @@ def test_without_a_terminal_it_is_shown_once_as_without_watch(
     redis_only: Local, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
+        beat(ledger)  # a slow machine may have forgotten the worker
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--broker", redis_only.url])
         return int(ended.value.code or 0), *capsys.readouterr()
