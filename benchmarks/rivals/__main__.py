@@ -21,6 +21,7 @@ from benchmarks.rivals.measures import (
     RIVAL_RATIOS,
     Rivals,
     measure_celery,
+    measure_celery_batches,
     measure_dataloader,
     measure_folder,
     measure_image_folder,
@@ -33,7 +34,7 @@ from digitq.terminal import echo_err
 RIVAL_MEASURES: dict[str, tuple[Callable[[Rivals], Rows], ...]] = {
     "torch": (measure_torch,),
     "queue": (measure_queue, measure_parquet),
-    "celery": (measure_celery,),
+    "celery": (measure_celery, measure_celery_batches),
     "dataloader": (measure_dataloader,),
     "folder": (measure_folder, measure_image_folder),
     "latency": (measure_latencies,),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from celery import signature
+from celery.result import ResultSet
 from numpy.typing import NDArray
 
 import digitq
@@ -21,17 +22,20 @@ from benchmarks.deployment.measures import (
     run_alone,
     time_calls,
 )
-from benchmarks.rivals.plain_celery import PLAIN_TASK, make_plain_app
+from benchmarks.rivals.plain_celery import PLAIN_BATCH_TASK, PLAIN_TASK, make_plain_app
 from benchmarks.rounds import Ratios, Rows, rotate
 from digitq.private.processes import Local
 from digitq.producer.sources.opening import open_sources
+from digitq.protocol.chunk import CLASSES
 
 CALLS_IN_A_ROW = 200  # one program calls this often before the other one does
+PLAIN_BATCH_ROWS = 64  # images in a task of plain Celery that takes batches
 PLAIN_ANSWER_SECONDS = 60  # without an answer for so long, a worker of plain Celery has died
 RIVAL_RATIOS: Ratios = {
-    "queue": {"of_torch": "torch", "of_celery": "celery"},
+    "queue": {"of_torch": "torch", "of_celery": "celery", "of_batches": "celery (batches)"},
     "queue (parquet)": {"of_torch": "torch", "of_csv": "queue"},
     "celery": {"of_torch": "torch"},
+    "celery (batches)": {"of_torch": "torch", "of_celery": "celery"},
     "dataloader": {"of_torch": "torch"},
     "folder": {"of_torch": "torch", "of_imagefolder": "folder (ImageFolder)"},
     "folder (ImageFolder)": {"of_torch": "torch"},
@@ -78,6 +82,22 @@ def measure_celery(bench: Rivals) -> Rows:
     for result in results:
         result.get(timeout=PLAIN_ANSWER_SECONDS)
     return {"celery": {"images_per_second": len(digits) / (time.perf_counter() - started)}}
+
+
+def measure_celery_batches(bench: Rivals) -> Rows:
+    """All batches are sent, then all answers are taken."""
+    classify_batch = signature(PLAIN_BATCH_TASK, app=bench.plain.app)
+    digits = np.array(bench.digits[: bench.part(10)])
+    started = time.perf_counter()
+    starts = range(0, len(digits), PLAIN_BATCH_ROWS)
+    results = ResultSet(
+        [classify_batch.delay(digits[at : at + PLAIN_BATCH_ROWS].tobytes()) for at in starts],
+        app=classify_batch.app,
+    )
+    answers = b"".join(results.join_native(timeout=PLAIN_ANSWER_SECONDS))
+    seconds = time.perf_counter() - started
+    assert np.frombuffer(answers, np.float32).reshape(-1, CLASSES).shape[0] == len(digits)
+    return {"celery (batches)": {"images_per_second": len(digits) / seconds}}
 
 
 def measure_dataloader(bench: Rivals) -> Rows:

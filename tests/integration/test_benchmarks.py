@@ -61,10 +61,12 @@ def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_plain_celery_beside_digitq(mnist_root: Path) -> None:
-    rows, _ = measure("rivals", "--only", "latency")
-    assert list(rows) == ["latency", "latency (celery)"]
-    ours, theirs = (row["median_ms"] for row in rows.values())
+    rows, _ = measure("rivals", "--only", "latency", "--only", "celery")
+    assert list(rows) == ["celery", "celery (batches)", "latency", "latency (celery)"]
+    ours, theirs = (rows[name]["median_ms"] for name in ("latency", "latency (celery)"))
     assert rows["latency"]["of_celery"] == ours / theirs
+    one, batches = (rows[name]["images_per_second"] for name in ("celery", "celery (batches)"))
+    assert rows["celery (batches)"]["of_celery"] == batches / one > 1
 
 
 @pytest.mark.slow

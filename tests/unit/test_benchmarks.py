@@ -93,7 +93,11 @@ def test_the_table_has_a_line_for_each_row() -> None:
     ("ratios", "names", "seconds"),
     [
         (RATIOS, {*MEASURES}, {"scale (one worker)", "numbers (network)"}),
-        (RIVAL_RATIOS, {*RIVAL_MEASURES}, {"folder (ImageFolder)", "latency (celery)"}),
+        (
+            RIVAL_RATIOS,
+            {*RIVAL_MEASURES},
+            {"celery (batches)", "folder (ImageFolder)", "latency (celery)"},
+        ),
     ],
 )
 def test_ratios_are_to_rows_that_exist(ratios: Ratios, names: set[str], seconds: set[str]) -> None:
