@@ -143,21 +143,24 @@ def judge(is_right: Sequence[bool], rows: Sequence[dict[str, Any]]) -> Read:
 
 def measure(one: Read) -> list[str]:
     """The figures of a way to read, as texts."""
-    has_answer, is_sure = one.confidence > 0, one.confidence >= SURE
+    is_sure = one.confidence >= SURE
     wrong = ~one.is_right & ~one.is_marked
     sure = f"{one.is_right[is_sure].mean():.1%}" if is_sure.any() else "-"
-    answered = (
-        torch.from_numpy(one.confidence[has_answer]),
-        torch.from_numpy(one.is_right[has_answer]),
-    )
-    figures = one.confidence[has_answer].mean(), measure_calibration_error(*answered)
     return [
         str(len(one.is_right)),
         *(f"{share.mean():.1%}" for share in (one.is_right, one.is_marked, wrong)),
         str(is_sure.sum()),
         sure,
-        *(f"{figure:.1%}" for figure in figures),
+        f"{one.confidence[one.confidence > 0].mean():.1%}",
+        f"{find_calibration_error(one):.1%}",
     ]
+
+
+def find_calibration_error(one: Read) -> float:
+    """The expected calibration error of the rows with an answer."""
+    has_answer = one.confidence > 0
+    confidences, is_right = one.confidence[has_answer], one.is_right[has_answer]
+    return measure_calibration_error(torch.from_numpy(confidences), torch.from_numpy(is_right))
 
 
 def keep_out(hands: list[Path]) -> None:

@@ -1,11 +1,10 @@
-"""How well a worker reads whole numbers, and how long it takes beside its network alone.
+"""How long a worker takes for rendered whole numbers, beside its network alone.
 
 `python -m benchmarks.rendered_numbers [--rounds N]` renders numbers of MNIST test digits. It prints
-for each form and each doubt how many are read rightly with the pattern `integer`, how many are
-marked `review`, and how many are wrong and not marked. Then it prints ms an image on one core, the
-median of the rounds, from the file to the row: of fields of 300×100 px as PNG, and of photos of 12
-megapixels as JPEG of which the number is a small part. The network alone sees each picture once, at
-the scale of the first look.
+ms an image on one core, the median of the rounds, from the file to the row: of fields of 300×100 px
+as PNG, and of photos of 12 megapixels as JPEG of which the number is a small part. The network
+alone sees each picture once, at the scale of the first look. `benchmarks/accuracy.py` reads scenes
+of each form and of each doubt.
 """
 
 import argparse
@@ -20,6 +19,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 
+from benchmarks.held_out import Read, judge
 from digitq.protocol.asked.known import Known
 from digitq.worker.classify import read_image, read_numbers
 from digitq.worker.dataset import load_mnist
@@ -73,17 +73,14 @@ def render_scenes() -> dict[str, list[NumberScene]]:
     return scenes
 
 
-def count_answers(scenes: list[NumberScene]) -> tuple[int, int, int]:
-    """How many are right, marked, and wrong without a mark."""
-    files = [encode(scene.picture, "PNG") for scene in scenes]
-    rows = by_worker(files).to_pylist()
-    right = [
+def read_scenes(scenes: list[NumberScene]) -> Read:
+    """The answers to scenes, of which only the digits count."""
+    rows = by_worker([encode(scene.picture, "PNG") for scene in scenes]).to_pylist()
+    is_right = [
         (row["number"] or "") == "".join(map(str, scene.digits))
         for row, scene in zip(rows, scenes, strict=True)
     ]
-    marked = [row["review"] for row in rows]
-    missed = sum(not a and not b for a, b in zip(right, marked, strict=True))
-    return sum(right), sum(marked), missed
+    return judge(is_right, rows)
 
 
 def encode(picture: np.ndarray, format: str) -> bytes:
@@ -122,10 +119,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    print(f"{'':16}", *(f"{word:>8}" for word in ("scenes", "right", "marked", "missed")))
-    for kind, scenes in render_scenes().items():
-        shares = (f"{100 * count / len(scenes):6.1f} %" for count in count_answers(scenes))
-        print(f"{kind:16} {len(scenes):8}", *shares)
     fields = draw_fields(COUNTS["300×100 PNG"])
     sets = {
         "300×100 PNG": [encode(field, "PNG") for field in fields],

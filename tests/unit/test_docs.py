@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from inspect import signature
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
@@ -20,10 +20,11 @@ from digitq.operate.metrics import describe
 from digitq.producer.sources.archives import ARCHIVE_SUFFIXES
 from digitq.producer.sources.source import IMAGE_SUFFIXES
 from digitq.protocol import errors
-from digitq.protocol.chunk import REASONS
+from digitq.protocol.chunk import REASONS, WEIGHTS_DIGITS
 from digitq.protocol.overview import Overview
 from digitq.protocol.settings import Settings
 from digitq.without_queue import Reader
+from digitq.worker.models.card import WEIGHTS_FOLDER, hash_card
 from digitq.worker.sight.normalisation.steps import STEPS
 from digitq.worker.sight.normalisation.views import VIEWS
 
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 PATHS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in PATHS}
 ALL = "\n".join(PAGES.values())
+ALL_BUT_README = "\n".join(page for name, page in PAGES.items() if name != "README.md")
 README_WORDS = 950  # four minutes of reading
 PUBLIC = {*digitq.__all__, "__version__"}
 OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Compose's
@@ -285,14 +287,54 @@ def test_every_ending_is_listed(suffix: str) -> None:
     assert f"`{suffix}`" in PAGES["docs/images.md"]
 
 
+# Accuracy
+
+
+def read_card(name: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((WEIGHTS_FOLDER / f"{name}.json").read_text())
+    return card
+
+
+def show(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_the_accuracy_is_that_of_the_card(name: str) -> None:
-    card = json.loads((ROOT / f"worker/models/weights/{name}.json").read_text())
-    accuracy = f"{card['test_accuracy']:.2%}".replace("%", " %")
-    error = f"{card['test_calibration_error']:.2%}".replace("%", " %")
-    assert accuracy in PAGES["README.md"]
-    assert f"| `{name}` | {accuracy} | {error} | `{card['command']}` |" in PAGES["docs/networks.md"]
+    card = read_card(name)
+    right, error = show(card["test_accuracy"]), show(card["test_calibration_error"])
+    assert re.search(rf"^\| `{name}` \| {right} .* {error} \|$", PAGES["docs/accuracy.md"], re.M)
+    assert f"| `{name}` | `{card['command']}` |" in PAGES["docs/networks.md"]
     assert f"{card['review_below']:.0%}".replace("%", " %") in PAGES["docs/images.md"]
+
+
+def find_accuracy_tables() -> list[tuple[str, str, str]]:
+    """Each table of accuracy: its page, its first line, and the line below it."""
+    tables = re.findall(r"((?:^\|.*\n)+)\n?(.*)", ALL_BUT_README, re.M)
+    heads = [(table.partition("\n")[0], table, below) for table, below in tables]
+    words = r"\b(right|wrong|marked|to review|accuracy)\b"
+    return [one for one in heads if re.search(words, one[0]) and re.search(r"\d %", one[1])]
+
+
+@pytest.mark.parametrize(("head", "table", "below"), find_accuracy_tables())
+def test_a_table_of_accuracy_says_of_which_weights_it_is(head: str, table: str, below: str) -> None:
+    """Those of older weights say so: measure them anew, or write `of older weights`."""
+    assert below.startswith("Weights: "), head
+    told = dict(re.findall(r"`(\w+)` ([0-9a-f]{16})", below))
+    is_of_today = all(hash_card(name)[:WEIGHTS_DIGITS] == digits for name, digits in told.items())
+    assert told and ("of older weights" in below) != is_of_today, below
+    assert re.search(r"measured (by hand )?on \d{4}-\d\d-\d\d", below)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page() -> None:
+    rows = re.findall(r"^\| (.+?) \(([\d,]+)\) \| (.*\d %) \|$", PAGES["README.md"], re.M)
+    assert rows
+    for name, count, shares in rows:
+        if name == "MNIST test images":
+            right = [show(read_card(model)["test_accuracy"]) for model in ("cnn", "mlp")]
+            assert shares.split(" | ")[:2] == right
+        else:
+            assert f"| {name} | {count} | {shares} |" in PAGES["docs/accuracy.md"]
 
 
 # Python
