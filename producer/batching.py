@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.job import IDLE_MS, LOGGED_CHECKS
-from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.contents import read_items
 from digitq.producer.sources.in_memory import Image, image_source
 from digitq.producer.sources.source import refuse_url
@@ -28,6 +27,7 @@ from digitq.protocol.chunk import (
     Chunk,
     decode_result,
     name_rows,
+    pixels_batch,
     result_schema,
     untimed_rows,
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Literal, NamedTuple, Self, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -202,6 +203,16 @@ def unmarked(results: pa.RecordBatch) -> pa.Array:
 def count_reviews(results: pa.RecordBatch) -> int:
     """How many rows have an answer that a person should check."""
     return pc.sum(pc.and_(results.column("review"), answers(results).is_valid())).as_py() or 0
+
+
+def pixels_batch(
+    ids: pa.Array, pixels: np.ndarray, truth: pa.Array | None = None
+) -> pa.RecordBatch:
+    """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is (N,)."""
+    buffer = pa.py_buffer(np.ascontiguousarray(pixels))
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
+    batch = pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
+    return batch if truth is None else batch.append_column(TRUTH.name, truth)
 
 
 def kind_of(batch: pa.RecordBatch) -> Kind:

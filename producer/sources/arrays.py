@@ -20,7 +20,7 @@ from digitq.producer.sources.source import (
     UniqueIds,
     unreadable,
 )
-from digitq.protocol.chunk import ID, PIXELS, PIXELS_FIELD
+from digitq.protocol.chunk import PIXELS, pixels_batch
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.mnist import (
     IMAGES_HEADER,
@@ -77,16 +77,6 @@ def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
     """The ids `<prefix><start>`, `<prefix><start + 1>` …"""
     numbers = pc.cast(pa.array(np.arange(start, start + rows)), pa.string())
     return pc.binary_join_element_wise(pa.scalar(prefix), numbers, "")
-
-
-def pixels_batch(
-    ids: pa.Array, pixels: np.ndarray, truth: pa.Array | None = None
-) -> pa.RecordBatch:
-    """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is (N,)."""
-    buffer = pa.py_buffer(np.ascontiguousarray(pixels))
-    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
-    batch = pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
-    return batch if truth is None else batch.append_column("truth", truth)
 
 
 def array_source(path: Path, prefix: str) -> Source:

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from digitq.producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
+from digitq.producer.sources.arrays import PIECE_ROWS, number_ids
 from digitq.producer.sources.documents import count_pages, page_entries
 from digitq.producer.sources.image_tables import arrow_source
 from digitq.producer.sources.objects import find_reader
@@ -24,7 +24,7 @@ from digitq.producer.sources.source import (
     refuse_url,
     unreadable,
 )
-from digitq.protocol.chunk import ARRAY, PIXELS
+from digitq.protocol.chunk import ARRAY, PIXELS, pixels_batch
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats import UnreadableImageError
 from digitq.protocol.formats.stores import is_stored

@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from digitq.producer.sources.arrays import pixels_batch
 from digitq.producer.sources.objects import find_reader
 from digitq.producer.sources.source import Entry, Naming, SourceItem, unreadable
 from digitq.producer.sources.truth import ID_NAMES
-from digitq.protocol.chunk import PIXELS
+from digitq.protocol.chunk import PIXELS, pixels_batch
 from digitq.protocol.errors import UsageError
 
 NOT_PIXELS = ("", "unnamed: 0", "__index_level_0__", *ID_NAMES)  # pandas writes the first three

@@ -20,7 +20,6 @@ from redis.connection import AbstractConnection, HiredisRespSerializer
 import digitq.protocol.broker.connection
 from digitq.private.processes import Local, find_redis_server
 from digitq.producer import Client
-from digitq.producer.sources.arrays import pixels_batch
 from digitq.protocol.broker.connection import (
     FIRST_RETRY_SECONDS,
     MAX_RETRY_SECONDS,
@@ -30,7 +29,7 @@ from digitq.protocol.broker.connection import (
     connect,
     is_passing,
 )
-from digitq.protocol.chunk import PIXELS, Chunk
+from digitq.protocol.chunk import PIXELS, Chunk, pixels_batch
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.keys import record_key
 from digitq.protocol.ledger import Ledger

@@ -183,6 +183,31 @@ def test_the_contract_is_small() -> None:
     assert sum(len(path.read_text().splitlines()) for path in inside) <= 3000
 
 
+def test_the_way_of_one_image_changes_the_room_as_often_as_is_said() -> None:
+    """In the table, ✓ marks the steps of each way."""
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## The way of one image")[2]
+    rows = [line.split("|")[2:6] for line in text.splitlines() if line.startswith("| ")][1:]
+    ways = {"file": 9, "field": 10, "call": 6}
+    for way, (name, changes) in enumerate(ways.items(), 1):
+        paths = [row[0].strip(" `") for row in rows if len(row) > way and row[way].strip() == "✓"]
+        assert paths and all((ROOT / path).exists() for path in paths)
+        rooms = [find_outer_room(path) for path in paths]
+        assert sum(one != other for one, other in pairwise(rooms)) == changes, name
+        assert f"{changes} times" in text
+
+
+def find_outer_room(path: str) -> str:
+    """`worker/sight` for what is anywhere below it, `protocol` for all of it."""
+    folders = path.split("/")[:-1]
+    return folders[0] if folders[0] == "protocol" else "/".join(folders[:2])
+
+
+@pytest.mark.parametrize("name", ["chunking", "feeder", "job"])
+def test_what_comes_after_the_sources_does_not_go_back_to_them(name: str) -> None:
+    module = f"{PRODUCER}.{name}"
+    assert not any(lies_in(one, f"{PRODUCER}.sources") for one in imported_modules(MODULES[module]))
+
+
 def test_no_two_files_have_one_name() -> None:
     """Nor one name and its plural; the file of a command has the command's name."""
     names = [name for name in MODULES if "." in name and not lies_in(name, "digitq.commands")]

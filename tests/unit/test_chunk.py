@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.producer.sources.arrays import number_ids
 from digitq.protocol.chunk import (
     FORM_SCHEMA,
     PAGE_SCHEMA,
@@ -17,6 +17,7 @@ from digitq.protocol.chunk import (
     encode,
     encode_truth,
     name_rows,
+    pixels_batch,
 )
 from digitq.protocol.errors import BrokerError, DigitqError
 from tests.drawing import random_digits

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from digitq.producer.chunking import BOUNDS, MAX_FILES
 from digitq.producer.counts import Counts, add_ids
-from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.producer.sources.arrays import number_ids
 from digitq.producer.sources.contents import READ_FILES
 from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.objects import paths_source
@@ -24,7 +24,7 @@ from digitq.producer.sources.source import (
     UnreadableImageError,
     take_first,
 )
-from digitq.protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
+from digitq.protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of, pixels_batch
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import settings
 from digitq.protocol.text import printable

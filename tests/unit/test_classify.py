@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digitq.producer.sources.arrays import number_ids, pixels_batch
+from digitq.producer.sources.arrays import number_ids
 from digitq.producer.sources.in_memory import image_source
-from digitq.protocol.chunk import REASONS, RESULT_SCHEMA, Chunk
+from digitq.protocol.chunk import REASONS, RESULT_SCHEMA, Chunk, pixels_batch
 from digitq.protocol.errors import BrokerError, UsageError
 from digitq.worker import classify
 from digitq.worker.classify import (

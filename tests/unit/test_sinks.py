@@ -27,8 +27,15 @@ from digitq.producer.sinks import resumable
 from digitq.producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sinks.sink import StreamSink
-from digitq.producer.sources.arrays import number_ids, pixels_batch
-from digitq.protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
+from digitq.producer.sources.arrays import number_ids
+from digitq.protocol.chunk import (
+    FINGERPRINT_KEY,
+    RESULT_SCHEMA,
+    WEIGHTS_KEY,
+    Chunk,
+    name_rows,
+    pixels_batch,
+)
 from digitq.protocol.errors import OutputError, UsageError
 from digitq.protocol.formats.xlsx_rows import read_sheet
 from digitq.protocol.origin import Origin
@@ -41,12 +48,10 @@ RUN = {"sources": ["x"], "model": "mlp", "known": None, "weights": None, "digitq
 def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
     truth = pa.array(np.arange(rows) % 10, pa.int8())
     return [
-        classify_chunk(
-            Chunk(n * rows, pixels_batch(number_ids('a "b",', n * rows, rows), digits, truth)),
-            "mlp",
-        )
+        name_rows(classify_chunk(Chunk(n * rows, pixels_batch(ids, digits)), "mlp"), truth)
         for n in range(count)
         if (digits := random_digits(rows, seed=n).reshape(rows, 784)).any()
+        and (ids := number_ids('a "b",', n * rows, rows))
     ]
 
 
