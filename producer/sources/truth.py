@@ -24,7 +24,7 @@ from digitq.protocol.formats.csv_rows import find, find_column, find_first, open
 # Names of columns: of each list, the first that a table has counts
 PATH_NAMES = ("path", "file", "image", "name", "filename", "file_name", "image_path")
 ID_NAMES = ("id", *PATH_NAMES)
-ANSWER_NAMES = ("truth", "number", "label", "digit", "class", "target", "y")
+ANSWER_NAMES = ("truth", "number", "label", "digit", "class", "target")
 Cells = Mapping[str, str]  # those of a row, by the name of the column
 
 
