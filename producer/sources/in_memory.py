@@ -68,7 +68,7 @@ Item: TypeAlias = tuple[str, Any, str | None]  # the id or "", the image, and th
 def image_source(images: Images) -> Source:
     """The images of one of three shapes, in their order:
 
-    - one image, or an iterable of images or of pairs `(id, image)`, such as an array of images;
+    - one image, or an iterable of images or of pairs `(id, image)`; an array may hold several;
     - a `Dataset` of torch that gives pairs `(image, label)`;
     - a table that has `__arrow_c_stream__`, see `arrow_source`.
 
@@ -84,9 +84,7 @@ def image_source(images: Images) -> Source:
         raise UsageError(
             f"a {kind} is not a list of images: its .items() are, if they are ids and images"
         )
-    if _is_array(images):
-        return _array_source(_to_array(images))
-    items: Any = [images] if is_one_image(images) else images
+    items: Any = [images] if _is_array(images) or is_one_image(images) else images
     if isinstance(items, Iterable):
         return Source(IN_MEMORY, _read_items(_split_pairs(items)), count=partial(_count, items))
     if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
@@ -109,24 +107,12 @@ def _is_single(array: np.ndarray, pixels: np.ndarray | None) -> bool:
     return array.ndim < 4 if pixels is None else len(pixels) == 1
 
 
-def _array_source(array: np.ndarray) -> Source:
-    """The images of an array: 28×28 pixels in large pieces, or pictures one by one."""
-    pixels = _find_pixels(array)
-    if pixels is None:
-        pictures = array if array.ndim > 3 else [array]
-        return Source(IN_MEMORY, _read_items(_split_pairs(pictures)), count=partial(len, pictures))
-    return Source(IN_MEMORY, _cut_pixels(pixels), count=partial(len, pixels))
-
-
-def _cut_pixels(pixels: np.ndarray) -> Iterator[SourceItem]:
-    for start in range(0, len(pixels), PIECE_ROWS):
-        piece = _to_bytes(pixels[start : start + PIECE_ROWS])
-        yield pixels_batch(number_ids("", start, len(piece)), piece)
-
-
 def _count(items: Iterable[Any]) -> int | None:
-    """How many images a list has: a path may be of a document. None if they are not known yet."""
+    """How many images a list has: a path may be of a document. None if they are not known yet: an
+    array of three dimensions may hold several."""
     if not isinstance(items, list | tuple):
+        return None
+    if any(len(getattr(one, "shape", ())) > 2 for one in items):
         return None
     images = (image for _, image, _ in _split_pairs(items))
     return sum(count_pages(os.fspath(one)) if _is_path(one) else 1 for one in images)
@@ -156,15 +142,28 @@ def _split_labels(dataset: Dataset) -> Iterator[Item]:
 
 
 def _read_items(items: Iterable[Item]) -> Iterator[SourceItem]:
+    """The images of all items; an array may hold several. The caller may change an array once the
+    next item is asked for."""
     naming = Naming()
-    for number, (id, image, truth) in enumerate(items):
+    number, has_ids, has_several = 0, False, False
+    for id, image, truth in items:
         array = _to_array(image) if _is_array(image) else None
         pixels = None if array is None else _find_pixels(array)
-        if array is not None and not _is_single(array, pixels):
+        is_one = array is None or _is_single(array, pixels)
+        if not is_one and truth:
             raise UsageError(
-                f"image {number} is an array of several images {array.shape}: give each of them, "
-                "as in (image for batch in batches for image in batch)"
+                f"image {number}: an array of several images has one label: give a pair for each"
             )
+        has_ids, has_several = has_ids or id != "", has_several or not is_one
+        if has_ids and has_several:  # the numbers of several might be ids of others
+            raise UsageError(
+                f"image {number}: arrays of several images, and images with ids of their own, are "
+                "in one list: give a pair (id, image) for each image"
+            )
+        if array is not None and not is_one:
+            yield from _read_several(naming, number, array, pixels)
+            number += len(array)
+            continue
         if pixels is None:
             name, read = _find_reader(number, image if array is None else array)
             file = os.fspath(image) if _is_path(image) and not is_stored(name) else ""
@@ -172,6 +171,20 @@ def _read_items(items: Iterable[Item]) -> Iterator[SourceItem]:
         else:
             content = ARRAY + _to_bytes(pixels).tobytes()
             yield naming.entry(id or str(number), partial(bytes, content), truth=truth)
+        number += 1
+
+
+def _read_several(
+    naming: Naming, number: int, array: np.ndarray, pixels: np.ndarray | None
+) -> Iterator[SourceItem]:
+    """The images of an array: 28×28 pixels in large pieces, or pictures one by one."""
+    if pixels is None:
+        for place, picture in enumerate(array, number):
+            yield naming.entry(*_find_reader(place, picture))
+        return
+    for start in range(0, len(pixels), PIECE_ROWS):
+        piece = _to_bytes(pixels[start : start + PIECE_ROWS])
+        yield pixels_batch(number_ids("", number + start, len(piece)), np.array(piece))
 
 
 def _is_missing(cell: Any) -> bool:

@@ -148,7 +148,7 @@ def test_an_error_is_its_caller_s_alone(
     assert answers[5].result().probabilities == ALONE[0]
     with pytest.raises(UsageError, match="image 0 has the type object"):
         answers[2].result()
-    with pytest.raises(UsageError, match="image 0 is an array of several images"):
+    with pytest.raises(UsageError, match="`classify` takes one image"):
         answers[6].result()
 
 

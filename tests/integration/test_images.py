@@ -10,6 +10,7 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from digitq.producer import Client
 from digitq.producer.chunking import BOUNDS
@@ -127,8 +128,8 @@ def test_images_of_other_libraries_get_the_answers_of_arrays(client: Client) -> 
     pairs = client.submit((f"scan-{n}", image) for n, image in enumerate(floats[:3])).table()
     assert pairs.column("id").to_pylist() == ["scan-0", "scan-1", "scan-2"]
     assert np.array_equal(probabilities(pairs), EXPECTED[:3])
-    rows = [{"image": image, "label": n, "id": n + 7} for n, image in enumerate(floats[:3])]
-    for given in (iter(rows), pa.table({"image": [encode_image(draw_one())], "label": [0]})):
+    labelled = TensorDataset(floats[:3], torch.arange(3))
+    for given in (labelled, pa.table({"image": [encode_image(draw_one())], "label": [0]})):
         table = client.submit(given).table()
         assert table.column("truth").to_pylist() == [*range(len(table))]
     assert client.classify(floats[0]).probabilities == tuple(EXPECTED[0].tolist())

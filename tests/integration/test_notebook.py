@@ -244,8 +244,9 @@ def test_jobs_that_run_at_the_same_time_leave_the_client_as_it_was(local: Local)
     [
         (["a.png", Path("b.png")], 2),
         (["a.png", b"", random_digits(1)[0]], 3),
-        ([("a", b""), random_digits(1)], 2),
-        (random_digits(2), 2),
+        ([("a", b""), random_digits(1)[0]], 2),
+        ([random_digits(2)], None),
+        (random_digits(2), None),
         (iter(["a.png"]), None),
         ([], 0),
     ],

@@ -365,7 +365,9 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
     assert rows_of(image_source(images)) == expected
     marked = [(id, ARRAY + content, None) for id, content, _ in expected]
     assert rows_of(image_source([*images])) == marked
-    assert rows_of(image_source(images[0])) == expected[:1]
+    assert rows_of(image_source(images[0])) == marked[:1]
+    doubled = [(str(n), digit.tobytes(), None) for n, digit in enumerate([*DIGITS, *DIGITS])]
+    assert rows_of(image_source(iter([images, images]))) == doubled
     named = [(f"n{id}", content, None) for id, content, _ in marked]
     assert rows_of(image_source((f"n{n}", image) for n, image in enumerate(images))) == named
 
@@ -392,10 +394,15 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
             [(TENSOR[0], 3)],
             "image 0 has the type tuple: .*images with labels are a Dataset of torch",
         ),
-        (DataLoader(TENSOR, batch_size=2), r"image 0 is an array of several images \(2, 28, 28\)"),
+        (
+            DataLoader(TensorDataset(TENSOR, torch.arange(3)), batch_size=2),
+            "image 0 has the type list: .*such as the `dataset` of a DataLoader, or a table",
+        ),
         ([{"id": "a", "image": b"1"}], r"type dict: .*as in \(\(row\['id'\], row\['image'\]\) for"),
-        ([TENSOR], r"image 0 is an array of several images \(3, 28, 28\): give each of them"),
-        ([("a", torch.zeros(2, 40, 50, 3))], "image 0 is an array of several images"),
+        ([("a", TENSOR)], r"image 0: .*give a pair \(id, image\) for each image"),
+        ([TENSOR, ("a", DIGITS[0])], r"image 3: .*give a pair \(id, image\) for each image"),
+        ([torch.zeros(2, 40, 50, 3), ("a", b"")], r"image 2: .*give a pair \(id, image\) for each"),
+        (TensorDataset(TENSOR[None], torch.arange(1)), "image 0: an array of several images has"),
         (TensorDataset(TENSOR), r"item 0 of the TensorDataset is no pair \(image, label\): give"),
         ({"a": b"1"}, r"a dict is not a list of images: its .items\(\) are"),
         (pa.table({"a": ["x"]}), "the Table has no image column .*; its columns: a"),
@@ -454,8 +461,8 @@ def test_pictures_of_torch_have_their_channels_first() -> None:
         for one in pictures
     ]
     expected = [(str(n), encode_image(one), None) for n, one in enumerate(last)]
-    assert rows_of(image_source(pictures)) == rows_of(image_source([*pictures])) == expected
-    assert image_source(pictures).count() == 3
+    assert rows_of(image_source(pictures)) == rows_of(image_source([pictures])) == expected
+    assert rows_of(image_source([*pictures])) == expected
 
 
 @pytest.mark.parametrize("image", [{"bytes": b"x", "path": None}, b"x"])

@@ -174,7 +174,7 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
 
 
 def test_chunks_of_pixels_have_a_pace_too(ledger: Mock) -> None:
-    begin(ledger, random_digits(3), 1)
+    begin(ledger, [random_digits(3)], 1)
     tasks.classify("job", 4)
     result = ledger.complete.call_args.args[-1]
     assert (result.failed, result.kind) == (0, "pixels") and 0 < result.image_seconds < 60
