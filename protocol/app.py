@@ -7,26 +7,18 @@ from kombu.entity import Exchange, Queue
 
 from digitq.protocol.broker.address import Address, read_address
 from digitq.protocol.broker.connection import TIMEOUT_SECONDS
-from digitq.protocol.keys import (
-    CALLS_PRIORITY,
-    IMAGES_QUEUE,
-    PRIORITIES,
-    QUEUE,
-    UNACKED,
-    UNACKED_INDEX,
-)
+from digitq.protocol.keys import BOOKED_QUEUE, CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE
 from digitq.protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq
-RESULT_SECONDS = 3600  # Redis keeps the result of `CLASSIFY_IMAGE` for this long
 
 
 def make_app(broker_url: str) -> Celery:
     """The app for one broker. Raises `UsageError` if the URL is not of Redis.
 
     It accepts JSON only. The results of jobs are in the ledger, not in the result backend. Messages
-    of chunks are acknowledged when they are received: the ledger finds lost ones, and with late
+    are acknowledged when they are received: the ledger finds lost ones, and with late
     acknowledgements Celery would run long chunks twice.
     """
     address = read_address(broker_url)
@@ -38,10 +30,9 @@ def make_app(broker_url: str) -> Celery:
         accept_content=["json"],
         task_ignore_result=True,
         task_default_queue=QUEUE,
-        task_queues=[queue(name, exchange(name), name) for name in (QUEUE, IMAGES_QUEUE)],
+        task_queues=[queue(name, exchange(name), name) for name in (QUEUE, BOOKED_QUEUE)],
         task_routes={CLASSIFY_IMAGE: {"queue": IMAGES_QUEUE}},
         **result_options(address),
-        result_expires=RESULT_SECONDS,
         redis_socket_timeout=TIMEOUT_SECONDS,
         redis_socket_connect_timeout=TIMEOUT_SECONDS,
         worker_prefetch_multiplier=1,
@@ -49,18 +40,10 @@ def make_app(broker_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # wait if Redis is full or has become a replica
         broker_transport_options={
-            # The lists that workers read, in this order; other programs may use kombu's priorities
+            # The lists that workers read, in this order
             "priority_steps": [CALLS_PRIORITY, *PRIORITIES],
             "body_encoding": "utf-8",
-            # A message that is not acknowledged is sent again; another program may have such keys
-            "visibility_timeout": settings().deadline_seconds,
-            "unacked_restore_interval": min(10, settings().deadline_seconds / 3),
-            "unacked_restore_throttle": 1,
-            "unacked_key": UNACKED,
-            "unacked_index_key": UNACKED_INDEX,
-            "unacked_mutex_key": "digitq:unacked_mutex",
-            # A worker that dies while it restores messages keeps the others from it for this long
-            "unacked_mutex_expire": min(10, settings().deadline_seconds),
+            "ack_emulation": False,  # kombu keeps no records of its own, which a full Redis refuses
             "socket_timeout": TIMEOUT_SECONDS,  # without it, a dead connection blocks for ever
             "socket_connect_timeout": TIMEOUT_SECONDS,
             "health_check_interval": TIMEOUT_SECONDS,  # by default a dead one is found after 51 s

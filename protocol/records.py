@@ -27,6 +27,7 @@ class Begun(NamedTuple):
     known: str = ""  # the name of what `Ledger.known` gives; empty if nothing is known
     source: str | None = None  # the job's, if this is its first chunk; None for a single call
     shares: bool = False  # whether it is a single call, and others wait
+    task: str = ""  # the id of Celery's task, if it is an image of another program
 
 
 class BegunCall(NamedTuple):
@@ -34,13 +35,13 @@ class BegunCall(NamedTuple):
 
     job_id: str
     payload: Payload
-    message_id: str = ""  # Celery's, if Celery does not know that the call was begun
+    message_id: str = ""  # Celery's; empty if Celery knows that the call was begun
 
 
 class ChunkResult(NamedTuple):
     """What a worker hands in for a chunk: parameters of the step `complete`."""
 
-    payload: Payload  # the result rows, as one Arrow IPC stream
+    payload: Payload  # the result rows, as one Arrow IPC stream, or Celery's result of an image
     failed: int  # rows with an error
     kind: Kind
     image_seconds: float  # time for each image without an error; 0 if all have one
@@ -49,6 +50,7 @@ class ChunkResult(NamedTuple):
     work_seconds: float = 0  # time that the process spent on the chunk
     worker: str = ""  # its name, as in its heartbeat
     fingerprint: str = ""  # what its answers depend on, see `digitq.worker.service.identity`
+    model: str = ""  # the network that answered, if the record does not name it
 
 
 class RunningChunk(NamedTuple):

@@ -30,6 +30,7 @@ from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES, l
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.settings import DEFAULT_BROKER, settings
 from digitq.worker.service.heartbeat_threads import Connected, Heartbeat
+from digitq.worker.service.intake import Intake
 from digitq.worker.service.worker_log import log_end
 
 if is_collecting:
@@ -49,7 +50,7 @@ app.conf.update(
     # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
-    # Only images are acknowledged late; if this is unset, Celery warns whenever Redis is lost
+    # Nothing is acknowledged late; but if this is unset, Celery warns whenever Redis is lost
     worker_cancel_long_running_tasks_on_connection_loss=True,
 )
 
@@ -74,7 +75,7 @@ class Sweeper(bootsteps.StartStopStep):
 
 # Workers have nothing to tell each other; with gossip, they end in a traceback if Redis is lost
 Gossip.compatible_transports = Mingle.compatible_transports = set()
-app.steps["worker"].update((Sweeper, Heartbeat))
+app.steps["worker"].update((Sweeper, Heartbeat, Intake))
 app.steps["consumer"].add(Connected)
 
 

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -44,6 +44,7 @@ MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
 MAX_LISTS = 4  # at most so many lists or forms are kept; a million allowed numbers take 20 MB
+NOTHING_TO_DO = "nothing to do: the chunk is done, or its job has ended"
 DISCARDED = "discarded: another worker was first, or the job has ended"
 
 lists: dict[str, Known | Form] = {}  # by name; the one that was used last is at the end
@@ -81,7 +82,7 @@ def classify_queued(job_id: str, number: int, worker: str) -> str:
     """Classify one chunk. Returns a line for Flower. Raises `Dropped`, and any error."""
     begun = ledger().begin(job_id, number, worker)
     if begun is None:
-        return "nothing to do: the chunk is done, or its job has ended"
+        return NOTHING_TO_DO
     if begun.source is not None:
         log_begin(job_id, begun.model, begun.source)
     if begun.attempt > MAX_ATTEMPTS:
@@ -140,7 +141,8 @@ def measure(
 def classify_calls(job_id: str, begun: Begun, worker: str) -> str:
     """Classify a single call together with others that wait, of any client. Returns a line for
     Flower. If it fails, all are begun again after their deadline, each alone."""
-    others = ledger().begin_calls(job_id, untimed_rows(begun.model), worker)
+    size = settings().chunk_bytes
+    others = ledger().begin_calls(job_id, untimed_rows(begun.model), size, worker)
     calls = [BegunCall(job_id, begun.payload), *others]
     batches = [Chunk.decode(call.payload).batch for call in calls]
     result = classify_chunk(Chunk(0, pa.concat_batches(batches)), begun.model)
@@ -208,13 +210,14 @@ class Deadline:
             self.renew()
 
 
-def careful_reader(deadline: Deadline) -> Read:
+def careful_reader(deadline: Deadline, suspects: Sequence[int] = ()) -> Read:
     """A function that reads one image at a time, and notes each before it is read.
 
     An image that killed two workers becomes an error row. If they died while they read other views
-    of it, it is classified without these.
+    of it, it is classified without these. The first death, before which nothing was noted, is
+    blamed on the rows that are `suspects`.
     """
-    deaths = ledger().poison_rows(*deadline.chunk)
+    deaths = ledger().poison_rows(*deadline.chunk) or [*suspects]
 
     def note(poison_rows: list[int]) -> None:
         with watch.on(None):  # if Redis is lost, the wait is not the image's time

@@ -48,7 +48,7 @@ def begin(n: int, worker: str) -> list[Any]: ...
 
 
 @lua_step
-def begin_calls(count: int, images: int, worker: str) -> list[bytes]: ...
+def begin_calls(count: int, images: int, bytes: int, worker: str) -> list[bytes]: ...
 
 
 @lua_step
@@ -71,17 +71,12 @@ def complete(
     work_seconds: float,
     worker: str,
     fingerprint: str,
+    model: str,
 ) -> list[bytes] | None: ...
 
 
 @lua_step
 def complete_calls(text: str, *parts: Argument) -> None: ...
-
-
-@lua_step
-def count(
-    model: str, count: int, failed: int, review: int, work_seconds: float, worker: str
-) -> None: ...
 
 
 @lua_step
@@ -97,7 +92,7 @@ def sweep_job(deadline: float) -> None: ...
 
 
 @lua_step
-def take_images(count: int, bytes: int) -> list[bytes]: ...
+def book_images() -> tuple[int, list[bytes]]: ...
 
 
 @lua_step

@@ -29,9 +29,8 @@ from digitq.protocol.keys import (
     LIVING,
     QUEUE,
     SWEEPING,
+    TAKEN,
     TASK_EVENTS,
-    UNACKED,
-    UNACKED_INDEX,
     WATERMARK,
     WORKER,
     lists_of,
@@ -44,6 +43,7 @@ from digitq.protocol.records import Begun, BegunCall, ChunkResult, JobRecord, Jo
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises
 READ_RECORDS = 1000  # one round trip reads at most this many records
 MAX_SHARED_CALLS = 63  # at most this many calls join another one, which takes Redis some 2 ms
+AWAIT_SECONDS = 1  # the longest time that `await_image` waits
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 
 
@@ -163,13 +163,15 @@ class Ledger:
             return self.begin(job_id, number, worker)
         if not reply or payload is None:
             return None
-        model, attempt, known, source, shares = reply
+        model, attempt, known, source, shares, task = reply
         first = None if source is None else _text(source)
-        return Begun(payload, _text(model), attempt, begun, _text(known), first, bool(shares))
+        about = _text(known), first, bool(shares), _text(task)
+        return Begun(payload, _text(model), attempt, begun, *about)
 
-    def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
-        """Take single calls that wait, up to so many images, to be classified with this job."""
-        reply = self._run(job_id, atomic.begin_calls(MAX_SHARED_CALLS, images, worker))
+    def begin_calls(self, job_id: str, images: int, size: int, worker: str) -> list[BegunCall]:
+        """Take single calls that wait, up to so many images and `size` bytes, to be classified with
+        this job."""
+        reply = self._run(job_id, atomic.begin_calls(MAX_SHARED_CALLS, images, size, worker))
         parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [BegunCall(id.decode(), payload, message.decode()) for id, payload, message in parts]
 
@@ -191,28 +193,16 @@ class Ledger:
             parts += [call.job_id, call.message_id, *atomic.complete(0, *result).arguments]
         self._run("", atomic.complete_calls(text, *parts))
 
-    def count(
-        self, model: str, count: int, failed: int, review: int, work_seconds: float, worker: str
-    ) -> None:
-        """Count images that belong to no job, and how many failed or are to be reviewed."""
-        self._run("", atomic.count(model, count, failed, review, work_seconds, worker))
+    def await_image(self) -> None:
+        """Wait until another program has sent an image, or for `AWAIT_SECONDS`. The image is then
+        in the list `TAKEN`, so that one waiting worker is woken and not all."""
+        self.redis.brpoplpush(IMAGES_QUEUE, TAKEN, AWAIT_SECONDS)  # Redis 6.0 has no BLMOVE
 
-    def take_images(self, count: int, size: int) -> list[tuple[str, bytes]]:
-        """Take messages of images that other programs have sent, up to `size` bytes in all, as a
-        worker of Celery does. They are sent again after the deadline, unless acknowledged. Returns
-        the tag and the content of each."""
-        reply = self._run("", atomic.take_images(count, size))
-        return [
-            (tag.decode(), content) for tag, content in zip(reply[::2], reply[1::2], strict=True)
-        ]
-
-    def acknowledge_images(self, tags: Sequence[str]) -> None:
-        """Forget messages of `take_images`, which are answered."""
-        self.redis.read(("ZREM", UNACKED_INDEX, *tags), ("HDEL", UNACKED, *tags))
-
-    def hand_over_image(self, tag: str) -> None:
-        """Have Celery send a message of `take_images` again within seconds."""
-        self.redis.zadd(UNACKED_INDEX, {tag: 0}, xx=True)
+    def book_images(self) -> tuple[int, list[bytes]]:
+        """Make single calls of images that other programs have sent. Returns how many messages are
+        left, and those that were dropped because they are of no image."""
+        left, dropped = self._run("", atomic.book_images())
+        return left, [*dropped]
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""
@@ -286,10 +276,9 @@ class Ledger:
         return {name: int(number) for name, number in found.items() if number.isdecimal()}
 
     def queued_images(self) -> int:
-        """How many images of programs without digitq are not answered."""
-        lengths = [("LLEN", name) for name in lists_of(IMAGES_QUEUE)]
-        _, counts = self._read(("HLEN", UNACKED), *lengths)
-        return sum(filter(None, counts))
+        """How many images of programs without digitq are not in the ledger yet."""
+        _, lengths = self._read(*(("LLEN", name) for name in (TAKEN, *lists_of(IMAGES_QUEUE))))
+        return sum(filter(None, lengths))
 
     def has_worker(self) -> bool:
         """Whether a worker lives, or did until some seconds ago."""

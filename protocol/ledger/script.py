@@ -15,6 +15,10 @@ from digitq.protocol.broker.connection import Payload
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 MAX_PEEKED = 1000  # a sweep looks at this many messages of Celery's default queue
 MAX_PEEKED_BYTES = 4 << 20  # a sweep stops there once the messages have this many bytes together
+MAX_BOOKED = 256  # at most this many images of other programs wait in the ledger
+MAX_BOOKED_BYTES = 4 << 20  # a step that has booked this much leaves the rest to the next one
+IMAGE_TTL_SECONDS = 7 * 86400  # an image that no worker answers is forgotten after this time
+RESULT_SECONDS = 3600  # Redis keeps the answer to an image of another program for this long
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
 CONSTANTS = f"""
@@ -22,7 +26,10 @@ local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
 local MAX_SWEPT, MAX_PEEKED, MAX_PEEKED_BYTES = {MAX_SWEPT}, {MAX_PEEKED}, {MAX_PEEKED_BYTES}
 local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
 local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
-local UNACKED, UNACKED_INDEX = '{keys.UNACKED}', '{keys.UNACKED_INDEX}'
+local UNBOOKED = {{'{"', '".join([keys.TAKEN, *keys.lists_of(keys.IMAGES_QUEUE)])}'}}
+local BOOKED, ANSWER = '{keys.BOOKED_QUEUE}', '{keys.ANSWER}'
+local MAX_BOOKED, MAX_BOOKED_BYTES = {MAX_BOOKED}, {MAX_BOOKED_BYTES}
+local IMAGE_TTL_SECONDS, RESULT_SECONDS = {IMAGE_TTL_SECONDS}, {RESULT_SECONDS}
 """
 ROOM = Path(__file__).parent
 SHARED = (ROOM / "shared.lua").read_text()

@@ -36,8 +36,10 @@ local function is_stopped() return get('state') == 'cancelled' or get('state') =
 -- Adds to what is counted of all jobs, which outlives them.
 local function tally(field, count) redis.call('HINCRBY', counters, field, count) end
 
--- Workers take messages from the queue of single calls first: someone waits for the answers.
-local function own_queue() return get('call') and calls_queue or queue end
+-- Workers take messages from the queue of single calls first: someone waits for the answers. Images of
+-- other programs, which may be very many, have a queue that takes turns with both.
+local function own_queue() return get('task') and BOOKED or get('call') and calls_queue or queue end
+local function own_watermark() return get('task') and watermark .. ':images' or watermark end
 
 local function touch()
   local ttl = get('ttl')
@@ -96,11 +98,13 @@ end
 
 -- Queues a chunk and its message: Celery's, protocol version 2. Celery's event tells Flower of it.
 local function publish(n)
-  local job, time, task = get('id'), stamp(now), 'digitq.classify'
-  local id = string.format('%s-%d-%s', job, n, time)
-  local count = redis.call('HGET', rows, n) or '?'
-  local noun = count == '1' and 'image' or 'images'
-  local text = string.format('job %s, chunk %d, %s %s', job, n, count, noun)
+  local job, time, task, id, text = get('id'), stamp(now), 'digitq.classify_image', get('task'), get('source')
+  if not id then
+    task, id = 'digitq.classify', string.format('%s-%d-%s', job, n, time)
+    local count = redis.call('HGET', rows, n) or '?'
+    local noun = count == '1' and 'image' or 'images'
+    text = string.format('job %s, chunk %d, %s %s', job, n, count, noun)
+  end
   local headers = {lang = 'py', task = task, id = id, root_id = id, argsrepr = text, kwargsrepr = ''}
   local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
   redis.call('ZADD', queued, time, n)
@@ -119,6 +123,22 @@ local function publish_next()
   end
   redis.call('HSET', record, 'published', published)
   touch()
+end
+
+-- Creates a job of one chunk and publishes it.
+local function create_call(count, payload, call, ...)
+  create(0, 0, ...)
+  redis.call('HSET', chunks, 0, payload)
+  redis.call('HSET', rows, 0, count)
+  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
+    'bytes', #payload, 'call', call)
+  publish_next()
+end
+
+-- Deletes a job of one chunk with its record.
+local function forget()
+  redis.call('ZREM', jobs, get('id'))
+  redis.call('DEL', record, results, done, unpack(work))
 end
 
 -- Has a worker log that the job has ended. Some workers log failures only, so these come first.
@@ -146,15 +166,19 @@ local function publish_again(n)
   touch() -- only here, or a job that nobody works on could never expire
 end
 
--- The headers and the tag of a message in the form of kombu, if it is of an image from another program;
--- otherwise nothing.
+-- The id of the task in a message in the form of kombu, if it is of an image from another program, and
+-- Flower's text for it; otherwise nothing. The worker that begins the image checks the rest.
 local function read_image(message)
   if not string.find(message, '"digitq.classify_image"', 1, true) then return end
-  local is_read, task, headers, tag = pcall(function()
+  local is_read, task, id, bytes = pcall(function()
     local content = cjson.decode(message)
-    return content.headers.task, content.headers, content.properties.delivery_tag
+    local share = content.properties.body_encoding == 'base64' and 0.75 or 1
+    return content.headers.task, content.headers.id, 0.75 * share * #content.body
   end)
-  if is_read and task == 'digitq.classify_image' and type(tag) == 'string' then return headers, tag end
+  if not is_read or task ~= 'digitq.classify_image' or type(id) ~= 'string' then return end
+  if #id <= 200 and string.find(id, '^[!-~]+$') then
+    return id, string.format('image of %.1f kB', bytes / 1000)
+  end
 end
 
 local steps = {} -- by name

@@ -271,6 +271,9 @@ def test_a_deadly_image_of_another_program_costs_itself_only(hasty: Local) -> No
         results = [app.send_task(CLASSIFY_IMAGE, [text]) for text in texts]
         errors = [result.get(60)["error"] for result in results]
     assert errors == [None, "this image crashes workers", None]
+    log = (hasty.folder / "worker1.log").read_text()
+    deaths = re.findall(r"a process died at chunk 0 of job (\S+):", log)
+    assert 1 <= deaths.count(results[1].id) <= 2  # it may have died at another one of the three
 
 
 def test_an_image_whose_other_views_are_deadly_does_without_them(hasty: Local, tell: Tell) -> None:

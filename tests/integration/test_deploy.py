@@ -182,7 +182,7 @@ def test_each_may_do_no_more(server: Server, admin: Any) -> None:
     with redis.Redis(port=server.port) as nobody, pytest.raises(redis.AuthenticationError):
         nobody.ping()
     assert may(admin, "metrics", "HGETALL", JOB)
-    for key in (CHUNKS, f"{JOB}:results", f"{JOB}:known", "digitq:unacked"):
+    for key in (CHUNKS, f"{JOB}:results", f"{JOB}:known", "digitq-taken"):
         for command in (("HGETALL", key), ("HGET", key, "0"), ("GET", key)):
             assert not may(admin, "metrics", *command)
     for command in (("LRANGE", "digitq-images", "0", "9"), ("HSET", JOB, "state", "done")):

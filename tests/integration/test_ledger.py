@@ -10,23 +10,32 @@ from unittest.mock import Mock
 import pytest
 
 from digitq.private.processes import Local
-from digitq.protocol.app import CLASSIFY, make_app
+from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE, make_app
 from digitq.protocol.asked.known import name_known
 from digitq.protocol.broker.connection import Command, RetryingRedis, connect
 from digitq.protocol.chunk import Kind
 from digitq.protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from digitq.protocol.keys import (
     ACTIVE,
+    BOOKED_QUEUE,
     CALLS_QUEUE,
     COUNTERS,
+    IMAGES_QUEUE,
     JOBS,
     QUEUE,
     SWEEPING,
     WATERMARK,
+    lists_of,
     record_key,
 )
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.ledger.script import MAX_SWEPT, QUICK_ATTEMPTS
+from digitq.protocol.ledger.script import (
+    MAX_BOOKED,
+    MAX_BOOKED_BYTES,
+    MAX_SWEPT,
+    QUICK_ATTEMPTS,
+    RESULT_SECONDS,
+)
 from digitq.protocol.records import ChunkResult, JobSpec
 from digitq.worker.celery import log_ends
 
@@ -833,7 +842,7 @@ def submit_calls(ledger: Ledger, *ids: str) -> None:
 
 
 def begun_calls(ledger: Ledger, images: int = 100) -> list[str]:
-    return [call.job_id for call in ledger.begin_calls("first", images, "one@host")]
+    return [call.job_id for call in ledger.begin_calls("first", images, 1 << 20, "one@host")]
 
 
 def test_a_worker_begins_the_calls_that_wait_together(ledger: Ledger) -> None:
@@ -841,7 +850,8 @@ def test_a_worker_begins_the_calls_that_wait_together(ledger: Ledger) -> None:
     ledger.redis.delete(CALLS_QUEUE)  # Celery has taken it
     assert not (alone := ledger.begin("first", 0)) or not alone.shares
     submit_calls(ledger, "second", "third", "fourth")
-    calls = ledger.begin_calls("first", 5, "one@host")
+    assert ledger.begin_calls("first", 5, len("seco"), "one@host") == []
+    calls = ledger.begin_calls("first", 5, 1 << 20, "one@host")
     assert [(call.job_id, call.payload) for call in calls] == [
         ("second", b"second"),
         ("third", b"third"),
@@ -871,6 +881,118 @@ def test_only_calls_of_the_same_kind_are_begun_together(ledger: Ledger, other: s
     assert ledger.redis.llen(CALLS_QUEUE) == 2
     ledger.redis.rpop(CALLS_QUEUE)
     assert begun_calls(ledger) == ["second"]
+
+
+# Images of other programs
+
+
+def image_message(task: str, body: str = "AAAA") -> str:
+    return json.dumps(
+        {"body": body, "headers": {"task": CLASSIFY_IMAGE, "id": task}, "properties": {}}
+    )
+
+
+def send_images(ledger: Ledger, *tasks: str, body: str = "AAAA") -> None:
+    for task in tasks:
+        ledger.redis.lpush(IMAGES_QUEUE, image_message(task, body))
+
+
+def take_image(ledger: Ledger) -> str:
+    """Take the next message as a worker does; returns the id of the job."""
+    (job_id, number), *_ = json.loads(json.loads(ledger.redis.rpop(BOOKED_QUEUE))["body"])
+    assert number == 0
+    return str(job_id)
+
+
+def test_an_image_is_a_call_whose_answer_is_celery_s_result(ledger: Ledger) -> None:
+    """Whoever waits for it hears of it, and the ledger keeps nothing."""
+    send_images(ledger, "task 1", "task-1", "task-2")
+    assert ledger.queued_images() == 3
+    assert ledger.book_images() == (0, [image_message("task 1").encode()])  # ids have no spaces
+    assert ledger.queued_images() == 0
+    first = ledger.begin(job_id := take_image(ledger), 0)
+    assert first and (first.task, first.payload) == ("task-1", image_message("task-1").encode())
+    events = ledger.redis.pubsub(ignore_subscribe_messages=True)
+    events.subscribe("celery-task-meta-task-1")
+    events.get_message(timeout=20)
+    assert ledger.begin_calls(job_id, 7, 1 << 20, "w") == []  # it takes a third of those that wait
+    done = result(b"answer", model="cnn")
+    assert [ledger.complete(job_id, 0, done) is None for _ in range(2)] == [False, True]
+    assert events.get_message(timeout=20)["data"] == b"answer"
+    events.close()
+    assert ledger.redis.get("celery-task-meta-task-1") == b"answer"
+    assert 0 < ledger.redis.ttl("celery-task-meta-task-1") <= RESULT_SECONDS
+    assert ledger.counters()["images:cnn"] == 1
+    assert not ledger.redis.keys(f"{record_key(job_id)}*") and len(ledger.active()) == 1
+
+
+def test_an_image_that_gets_no_answer_leaves_nothing(ledger: Ledger) -> None:
+    send_images(ledger, "task")
+    ledger.book_images()
+    ledger.begin(job_id := take_image(ledger), 0)
+    ledger.complete(job_id, 0, result(b""))
+    assert not ledger.redis.keys("celery-task-meta-*") and not ledger.active()
+
+
+def test_the_ledger_takes_a_bounded_number_of_images(ledger: Ledger) -> None:
+    """And in one step a bounded size, so that Redis does not stand still."""
+    send_images(ledger, *map(str, range(MAX_BOOKED + 10)))
+    assert ledger.book_images() == (10, [])
+    take_image(ledger)
+    assert ledger.book_images() == (9, [])
+    ledger.redis.delete(IMAGES_QUEUE, BOOKED_QUEUE)
+    send_images(ledger, *"abc", body="A" * (MAX_BOOKED_BYTES // 2))
+    assert [ledger.book_images()[0] for _ in range(2)] == [1, 0]
+
+
+def test_an_image_that_is_sent_twice_is_one_call(ledger: Ledger) -> None:
+    send_images(ledger, "task", "task")
+    assert ledger.book_images() == (0, [])
+    assert ledger.redis.llen(BOOKED_QUEUE) == len(ledger.active()) == 1
+
+
+def test_an_image_that_a_worker_was_about_to_book_is_booked_by_another(ledger: Ledger) -> None:
+    send_images(ledger, "task")
+    ledger.await_image()  # it dies now
+    assert ledger.queued_images() == 1
+    assert ledger.book_images() == (0, [])
+    assert take_image(ledger)
+
+
+def test_images_are_booked_whatever_their_priority(ledger: Ledger) -> None:
+    for name in lists_of(IMAGES_QUEUE):
+        ledger.redis.lpush(name, image_message(f"task-{len(name)}-{name[-1]}"))
+    assert ledger.book_images() == (0, [])
+    assert ledger.redis.llen(BOOKED_QUEUE) == len(lists_of(IMAGES_QUEUE))
+
+
+def test_a_lost_image_is_found_though_others_wait(ledger: Ledger) -> None:
+    """Its message was taken by a worker that died. Chunks of jobs say nothing of it."""
+    send_images(ledger, "lost", "next", "last")
+    ledger.book_images()
+    lost = take_image(ledger)
+    store(ledger, 0)
+    ledger.begin("j", 0)
+    ledger.sweep(deadline_seconds=0)
+    assert ledger.redis.llen(BOOKED_QUEUE) == 2
+    ledger.begin(take_image(ledger), 0)
+    ledger.sweep(deadline_seconds=0)
+    messages = ledger.redis.lrange(BOOKED_QUEUE, 0, -1)
+    assert lost in [json.loads(json.loads(message)["body"])[0][0] for message in messages]
+
+
+def test_an_image_is_booked_begun_and_answered_in_a_full_redis(ledger: Ledger) -> None:
+    send_images(ledger, "task")
+    ledger.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(BrokerError):
+            ledger.await_image()
+        assert ledger.book_images() == (0, [])
+        assert ledger.begin(job_id := take_image(ledger), 0)
+        assert ledger.complete(job_id, 0, result(b"answer"))
+    finally:
+        ledger.redis.config_set("maxmemory", 0)
+    assert ledger.redis.get("celery-task-meta-task") == b"answer"
 
 
 def test_a_record_names_each_kind_of_worker_that_answered(ledger: Ledger) -> None:

@@ -10,30 +10,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from celery import Celery
-from celery.exceptions import Reject
+from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
-from kombu import Connection
-from redis.exceptions import OutOfMemoryError
 
 import digitq
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
-from digitq.protocol.app import CLASSIFY_IMAGE, RESULT_SECONDS, make_app
-from digitq.protocol.app import app as worker_app
+from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.broker.connection import connect
-from digitq.protocol.keys import DEFAULT_QUEUE, IMAGES_QUEUE, UNACKED, UNACKED_INDEX
+from digitq.protocol.keys import (
+    ACTIVE,
+    BOOKED_QUEUE,
+    DEFAULT_QUEUE,
+    IMAGES_QUEUE,
+    TAKEN,
+    record_key,
+)
 from digitq.protocol.ledger import Ledger
-from digitq.protocol.ledger.script import MAX_PEEKED
-from digitq.worker import images
-from digitq.worker.service.transport import Transport
+from digitq.protocol.ledger.script import MAX_PEEKED, RESULT_SECONDS
+from digitq.worker.images import MAX_IMAGE_ATTEMPTS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, freeze, wait_for
 
@@ -64,10 +66,10 @@ def deployment() -> Iterator[Local]:
 
 @pytest.fixture
 def app(deployment: Local) -> Iterator[Celery]:
-    """An app as another program has it. The worker has acknowledged all images of other tests."""
+    """An app as another program has it. The worker has answered all images of other tests."""
     url = deployment.url
     with connect(url) as redis:
-        wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
+        wait_for(lambda: has_answered_all(redis))
     with Celery(broker=url, backend=url, set_as_current=False) as app:
         yield app
         consumer = app.backend.result_consumer
@@ -80,6 +82,17 @@ def app(deployment: Local) -> Iterator[Celery]:
 def redis(deployment: Local) -> Iterator[Any]:
     with connect(deployment.url) as redis:
         yield redis
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is started now has the settings of the first one."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+def has_answered_all(redis: Any) -> bool:
+    return not redis.exists(IMAGES_QUEUE, TAKEN, BOOKED_QUEUE, ACTIVE)
 
 
 def send(app: Celery, *args: object, **kwargs: object) -> AsyncResult:
@@ -169,11 +182,13 @@ def test_many_at_once_and_what_redis_keeps(deployment: Local, app: Celery) -> No
         redis.delete(key)
     expected = as_json(Client(deployment.url).classify(IMAGE))
     Client(deployment.url).submit([IMAGE] * 5).table()  # its chunks leave no results there
+    before = {*redis.scan_iter("digitq:job:*")}
     results = [send(app, TEXT) for _ in range(64)]
     assert [result.get(SECONDS) for result in results] == [expected] * 64
     ttls = [redis.ttl(key) for key in redis.scan_iter("celery-task-meta-*")]
     assert len(ttls) == 64 and RESULT_SECONDS - 100 < min(ttls) <= max(ttls) <= RESULT_SECONDS
-    wait_for(lambda: not redis.exists(UNACKED, UNACKED_INDEX))
+    wait_for(lambda: has_answered_all(redis))
+    assert {*redis.scan_iter("digitq:job:*")} <= before, "the ledger keeps something of an image"
 
 
 @pytest.mark.parametrize(
@@ -257,65 +272,98 @@ def test_other_programs_may_give_a_priority(app: Celery) -> None:
     assert all(result.get(SECONDS)["error"] is None for result in results)
 
 
-def test_an_image_outlives_its_worker(
-    deployment: Local, app: Celery, monkeypatch: pytest.MonkeyPatch
+def test_an_image_outlives_the_worker_that_has_begun_it(
+    deployment: Local, app: Celery, redis: Any, quick: None
 ) -> None:
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    redis, process = connect(deployment.url), deployment._processes["worker1"]
-    freeze(pool_of(process.pid))  # so that it takes the image, and doesn't answer
+    """It is killed before its process answers, and another one is started."""
+    process = deployment._processes["worker1"]
+    freeze(pool_of(process.pid))
     result = send(app, TEXT)
-    wait_for(lambda: redis.exists(UNACKED))
+    wait_for(lambda: redis.exists(ACTIVE) and not redis.exists(BOOKED_QUEUE))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    options = make_app(deployment.url).conf.broker_transport_options
-    lock, seconds = options["unacked_mutex_key"], options.get("unacked_mutex_expire", 300)
-    # As a worker does that dies while it restores images
-    assert redis.lock(lock, seconds).acquire()
     deployment.check()
     assert result.get(SECONDS)["label"] is not None
 
 
-def test_an_image_that_was_sent_again_keeps_its_answer(
+def test_an_image_outlives_the_worker_that_takes_it(
+    deployment: Local, app: Celery, redis: Any, quick: None
+) -> None:
+    """It is killed after Redis has woken it, and before it has done anything."""
+    process = deployment._processes["worker1"]
+    freeze(process.pid, *children_of(process.pid))
+    result = send(app, TEXT)
+    redis.rpoplpush(IMAGES_QUEUE, TAKEN)  # unless Redis has moved it for the worker
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert redis.llen(TAKEN) == 1
+    deployment.check()
+    assert result.get(SECONDS)["label"] is not None
+
+
+def test_an_image_whose_message_comes_twice_is_classified_once(
     deployment: Local, app: Celery, redis: Any
 ) -> None:
-    """It took longer than the deadline; when it comes again, it is not classified again. It came
-    from Celery's default queue, which others fill, and does not return there."""
+    """It took longer than the deadline. It came from Celery's default queue, which others fill."""
     ledger = Ledger(redis)
     pool = pool_of(deployment._processes["worker1"].pid)
-    before = ledger.counters().get("images:mlp", 0)
+    before = ledger.counters()
     freeze(pool)
     try:
         result = app.send_task(CLASSIFY_IMAGE, [TEXT])
-        wait_for(lambda: redis.exists(UNACKED))
+        wait_for(lambda: redis.exists(ACTIVE))
         redis.lpush(DEFAULT_QUEUE, *[b"other"] * MAX_PEEKED)
-        wait_for(lambda: redis.llen(IMAGES_QUEUE) and not redis.exists(UNACKED))
+        wait_for(lambda: ledger.counters().get("sent_again", 0) > before.get("sent_again", 0))
     finally:
         os.kill(pool, signal.SIGCONT)
         redis.delete(DEFAULT_QUEUE)
-    answer = result.get(SECONDS)
-    wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
-    again = AsyncResult(result.id, app=app)
-    assert (again.state, again.result) == ("SUCCESS", answer) and answer["error"] is None
-    assert ledger.counters()["images:mlp"] == before + 1
+    assert result.get(SECONDS)["error"] is None
+    wait_for(lambda: has_answered_all(redis))
+    assert ledger.counters()["images:mlp"] == before.get("images:mlp", 0) + 1
 
 
-def test_images_that_were_taken_together_outlive_their_worker(
+def test_images_that_were_begun_together_outlive_their_worker(
     deployment: Local, app: Celery, redis: Any
 ) -> None:
-    """This process takes them, as a worker does that dies before it has answered."""
-    worker = deployment._processes["worker1"].pid
+    """This process begins them, as a worker does that dies before it has answered."""
+    worker, ledger = deployment._processes["worker1"].pid, Ledger(redis)
     freeze(worker, *children_of(worker))
     try:
-        before = redis.hlen(UNACKED)
-        results = [send(app, TEXT) for _ in range(12)]  # Redis may have given the worker one
-        taken = Ledger(redis).take_images(count=7, size=1 << 20)
-        assert len(taken) in (3, 4) and redis.hlen(UNACKED) == before + len(taken)
-        assert not Ledger(redis).take_images(count=7, size=len(TEXT))
+        results = [send(app, TEXT) for _ in range(12)]
+        assert ledger.book_images() == (0, [])
+        (job_id, _), *_ = json.loads(json.loads(redis.rpop(BOOKED_QUEUE))["body"])
+        begun = ledger.begin(job_id, 0)
+        assert begun and begun.shares
+        assert not ledger.begin_calls(job_id, 7, len(TEXT), "")
+        assert len(ledger.begin_calls(job_id, 7, 1 << 20, "")) == 3
     finally:
         os.killpg(worker, signal.SIGCONT)
     assert all(result.get(SECONDS)["error"] is None for result in results)
-    wait_for(lambda: not redis.exists(UNACKED, UNACKED_INDEX))
+
+
+def test_an_image_that_is_never_done_is_given_up(
+    deployment: Local, app: Celery, redis: Any
+) -> None:
+    """Its arguments may end a process before the image is noted."""
+    worker = deployment._processes["worker1"].pid
+    freeze(worker, *children_of(worker))
+    try:
+        result = send(app, TEXT)
+        assert Ledger(redis).book_images() == (0, [])
+        (job_id,) = Ledger(redis).active()
+        redis.hset(f"{record_key(job_id)}:attempts", 0, MAX_IMAGE_ATTEMPTS)
+    finally:
+        os.killpg(worker, signal.SIGCONT)
+    assert result.get(SECONDS)["error"] == "this image crashes workers"
+
+
+def test_nobody_waits_for_an_image_that_has_expired(app: Celery) -> None:
+    past = datetime(2000, 1, 1, tzinfo=UTC)
+    late = app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, expires=past)
+    with pytest.raises(TaskRevokedError, match="expired"):
+        late.get(SECONDS)
+    soon = app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, expires=10 * SECONDS)
+    assert soon.get(SECONDS)["error"] is None
 
 
 def test_an_image_without_a_queue_is_answered_and_other_tasks_are_left(
@@ -335,56 +383,18 @@ def test_an_image_without_a_queue_is_answered_and_other_tasks_are_left(
     redis.delete(DEFAULT_QUEUE)
 
 
-def refused(redis: Any) -> int:
-    """How many commands Redis has refused because it is full."""
-    return int(redis.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
-
-
-def test_no_answer_is_lost_in_a_full_redis(deployment: Local, app: Celery, redis: Any) -> None:
-    """The worker takes one image and tries to store its answer; the others wait in the queue."""
-    worker, before = deployment._processes["worker1"], refused(redis)
+def test_images_are_answered_in_a_full_redis(deployment: Local, app: Celery, redis: Any) -> None:
+    worker = deployment._processes["worker1"]
     freeze(worker.pid, *children_of(worker.pid))
     try:
         results = [send(app, TEXT) for _ in range(3)]
         redis.config_set("maxmemory", 1)
         os.killpg(worker.pid, signal.SIGCONT)
-        wait_for(lambda: refused(redis) > before + 10)  # several attempts
+        assert all(result.get(SECONDS)["error"] is None for result in results)
     finally:
         redis.config_set("maxmemory", 0)
         os.killpg(worker.pid, signal.SIGCONT)
-    assert all(result.get(SECONDS)["error"] is None for result in results)
-    wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
     assert worker.poll() is None
-
-
-def test_a_full_redis_takes_an_image_back_once_it_has_room(
-    deployment: Local, app: Celery, redis: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It could not even record that the image was taken. No worker reads this queue."""
-    monkeypatch.setitem(worker_app.conf, "digitq_database_url", deployment.url)
-    options = {"visibility_timeout": 0, "unacked_key": "unacked", "unacked_index_key": "index"}
-    connection = Connection(deployment.url, transport=Transport, transport_options=options)
-    with connection, connection.channel() as channel:
-        connection.SimpleQueue("others", channel=channel)  # declares it
-        app.send_task(CLASSIFY_IMAGE, [TEXT], queue="others")
-        redis.config_set("maxmemory", 1)
-        try:
-            channel.basic_get("others").reject(requeue=True)
-            channel.qos.restore_visible()
-            assert not redis.exists("others")
-        finally:
-            redis.config_set("maxmemory", 0)
-        channel.qos.restore_visible()
-        assert json.loads(channel.basic_get("others").body)[0] == [TEXT]
-
-
-def test_an_answer_that_is_never_stored_returns_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_STORE_SECONDS", 0)
-    task = Mock()
-    task.backend.store_result.side_effect = OutOfMemoryError("full")
-    with pytest.raises(Reject) as raised:
-        images.store(task, "id", "SUCCESS", {})
-    assert raised.value.requeue and task.backend.forget.called
 
 
 def pool_of(leader: int) -> int:

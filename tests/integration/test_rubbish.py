@@ -21,6 +21,7 @@ from digitq.protocol.chunk import PIXELS_FIELD, encode
 from digitq.protocol.errors import DigitqError, JobFailedError
 from digitq.protocol.keys import (
     ACTIVE,
+    BOOKED_QUEUE,
     COUNTERS,
     DEFAULT_QUEUE,
     ENDED,
@@ -28,8 +29,7 @@ from digitq.protocol.keys import (
     JOBS,
     LIVING,
     QUEUE,
-    UNACKED,
-    UNACKED_INDEX,
+    TAKEN,
     WORKER,
     lists_of,
     record_key,
@@ -38,14 +38,15 @@ from digitq.protocol.overview import look_around
 from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import NUMBER, settings
 from tests.drawing import draw_one, encode_image, random_digits
-from tests.rubbish import VALUES, draw_batch, draw_message
+from tests.rubbish import draw_batch, draw_message
 from tests.unit.test_messages import message
 from tests.waiting import children_of, wait_for
 
 DIGITS = random_digits(300)
 TEXT = base64.b64encode(encode_image(draw_one())).decode()
 MESSAGES, CHUNKS, RESULTS = 3000, 100, 500  # how many the slow tests draw
-LISTS = [*lists_of(QUEUE), *lists_of(IMAGES_QUEUE), DEFAULT_QUEUE]
+LISTS = [name for queue in (QUEUE, BOOKED_QUEUE, IMAGES_QUEUE) for name in lists_of(queue)]
+LISTS += [TAKEN, DEFAULT_QUEUE]
 SECONDS = 60  # how long an answer may take on a busy machine
 
 
@@ -92,7 +93,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("queue", [QUEUE, IMAGES_QUEUE])
+@pytest.mark.parametrize("queue", [QUEUE, BOOKED_QUEUE, IMAGES_QUEUE])
 def test_a_message_that_can_t_be_read_costs_a_line(watched: Watched, queue: str) -> None:
     """It kept a process of the worker for ever, or ended the worker."""
     for content in BAD:
@@ -113,18 +114,6 @@ def test_headers_that_end_celery_are_not_looked_at(watched: Watched) -> None:
     assert not watched.log
 
 
-def test_a_record_of_an_image_that_can_t_be_read_is_dropped(watched: Watched) -> None:
-    """A login of digitq may write to what kombu keeps of messages that are not acknowledged."""
-    records = [b"x", b"5", b"[[], 1, 2]", json.dumps([message(body="5"), "", QUEUE]).encode()]
-    records += [json.dumps([message(), "", queue]).encode() for queue in ("\ud800", "", None)]
-    for number, record in enumerate(records):
-        watched.redis.hset(UNACKED, f"tag{number}", record)
-        watched.redis.zadd(UNACKED_INDEX, {f"tag{number}": 0})
-    wait_for(lambda: not watched.redis.exists(UNACKED, UNACKED_INDEX))
-    watched.check()
-    assert watched.log.count("dropped the record of an image") == len(records)
-
-
 def test_an_image_with_a_callback_says_that_there_is_none(watched: Watched) -> None:
     with make_app(watched.local.url) as app:
         link = app.signature(CLASSIFY_IMAGE, [TEXT], immutable=True, queue=IMAGES_QUEUE)
@@ -137,21 +126,6 @@ def test_an_image_with_a_callback_says_that_there_is_none(watched: Watched) -> N
         errors = {result.get(SECONDS)["error"] for result in sent}
     (error,) = errors
     assert error.startswith("digitq.classify_image takes image, ") and "no more" in error
-    watched.check()
-
-
-@pytest.mark.parametrize("note", ["5", "{}", '{"status": "STARTED", "result": 5}', "\udcff"])
-def test_a_note_of_an_image_that_comes_again_may_be_anything(watched: Watched, note: str) -> None:
-    """Celery keeps it where the answer will be, and any login of digitq may write there."""
-    id = secrets.token_hex(6)
-    key = f"celery-task-meta-{id}"
-    watched.redis.set(key, note.encode(errors="surrogateescape"))
-    again = {"delivery_tag": id, "delivery_info": {"redelivered": True}}
-    body = json.dumps([[TEXT], {}, {}])
-    sent = message({"task": CLASSIFY_IMAGE, "id": id}, again, body)
-    watched.redis.lpush(IMAGES_QUEUE, json.dumps(sent))
-    wait_for(lambda: b'"label"' in (watched.redis.get(key) or b""))
-    assert watched.log.count("what is noted of it can't be read") == 1
     watched.check()
 
 
@@ -205,23 +179,16 @@ def test_a_chunk_that_can_t_be_read_ends_its_job(watched: Watched, quick: None) 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 10, 11, 12])
 def test_thousands_of_messages(watched: Watched, seed: int) -> None:
-    """Whatever is in a message or in kombu's record of one, and in whichever list."""
+    """Whatever is in a message, and in whichever list."""
     source = random.Random(seed)
     for _ in range(MESSAGES // 300):
         job = watched.client.submit(DIGITS, detached=True)
         for _ in range(300):
             drawn = draw_message(source, job.id, TEXT)
-            if source.random() < 0.1:
-                tag = f"tag{source.getrandbits(32)}"
-                queue = json.dumps(source.choice((QUEUE, IMAGES_QUEUE, *VALUES))).encode()
-                watched.redis.hset(UNACKED, tag, b"[" + drawn + b', "", ' + queue + b"]")
-                watched.redis.zadd(UNACKED_INDEX, {tag: 0})
-            else:
-                watched.redis.lpush(source.choice(LISTS), drawn)
+            watched.redis.lpush(source.choice(LISTS), drawn)
         watched.check()
         job.cancel()
         watched.redis.delete(DEFAULT_QUEUE)
-    watched.redis.delete(UNACKED, UNACKED_INDEX)  # a worker looks at ten in ten seconds
     wait_for(lambda: not watched.redis.exists(*LISTS))
 
 

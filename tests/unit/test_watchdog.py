@@ -11,7 +11,7 @@ import pytest
 
 from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE, app
 from digitq.protocol.errors import BrokerError
-from digitq.protocol.keys import CALLS_QUEUE, IMAGES_QUEUE, QUEUE
+from digitq.protocol.keys import BOOKED_QUEUE, CALLS_QUEUE, QUEUE
 from digitq.worker.service import watchdog
 
 RESTARTED = """
@@ -97,35 +97,31 @@ def test_a_worker_that_was_told_to_take_nothing_is_not_idle(told_none: bool, dog
 
 
 def test_each_queue_that_a_worker_reads_is_looked_at(dog: Dog) -> None:
-    dog.queues[IMAGES_QUEUE] = object()
-    dog.redis.exists.side_effect = lambda *lists: IMAGES_QUEUE in lists and CALLS_QUEUE in lists
+    dog.queues[BOOKED_QUEUE] = object()
+    dog.redis.exists.side_effect = lambda *lists: BOOKED_QUEUE in lists and CALLS_QUEUE in lists
     dog.look(0, watchdog.IDLE_SECONDS + 1)
     assert dog.restart.called
 
 
-def test_a_worker_that_is_at_an_image_is_left_alone(dog: Dog) -> None:
-    dog.add(pid=5, name=CLASSIFY_IMAGE, args=("AAAA",))
-    dog.look(0, watchdog.IDLE_SECONDS + 1)
-    assert not dog.restart.called and not dog.kill.called
-
-
-def test_a_worker_that_is_at_a_chunk_is_left_alone(dog: Dog) -> None:
-    dog.add(pid=5)
+@pytest.mark.parametrize("name", [CLASSIFY, CLASSIFY_IMAGE])
+def test_a_worker_that_is_at_a_chunk_is_left_alone(name: str, dog: Dog) -> None:
+    dog.add(pid=5, name=name)
     dog.redis.zscore.return_value = 1.0  # its chunk is still running
     dog.look(0, watchdog.IDLE_SECONDS + 1)
     assert not dog.restart.called and not dog.kill.called
 
 
+@pytest.mark.parametrize("name", [CLASSIFY, CLASSIFY_IMAGE])
 @pytest.mark.parametrize(
     ("pid", "killed"),
     [(5, True), (os.getpid(), False), (None, False)],
     ids=["a child", "itself", "none yet"],
 )
 def test_a_process_that_hangs_is_killed_unless_it_is_the_worker_itself(
-    pid: int | None, killed: bool, dog: Dog
+    pid: int | None, killed: bool, name: str, dog: Dog
 ) -> None:
     """As with `--pool solo`."""
-    dog.add(pid)
+    dog.add(pid, name)
     dog.look(0, watchdog.IDLE_SECONDS - 1)
     assert not dog.kill.called
     dog.look(0, watchdog.IDLE_SECONDS + 1)

@@ -5,15 +5,17 @@ wrong header ends the worker, or takes one of its processes for ever. So they ge
 the few fields that are checked here, and never see the rest.
 """
 
+import json
 import re
 from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from kombu.utils.json import dumps, loads
 from pydantic import BaseModel, Field, Strict, TypeAdapter, ValidationError
 
-from digitq.protocol.app import CLASSIFY
 from digitq.protocol.text import in_one_line
 
 MAX_SHOWN_CHARACTERS = 200  # the log and Flower show no more of what others have written
@@ -32,21 +34,14 @@ class Headers(BaseModel):
 
     task: Literal["digitq.classify", "digitq.classify_image"]
     id: Name
-    argsrepr: Text | None = None  # what Flower shows of a chunk
+    argsrepr: Text | None = None  # what Flower shows
     expires: datetime | None = None
-
-
-class Delivery(BaseModel):
-    """What kombu notes in a message that is sent again."""
-
-    redelivered: Annotated[bool, Strict()] = False
 
 
 class Properties(BaseModel):
     """The properties that kombu needs."""
 
     delivery_tag: Name
-    delivery_info: Delivery = Delivery()
     priority: Annotated[int, Strict()] | None = None
     body_encoding: Literal["base64", "utf-8"] | None = None
 
@@ -62,29 +57,31 @@ class Queued(BaseModel):
 QUEUED = TypeAdapter(Queued)
 # The arguments, and what follows the task: callbacks, a chain, a chord
 BODY = TypeAdapter(tuple[list[Any], dict[str, Any], dict[str, Any]])
-CHUNK = TypeAdapter(tuple[JobId, ChunkNumber])  # the arguments of `digitq.classify`
+CHUNK = TypeAdapter(tuple[JobId, ChunkNumber])  # the arguments of a task of the ledger
 as_json: Any = dumps  # kombu has no types here
 as_python: Any = loads
 
 
-def read_message(content: object, queue: str) -> dict[str, Any]:
-    """The message for Celery, made of what was in the queue. It can be read in this way again.
+class SentImage(NamedTuple):
+    """The message of another program's image."""
 
-    Raises `ValueError` with a reason of one line.
-    """
-    try:
+    args: list[Any]
+    kwargs: dict[str, Any]
+    expires: datetime | None  # after this time nobody wants the answer
+
+
+def read_message(content: object, queue: str) -> dict[str, Any]:
+    """The message for Celery, made of what was in a queue of chunks. It can be read in this way
+    again. Raises `ValueError` with a reason of one line."""
+    with one_line():
         sent = QUEUED.validate_python(content)
-        body, expires = read_body(sent), read_time(sent.headers.expires)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(shorten(f"{place}: {first['msg']}")) from None
-    except Exception as error:  # kombu's decoders raise any error
-        raise ValueError(shorten(str(error)) or type(error).__name__) from None
+        args, kwargs, following = read_body(sent)
+        chunk = CHUNK.validate_python(args)
+        if kwargs | following:
+            raise ValueError("a chunk has other arguments than its job and its number")
     headers, properties = sent.headers, sent.properties
-    redelivered = properties.delivery_info.redelivered
     return {
-        "body": body,
+        "body": as_json([chunk, {}, {}]),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {
@@ -94,7 +91,6 @@ def read_message(content: object, queue: str) -> dict[str, Any]:
             "root_id": headers.id,
             "argsrepr": shorten(headers.argsrepr or ""),
             "kwargsrepr": "",
-            "expires": expires,
         },
         "properties": {
             "correlation_id": headers.id,
@@ -102,37 +98,47 @@ def read_message(content: object, queue: str) -> dict[str, Any]:
             "delivery_mode": 2,
             "priority": max(0, min(MAX_PRIORITY, properties.priority or 0)),
             "body_encoding": "utf-8",
-            "delivery_info": {"exchange": "", "routing_key": queue, "redelivered": redelivered},
+            "delivery_info": {"exchange": "", "routing_key": queue},
         },
     }
 
 
-def read_body(sent: Queued) -> str:
-    """The body of a message for Celery, in JSON. Raises any error for one that can't be read.
+def read_image(content: bytes) -> SentImage:
+    """What another program has sent. Raises `ValueError` with a reason of one line.
 
-    Nothing follows the task: a worker would send callbacks with rights that their sender lacks. In
-    the body of an image they become arguments that the task does not know, so that it says so.
+    Nothing follows the task: a worker would send callbacks with rights that their sender lacks.
+    They become arguments that the task does not know, so that it says so.
     """
+    with one_line():
+        sent = QUEUED.validate_python(json.loads(content))
+        args, kwargs, following = read_body(sent)
+        expires = sent.headers.expires
+        if expires:  # without a time zone it is UTC
+            expires = expires.astimezone(UTC) if expires.tzinfo else expires.replace(tzinfo=UTC)
+        return SentImage(args, kwargs | following, expires)
+
+
+def read_body(sent: Queued) -> tuple[list[Any], dict[str, Any], dict[str, None]]:
+    """The arguments of a message, and the names of what follows the task. Raises any error."""
     body = sent.body
     if sent.properties.body_encoding == "base64":
         body = b64decode(body, validate=True).decode()
+    body.encode()  # raises an error for half a character
     args, kwargs, following = BODY.validate_python(as_python(body))
-    following = {name: None for name, what in following.items() if what}
-    if sent.headers.task == CLASSIFY:
-        args, kwargs = [*CHUNK.validate_python(args)], kwargs | following
-        if kwargs:
-            raise ValueError("a chunk has other arguments than its job and its number")
-    elif not following:
-        body.encode()  # raises an error for half a character
-        return body
-    return str(as_json([args, kwargs | following, {}]))
+    return args, kwargs, {name: None for name, what in following.items() if what}
 
 
-def read_time(time: datetime | None) -> str | None:
-    """A time as Celery reads it; without a time zone it is UTC. Raises `OverflowError`."""
-    if time is None:
-        return None
-    return (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Gives every error as a `ValueError` with a reason of one line."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise ValueError(shorten(f"{place}: {first['msg']}")) from None
+    except Exception as error:  # kombu's decoders raise any error
+        raise ValueError(shorten(str(error)) or type(error).__name__) from None
 
 
 def shorten(text: str) -> str:

@@ -16,7 +16,7 @@ from celery.signals import task_failure, worker_ready
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from digitq.protocol.app import CLASSIFY, app
+from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE, app
 from digitq.protocol.broker.connection import RetryingRedis, connect
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.keys import lists_of
@@ -24,6 +24,7 @@ from digitq.protocol.ledger import Ledger
 from digitq.worker.service.worker_log import log_death
 
 IDLE_SECONDS = 60.0  # a process may hang, or a worker ignore the queue, for this long
+TASKS = CLASSIFY, CLASSIFY_IMAGE  # their arguments are a job and the number of a chunk
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # the options of prctl(2)
 
 logger = get_logger(__name__)
@@ -63,7 +64,7 @@ class Watchdog(threading.Thread):
         requests = [
             request
             for request in list(state.active_requests)
-            if request.name == CLASSIFY and len(request.args) == 2  # other tasks may have any form
+            if request.name in TASKS and len(request.args) == 2  # other tasks may have any form
         ]
         self._hanging = {
             request.id: self._hanging.get(request.id, now)
@@ -89,11 +90,12 @@ class Watchdog(threading.Thread):
 
 
 @task_failure.connect
-def requeue_chunk(sender: Any, args: Any, exception: BaseException, **_: Any) -> None:
+def requeue_chunk(sender: Any, task_id: str, args: Any, exception: BaseException, **_: Any) -> None:
     """If a process of the pool died at a chunk, queue the chunk again before its deadline."""
-    if sender.name == CLASSIFY and isinstance(exception, WorkerLostError) and len(args) == 2:
+    if sender.name in TASKS and isinstance(exception, WorkerLostError) and len(args) == 2:
         job_id, number = args
-        log_death(job_id, number, exception)
+        # The log knows an image of another program by its task, as `log_chunk` does
+        log_death(task_id if sender.name == CLASSIFY_IMAGE else job_id, number, exception)
         # if Redis is lost, the sweep does it
         with suppress(BrokerError), connect(app.conf.digitq_database_url) as redis:
             Ledger(redis).requeue(job_id, number, sender.request.hostname)

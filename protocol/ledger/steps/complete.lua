@@ -6,11 +6,23 @@ local function note_fingerprint(fingerprint)
   end
 end
 
+-- Counts images that a worker has done.
+local function count_images(model, count, failed, review, work_seconds, worker)
+  tally('images:' .. model, count)
+  tally('failed:' .. model, failed)
+  tally('review:' .. model, review)
+  tally('work_us:' .. model, math.floor(1e6 * work_seconds))
+  if redis.call('EXISTS', WORKER .. worker) == 1 then
+    redis.call('HINCRBY', WORKER .. worker, 'images', count)
+  end
+end
+
 -- Takes the first result of a chunk, whose parts `ChunkResult` explains, and returns how far the job
 -- is then; false if it is not the first. The worker measures its longest silence, since the time
--- that a result waits for a stalled Redis does not count.
+-- that a result waits for a stalled Redis does not count. The payload of another program's image is
+-- what Celery keeps of its task; it is empty if the image gets no answer.
 function steps.complete(
-  n, payload, failed, kind, image_seconds, silent_seconds, review, work_seconds, worker, fingerprint)
+  n, payload, failed, kind, image_seconds, silent_seconds, review, work_seconds, worker, fingerprint, model)
   local count, size = tonumber(redis.call('HGET', rows, n)), redis.call('HSTRLEN', chunks, n)
   if not get('ttl') or not count then return false end -- the record is gone, or new, without the chunk
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
@@ -18,7 +30,13 @@ function steps.complete(
   if silent_ms > number('silent_ms') then redis.call('HSET', record, 'silent_ms', silent_ms) end
   add('bytes', -size)
   for _, key in ipairs({chunks, rows, attempts, poison_rows, failures, begun}) do redis.call('HDEL', key, n) end
-  redis.call('HSET', results, n, payload)
+  local task = get('task')
+  if not task then
+    redis.call('HSET', results, n, payload)
+  elseif payload ~= '' then
+    redis.call('SET', ANSWER .. task, payload, 'EX', RESULT_SECONDS)
+    redis.call('PUBLISH', ANSWER .. task, payload)
+  end
   add('done_chunks', 1)
   add('done_images', count)
   add('failed', failed)
@@ -28,10 +46,12 @@ function steps.complete(
   note_fingerprint(fingerprint)
   tally('completed', 1)
   tally('bytes', size)
-  steps.count(get('model'), count, failed, review, work_seconds, worker)
+  count_images(model == '' and get('model') or model, count, failed, review, work_seconds, worker)
   if pace_ns > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
   finish_if_done()
-  return redis.call('HMGET', record, 'done_images', 'images', 'failed', 'state')
+  local progress = redis.call('HMGET', record, 'done_images', 'images', 'failed', 'state')
+  if task then forget() end
+  return progress
 end

@@ -5,11 +5,6 @@ function steps.submit(count, payload, known_payload, call, name, ...)
   if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
   if known_payload ~= '' then redis.call('SET', KNOWN .. name, known_payload) end
   if name ~= '' and redis.call('EXISTS', KNOWN .. name) == 0 then return 0 end
-  create(0, 0, ...)
-  redis.call('HSET', chunks, 0, payload)
-  redis.call('HSET', rows, 0, count)
-  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
-    'bytes', #payload, 'call', call)
-  publish_next()
+  create_call(count, payload, call, ...)
   return true
 end

@@ -13,7 +13,7 @@ function steps.sweep_job(deadline)
   end
   local lost = now - deadline
   if redis.call('LLEN', own_queue()) > 0 then
-    lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
+    lost = math.min(lost, tonumber(redis.call('GET', own_watermark()) or 0) - deadline)
   end
   local patience = math.max(deadline, PATIENCE * number('silent_ms') / 1000)
   local function publish_range(set, first, last)
