@@ -111,7 +111,8 @@ def as_json(prediction: Any) -> Any:
 
 def shown(language: str, **names: str) -> str:
     """The block of the page in this language, with other names in place of those in it."""
-    (block,) = re.findall(rf"```{language}\n(.*?)```", PAGE.rpartition("\n## ")[2], re.DOTALL)
+    section = PAGE.partition("\n## Programs without digitq\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     for name, other in {**names}.items():
         block = block.replace(name, other)
     return block
