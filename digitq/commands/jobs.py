@@ -114,7 +114,8 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
         return View(lines, notes, has_ended=not record.is_active)
 
     try:
-        show(client, look, watches, as_json)
+        with client:
+            show(client, look, watches, as_json)
     except UnknownJobError:  # it was there a moment ago
         raise BrokerError(f"Redis no longer has job {job.id}") from None
 
@@ -140,7 +141,8 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
         lines = [*map(_to_json, records)] if as_json else list_jobs(records)
         return View(lines, notes, is_table=True)
 
-    show(client, look, watches, as_json)
+    with client:
+        show(client, look, watches, as_json)
 
 
 @click.command()
