@@ -125,7 +125,13 @@ def digits(
     if name not in MODELS:
         raise UsageError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
     is_named = bool(model or weights) or "model" in settings().model_fields_set
-    return ask(Reading(name, is_named=is_named), weights, risk, like)
+    return ask(read_with(name, is_named), weights, risk, like)
+
+
+@lru_cache(maxsize=8)  # a single call without a reading takes no time for it
+def read_with(model: str, is_named: bool) -> Reading[Prediction]:
+    """The reading of digits with this model."""
+    return Reading(model, is_named=is_named)
 
 
 def numbers(
