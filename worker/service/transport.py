@@ -31,7 +31,8 @@ class Channel(redis.Channel):
     """kombu's channel, which drops what it can't read."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        try:  # Redis may have started after the worker, and Celery would retry what it refuses
+        """Look at Redis first: Celery tries again for ever, even if Redis can't be a broker."""
+        try:  # Redis may have started after the worker
             refuse_unusable(app.conf.digitq_database_url)
         except DigitqError as error:
             logger.critical("%s", error)
@@ -39,6 +40,7 @@ class Channel(redis.Channel):
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
     def basic_consume(self, queue: str, *args: Any, **options: Any) -> None:
+        """Put `receive` before what takes the queue's messages; kombu has no public way to."""
         super().basic_consume(queue, *args, **options)  # type: ignore[no-untyped-call]
         # Celery's remote control has orders in the former, and answers in the latter
         if not (queue in self._fanout_queues or queue.endswith(REPLIES)):
@@ -57,6 +59,7 @@ class Channel(redis.Channel):
             raise ValueError(repr(error)) from None  # a `KeyError` means lost to kombu
 
     def _brpop_read(self, **options: Any) -> Any:
+        """Read a message. One that can't be read would end Celery, so it is logged."""
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
@@ -68,7 +71,7 @@ class Channel(redis.Channel):
             logger.error("dropped a message that can't be read: %s", shorten(str(error)))
         raise Empty
 
-    # Celery calls these as it connects
+    # Celery calls these two as it connects, and connects again at once if they raise an error
     def _size(self, queue: str) -> Any:
         with pause_at_refusal():
             return super()._size(queue)  # type: ignore[no-untyped-call]
