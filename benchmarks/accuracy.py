@@ -95,7 +95,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
     def write(self) -> str:
-        """As Markdown, with the weights and the date below it."""
+        """Gives Markdown, with the weights and the date below it."""
         lines = [" | ".join(cells) for cells in (self.head, *self.rows)]
         lines.insert(1, "---|" * (len(self.head) - 1) + "---")
         weights = ", ".join(f"`{name}` {hash_card(name)[:WEIGHTS_DIGITS]}" for name in self.models)

@@ -90,7 +90,7 @@ def has_value(answer: str, truth: str) -> bool:
 
 
 def has_value_or_digits(answer: str, truth: str) -> bool:
-    """The same, or it has its digits, with or without a 0 after the point."""
+    """Whether the digits are equal, with or without a 0 after the point."""
     whole = truth.removesuffix(".0")
     return only_digits(answer) in (only_digits(whole), only_digits(f"{float(truth):.1f}"))
 

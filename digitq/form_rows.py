@@ -13,7 +13,7 @@ ROWS = [sys.executable, "-P", "-m", "digitq.worker", "rows"]
 
 
 def read_form_file(path: str) -> Form:
-    """As `read_form`."""
+    """Read the file of a form, as `read_form` does, with the worker to count its rows."""
     return read_form(Path(path), _count_rows)
 
 

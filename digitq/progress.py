@@ -43,7 +43,7 @@ def progress_bar(hidden: bool = False) -> Progress:
 
 
 def show_progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """The same items, with a bar that shows how many of them are done."""
+    """Yield the items unchanged, with a bar that shows how many of them are done."""
     with progress_bar() as progress:
         bar = progress.add_task("", total=total, of=f"/{total:,}", rate="", waiting="", flaws=[])
         for item in items:
@@ -62,7 +62,7 @@ class _NotedProgress(Progress):
 
 
 class _NotebookProgress(_NotedProgress):
-    """The same below a cell of a notebook. The one of rich would need ipywidgets."""
+    """A progress bar below a cell of a notebook. The one of rich would need ipywidgets."""
 
     def start(self) -> None:
         from IPython.display import display

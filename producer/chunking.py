@@ -107,7 +107,7 @@ def _split_pages(batch: pa.RecordBatch, cells: Sequence[Cell]) -> pa.RecordBatch
 def _cut(
     batches: Iterable[pa.RecordBatch], max_rows: Callable[[Kind, int], int]
 ) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches that each fill a chunk and have one schema."""
+    """Yield the rows in batches that each fill a chunk and have one schema."""
     before: Counter[Kind] = Counter()  # how many images came so far
     pending: list[pa.RecordBatch] = []
     rows_left, bytes_left, until = 0, 0, 0.0

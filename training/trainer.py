@@ -78,7 +78,7 @@ class TrainingData(NamedTuple):
     sources: dict[str, float]  # the share of each source in what is learned
 
     def name_targets(self) -> tuple[DigitData, list[Tensor]]:
-        """The same as tensors, with the probabilities to learn in place of labels."""
+        """Give these as tensors, with the probabilities to learn in place of labels."""
         (images, labels), (pictures, more_labels), validation = (
             [torch.from_numpy(array) for array in part] for part in self[:3]
         )

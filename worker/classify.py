@@ -213,7 +213,7 @@ def read_page(
         ((cuts, error),) = run_turns({first: _trace_row(images, first, reader, read)})
     if error is not None or cuts is None:
         return [(None, error if cell.is_sure else None) for cell in form.cells]
-    # Numbers that no row of the chunk has: the page and its first field may each end a process
+    # The page and its first field may each end a process, so both get numbers that no row has
     start = batch.num_rows + first
     readers = [partial(trace_cell, cut, cell) for cut, cell in zip(cuts, form.cells, strict=True)]
     traced = {row: read(row, b"", reader) for row, reader in enumerate(readers, start)}

@@ -55,7 +55,7 @@ class Caller(threading.local):
 
 
 def measure_mosec(bench: Bench) -> Rows:
-    """As many threads as digitq's `concurrent` has, each with one image at a time."""
+    """Send one image at a time from as many threads as digitq's `concurrent` has."""
     digits, port = bench.digits[: bench.part(100)], find_free_port()
     server = running("-m", __name__, "--address", HOST, "--port", str(port), "--log-level", "error")
     with server:

@@ -112,7 +112,7 @@ def measure_folder(bench: Rivals) -> Rows:
 
 
 def measure_image_folder(bench: Rivals) -> Rows:
-    """The same PNG files by `ImageFolder` and a `DataLoader`; nothing is written."""
+    """Read these PNG files by `ImageFolder` and a `DataLoader`; nothing is written."""
     return {"folder (ImageFolder)": _run_loop("image-folder", bench.pngs)}
 
 

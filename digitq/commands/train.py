@@ -185,7 +185,7 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
 def find_wrong(
     items: "Iterable[SourceItem]", model: str, pattern: str, wrong: list[str]
 ) -> "Iterator[SourceItem]":
-    """The same items; `id (answer)` of those whose right answer is none is appended to `wrong`.
+    """Yield the items unchanged. Append `id (answer)` to `wrong` where the right answer is none.
 
     An answer without the pattern counts as missing.
     """

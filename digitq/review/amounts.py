@@ -84,7 +84,7 @@ def find_amounts(batches: Iterable[pa.RecordBatch], form: Form | None) -> dict[s
 def measure_columns(
     batches: Iterable[pa.RecordBatch], columns: dict[str, Amounts]
 ) -> Iterator[pa.RecordBatch]:
-    """The same rows, with numbers in these columns."""
+    """The rows, with numbers in these columns."""
     for batch in batches:
         for name, amounts in columns.items():
             worth = pa.array(map(amounts.measure, batch.column(name).to_pylist()), pa.float64())

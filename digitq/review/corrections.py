@@ -203,7 +203,7 @@ def correct_rows(
 def correct_batch(
     batch: pa.RecordBatch, corrections: Corrections, checked: Checked = ((), ())
 ) -> pa.RecordBatch:
-    """The same rows with a person's answers. The network's confidence and probabilities stay. What
+    """The rows with a person's answers. The network's confidence and probabilities stay. What
     a person has not seen is marked if a rule is broken now."""
     is_corrected, right = look_up(batch, corrections)
     is_illegible = pc.equal(right, ILLEGIBLE).fill_null(False)

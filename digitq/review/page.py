@@ -189,7 +189,7 @@ def sort_pages(images: Iterable[PageImage]) -> list[PageImage]:
 
 
 def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[list[PageImage], int]:
-    """The same fields, and beside those to look at the other cells of their tables' rows; and for
+    """These fields, and beside those to look at the other cells of their tables' rows; and for
     how many rows there is no room."""
     whole = {image.number: image for image in images}
     lines: dict[str, list[PageImage]] = {

@@ -174,7 +174,7 @@ class Eyes:
     def look_at(
         self, images: Iterable[FoundImage], list_cells: Callable[[FoundImage], Sequence[str]]
     ) -> Iterator[tuple[FoundImage, list[Thumbnail | None]]]:
-        """The same images, each with what `Eye.show` gives for those of its cells that are listed;
+        """Yield the images, each with what `Eye.show` gives for those of its cells that are listed;
         the next ones are looked at meanwhile."""
         waiting: deque[tuple[FoundImage, Future[list[Thumbnail | None]]]] = deque()
         for image in images:

@@ -80,7 +80,7 @@ def count_rows(path: Path, delimiter: str, column: str) -> int | None:
 
 
 def cut_batches(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of at most `rows`."""
+    """Yield the rows in batches of at most `rows`."""
     for batch in batches:
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)

@@ -65,7 +65,7 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
 
 def start_ahead(items: Iterable[Item], find: Callable[[Item], object]) -> Iterator[Item]:
-    """The same items. If `find` gives an `Ahead`, it is started while others before it are used."""
+    """Yield the items unchanged. An `Ahead` that `find` gives is started before its turn."""
     waiting: deque[tuple[Item, int]] = deque()
     for item in items:
         if not isinstance(ahead := find(item), Ahead):

@@ -179,7 +179,7 @@ def find_change(name: PathName) -> int | None:
 def _refuse_changed(
     items: Iterable[SourceItem], files: Sequence[str], changes: Sequence[int | None]
 ) -> Iterator[SourceItem]:
-    """The same items. Raises `UsageError` at their end if `find_change` of a file differs now.
+    """Yield the items unchanged. Raises `UsageError` at their end if a file has changed meanwhile.
 
     A file that is gone was open until here, so it is as it was.
     """
@@ -270,7 +270,7 @@ def _open_stored(url: str, naming: Naming, unique: UniqueIds | None) -> Source:
 
 
 def _hold(items: Iterable[SourceItem], copy: Copy) -> Iterator[SourceItem]:
-    """The same items; the copy that they are read from lives until the last one."""
+    """Yield the items unchanged; the copy that they are read from lives until the last one."""
     yield from items
 
 

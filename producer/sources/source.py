@@ -143,7 +143,7 @@ class Naming:
         return parent_name(printable(path)) if self.truth_from_parent else None
 
     def at_least_one(self, entries: Iterator[Entry], where: Path | str) -> Iterator[Entry]:
-        """The same entries. Raises `EmptyError` if there are none."""
+        """Yield the entries unchanged. Raises `EmptyError` if there are none."""
         first = next(entries, None)
         if first is None:
             if not self.skipped:

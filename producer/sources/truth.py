@@ -145,7 +145,7 @@ def is_true(cell: str) -> bool:
 def set_truths(
     items: Iterable[SourceItem], find_truth: Callable[..., str | None]
 ) -> Iterator[SourceItem]:
-    """The same images with the right answers that are found by their ids in place of their own; or
+    """Yield the images with the right answers that are found by their ids in place of their own; or
     the same result rows, of which those of pages are found as by `take_truth`."""
     for item in items:
         if isinstance(item, Entry):
@@ -161,7 +161,7 @@ def set_truths(
 def add_field_truths(
     pages: Iterable[pa.RecordBatch], cells: Sequence[Cell], truths: dict[str, str], gaps: TruthGaps
 ) -> Iterator[pa.RecordBatch]:
-    """The same pages, each with a list of the right answers for its cells as `truth`. `gaps` counts
+    """Yield the pages, each with the right answers for its cells as `truth`, a list. `gaps` counts
     what is missing."""
     for batch in pages:
         found = list[list[str | None]]()

@@ -229,7 +229,7 @@ def convert(pattern: "Pattern", unreadable: list[str]) -> tuple[Term, ...]:
 
 
 def convert_term(parts: "tuple[Mult, ...]", unreadable: list[str]) -> Term | None:
-    """The same for one term; None if it needs a sign that no number has, which is listed."""
+    """Convert one term; None if it needs a sign that no number has, which is listed."""
     term = []
     for part in parts:
         low, high, inner = part.multiplier.min.v, part.multiplier.max.v, part.multiplicand

@@ -49,7 +49,7 @@ class Line:
         return [sign for sign in self.signs if sign.digit is not None]
 
     def moved(self, right: float, down: float) -> "Line":
-        """The same at another place."""
+        """Give a copy of it at another place."""
         x, y = round(right), round(down)
         return Line(
             [replace(sign, left=sign.left + x, top=sign.top + y) for sign in self.signs],

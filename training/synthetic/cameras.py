@@ -156,7 +156,7 @@ def take(
 
 
 def draw_on_screen(ink: Shape, form: Shape, rng: Rng) -> Picture:
-    """As from a drawing program, or of MNIST's digits side by side: clean, black and white."""
+    """Give a clean picture in black and white, as a drawing program or MNIST has it."""
     both = np.maximum(ink, (form * np.float32(rng.uniform(0.3, 1))).astype(np.uint8))
     if rng.random() < 0.3:
         both = np.where(both > 127, 255, 0).astype(np.uint8)

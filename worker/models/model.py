@@ -60,7 +60,7 @@ class Model:
         return probabilities.numpy()
 
     def classify_together(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `classify`, for images that always form the same batch: they need no zeros."""
+        """Classify images that always form the same batch: they need no zeros."""
         with torch.inference_mode():
             probabilities: Tensor = self.fastest(torch.from_numpy(pixels).to(self.device))
         return probabilities.cpu().numpy()

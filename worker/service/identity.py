@@ -33,7 +33,7 @@ def own_kind() -> str:
 
 @cache
 def own_fingerprint() -> str:
-    """The same for two workers only if both are of the same kind."""
+    """A hash that two workers share only if both are of the same kind."""
     return shorten(own_kind())
 
 

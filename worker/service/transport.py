@@ -108,7 +108,7 @@ class Transport(redis.Transport):
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):
-    """The same for a Redis that is found through Sentinels."""
+    """A `Channel` to a Redis that is found through Sentinels."""
 
 
 class SentinelTransport(redis.SentinelTransport):

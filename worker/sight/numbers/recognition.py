@@ -205,7 +205,7 @@ def read_number(content: bytes, known: Known) -> NumberReading:
 
 
 def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]:
-    """As `read_number`: `None` after each step, and the number after the last one."""
+    """Read a number step by step: yields `None` after each step, and the number after the last."""
     grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
     readings = yield from trace_readings(grey, known)
