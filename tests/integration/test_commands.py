@@ -38,6 +38,7 @@ from digitq.producer import chunking
 from digitq.producer.client import Client
 from digitq.producer.provenance import find_record
 from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sources import contents
 from digitq.producer.sources.in_memory import Image
 from digitq.producer.sources.opening import count_files, open_sources
 from digitq.progress import progress_bar
@@ -350,6 +351,7 @@ def test_a_slow_source_is_what_is_waited_for(
         go_on.wait()
 
     monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
+    monkeypatch.setattr(contents, "GATHER_FILES_SECONDS", -1.0)
     with open_client(local.url, None) as running:
         job = running.submit(images())
         bar = progress_bar()

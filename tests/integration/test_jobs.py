@@ -24,6 +24,7 @@ from digitq.private.processes import Local
 from digitq.producer import Client, batching, chunking, feeder, open_sources
 from digitq.producer.feeder import Feeder
 from digitq.producer.job import MAX_RESULTS
+from digitq.producer.sources import contents
 from digitq.protocol import records
 from digitq.protocol.chunk import RESULT_SCHEMA, decode, encode
 from digitq.protocol.errors import (
@@ -553,6 +554,7 @@ def test_what_a_slow_source_gave_is_not_kept_waiting(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
+    monkeypatch.setattr(contents, "GATHER_FILES_SECONDS", -1.0)
     for images in (itertools.repeat(DIGITS[0]), itertools.repeat(encode_image(draw_one()))):
         job = client.submit(images)
         assert next(job.results()).num_rows == 1
