@@ -1,6 +1,7 @@
 """What is read is a value: its type says what an answer is, without a word more."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_type
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # `make lint` checks this file, as well as digitq
             assert_type(page, Fields)
         answers = asyncio.gather(client.classify_async("1.png"), client.classify_async("2.png"))
         assert_type(await answers, tuple[Prediction, Prediction])
+        answer = ThreadPoolExecutor().submit(client.classify, "7.png", digits())
+        assert_type(answer.result(), Prediction)
         any_of_them: list[Reading[digitq.Answer]] = [digits(), numbers(), form("form.toml")]
         assert_type(client.classify("7.png", any_of_them[0]), digitq.Answer)
 
