@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, Protocol, TypeAlias, TypeGuard
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -51,7 +51,7 @@ class Dataset(Protocol):
     def __getitem__(self, number: int, /) -> Any: ...
 
 
-class DataFrame(Protocol):
+class ArrowTable(Protocol):
     """A table of any library that Arrow can read, such as pyarrow, pandas and Polars."""
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> object: ...
@@ -61,7 +61,7 @@ Bytes = bytes | bytearray | memoryview
 Image: TypeAlias = (
     str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray | Tensor
 )
-Images: TypeAlias = Image | Iterable[Image | tuple[str | int, Image]] | Dataset | DataFrame
+Images: TypeAlias = Image | Iterable[Image | tuple[str | int, Image]] | Dataset | ArrowTable
 Item: TypeAlias = tuple[str, Any, str | None]  # the id or "", the image, and the right answer
 
 
@@ -84,22 +84,14 @@ def image_source(images: Images) -> Source:
         raise UsageError(
             f"a {kind} is not a list of images: its .items() are, if they are ids and images"
         )
-    items: Any = [images] if _is_array(images) or is_one_image(images) else images
+    is_file = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image) or _is_file(images)
+    items: Any = [images] if is_file or _is_array(images) else images
     if isinstance(items, Iterable):
         return Source(IN_MEMORY, _read_items(_split_pairs(items)), count=partial(_count, items))
     if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
         raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
     pairs = _split_labels(items)
     return Source(IN_MEMORY, _read_items(pairs), has_truth=None, count=partial(len, items))
-
-
-def is_one_image(images: Images) -> TypeGuard[Image]:
-    """Whether it is one image, and not several in a list, an array or a table. Raises as
-    `image_source`."""
-    if _is_array(images):
-        array = _to_array(images)
-        return _is_single(array, _find_pixels(array))
-    return isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image) or _is_file(images)
 
 
 def _is_single(array: np.ndarray, pixels: np.ndarray | None) -> bool:
