@@ -24,9 +24,12 @@ BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_{
 CLASSIFY = "import sys, digitq; print(digitq.classify([sys.argv[1]])[0].label, digitq.__file__)"
 TYPED = """
 from typing import assert_type
-from digitq import Client, Prediction, classify
-assert_type(Client("redis://localhost").classify("3.png"), Prediction)
-assert_type(classify(["3.png"])[0].label, int | None)
+from digitq import Client, NumberPrediction, Prediction, classify, digits, form, numbers
+client = Client("redis://localhost")
+assert_type(client.classify("3.png"), Prediction)
+assert_type(client.classify("3.png", digits("cnn")).label, int | None)
+assert_type(client.classify("3.png", form("form.toml")), dict[str, NumberPrediction])
+assert_type(classify(["3.png"], numbers(length=9))[0].number, str | None)
 """
 
 
