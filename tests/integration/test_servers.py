@@ -106,7 +106,7 @@ def test_flower_ends_while_redis_is_down(tmp_path: Path) -> None:
             redis.process.send_signal(signal.SIGSTOP)
             with urlopen(f"http://127.0.0.1:{port}/workers?refresh=1"):  # four threads now wait
                 flower.terminate()
-            assert flower.wait(timeout=TIMEOUT_SECONDS - 2) == 0
+            assert flower.wait(timeout=TIMEOUT_SECONDS - 0.5) == 0
 
 
 def test_valkey(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import redis
 from flower.utils.broker import Broker as FlowerBroker
 
 import digitq.protocol.broker.connection
-from digitq.operate import facts as deployment
+from digitq.operate import facts
 from digitq.operate.doctor import examine
 from digitq.private.processes import Local, find_free_port
 from digitq.producer import Client
@@ -209,9 +209,9 @@ def test_the_broker_page_of_flower(tls_port: int, certificate: Path) -> None:
 def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
     tls_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
+    monkeypatch.setattr(facts, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
     # The certificate is of nobody known
-    seen_at, open_at = deployment.look_at_network("localhost", tls_port, tls=True)
+    seen_at, open_at = facts.look_at_network("localhost", tls_port, tls=True)
     assert seen_at == open_at == ["127.0.0.1"]
 
 
@@ -219,5 +219,5 @@ def test_the_doctor_reads_a_url_with_an_at_sign_in_a_path(
     tls_port: int, certificate: Path, tmp_path: Path
 ) -> None:
     ca = certificate.rename(tmp_path / "ca@prod")
-    seen = deployment.look_at(f"rediss://localhost:{tls_port}/0?ssl_ca_certs={ca}", None)
+    seen = facts.gather_facts(f"rediss://localhost:{tls_port}/0?ssl_ca_certs={ca}", None)
     assert "tls" not in {finding.rule for finding in examine(seen)}

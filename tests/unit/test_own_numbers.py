@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from digitq.protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
+from digitq.protocol.chunk import FILES_SCHEMA, NUMBER_TRUTH, Chunk, write_chunk
 from digitq.worker.learning import own_numbers
 from digitq.worker.learning.calibration import Judged
 from digitq.worker.learning.number_examples import PlacedNumber, RealNumber, Scene, place_number
@@ -102,10 +102,12 @@ def run_own(
     monkeypatch.setattr(own_numbers, "load_rehearsal", lambda: few)
     images = [cv2.imencode(".png", one)[1].tobytes() for one in pictures] + [b"no picture"]
     names = [f"{place}.png" for place in range(len(images))]
-    columns = [names, images, pa.nulls(len(names), pa.string()), [*numbers, "7"]]
+    columns = [names, images, pa.nulls(len(names), pa.string())]
+    batch = pa.record_batch(columns, pa.schema([*FILES_SCHEMA][:3]))
+    truth = pa.array([*numbers, "7"], NUMBER_TRUTH.type)
     task = {"name": "number", "out": str(out), "seed": 2, "epochs": 1, "command": "new"}
     with TemporaryFile() as file:
-        write_chunk(file, Chunk(0, pa.record_batch(columns, FILES_SCHEMA)))
+        write_chunk(file, Chunk(0, batch, truth))
         file.seek(0)
         return CliRunner().invoke(train, [json.dumps(task | {"images": os.dup(file.fileno())})])
 
