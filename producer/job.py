@@ -209,17 +209,14 @@ class Job:
             end(self.id)
             return None
         taken, cursor.taken = cursor.taken, []
-        wanted = self.id, cursor.number, MAX_RESULTS
-        kept = [None] * MAX_RESULTS if self.attached else self.ledger.truths(*wanted)
-        payloads = self.ledger.results(*wanted, drop=taken)
-        if payloads[0] is None:
+        found = self.ledger.results(self.id, cursor.number, MAX_RESULTS, drop=taken)
+        if found[0][0] is None:
             if state == "done":
                 raise ResultsExpiredError(
                     f"Redis no longer keeps the results of job {self.id}: submit it again"
                 )
             cursor.last = self._wait(cursor.last)
         batches: list[pa.RecordBatch] = []
-        found = zip(payloads, kept, strict=True)
         for number, (payload, truth) in enumerate(found, cursor.number):
             if payload is None:
                 break

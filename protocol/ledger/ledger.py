@@ -7,7 +7,7 @@ a consistent state. The step that marks a chunk as queued also writes its Celery
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from redis.exceptions import NoScriptError
 
@@ -379,19 +379,18 @@ class Ledger:
         (seconds, microseconds), *replies = self.redis.read(("TIME",), *commands, skips_types=True)
         return seconds + microseconds / 1e6, replies
 
-    def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
-        """The results of `count` chunks from `start` on, with None for each that is not there. The
-        results of the chunks in `drop` are deleted first."""
-        key = record_key(job_id) + ":results"
-        drops = [("HDEL", key, *drop)] if drop else []
-        *_, found = self.redis.read(*drops, ("HMGET", key, *range(start, start + count)))
-        return cast(list[bytes | None], found)
-
-    def truths(self, job_id: str, start: int, count: int) -> list[bytes | None]:
-        """The right answers that `dispatch` stored for `count` chunks from `start` on, with None
-        for each chunk that has none."""
-        numbers = range(start, start + count)
-        return cast(list[bytes | None], self.redis.hmget(record_key(job_id) + ":truths", numbers))
+    def results(
+        self, job_id: str, start: int, count: int, drop: list[int]
+    ) -> list[tuple[bytes | None, bytes | None]]:
+        """The results of `count` chunks from `start` on, each with the right answers that
+        `dispatch` stored; None for what is not there. The results of the chunks in `drop` are
+        deleted first."""
+        record, numbers = record_key(job_id), range(start, start + count)
+        drops = [("HDEL", f"{record}:results", *drop)] if drop else []
+        # A result that is there was stored after its right answers
+        reads = (("HMGET", f"{record}:{kind}", *numbers) for kind in ("results", "truths"))
+        *_, results, truths = self.redis.read(*drops, *reads)
+        return [*zip(results, truths, strict=True)]
 
     def take(self, job_id: str) -> bytes | None:
         """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""

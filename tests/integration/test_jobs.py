@@ -26,7 +26,7 @@ from digitq.producer.feeder import Feeder
 from digitq.producer.job import MAX_RESULTS
 from digitq.producer.sources import contents
 from digitq.protocol import records
-from digitq.protocol.chunk import RESULT_SCHEMA, decode, encode
+from digitq.protocol.chunk import RESULT_SCHEMA, decode, encode, encode_truth
 from digitq.protocol.errors import (
     BrokerError,
     DigitqError,
@@ -264,6 +264,29 @@ def test_right_answers_do_not_travel_to_a_worker(
     assert (0 < redis.ttl(f"{key}:truths") <= 3600) == detached
     job.cancel()
     assert not redis.exists(f"{key}:truths")
+
+
+def test_a_result_never_comes_without_its_right_answers(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk may be stored and answered between two round trips of whoever collects the job."""
+    client = Client(redis_only.url)
+    ledger, spec = client.ledger, JobSpec("0123456789ab", "mlp", "test", False, 1, ttl=60)
+    payload = encode(pa.RecordBatch.from_pylist([{"id": "0", "review": False}], RESULT_SCHEMA))
+    read = ledger.results
+
+    def answer_and_read(*wanted: Any, **options: Any) -> Any:
+        if ledger.record(spec.id).state == "feeding":
+            truth = encode_truth(pa.array([7], pa.int8()))
+            ledger.dispatch(spec, (0, 0), 0, 1, b"chunk", truth)
+            ledger.seal(spec, (0, 0), 1)
+            assert ledger.begin(spec.id, 0)
+            assert ledger.complete(spec.id, 0, ChunkResult(payload, 0, "pixels", 0, 0))
+        return read(*wanted, **options)
+
+    ledger.open(spec)
+    monkeypatch.setattr(ledger, "results", answer_and_read)
+    assert client.job(spec.id).table().column("truth").to_pylist() == [7]
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -172,7 +172,7 @@ def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     assert ledger.complete("j", 0, result(b"first"))
     assert not ledger.complete("j", 0, result(b"second", failed=10))
-    assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
+    assert ledger.results("j", 0, 2, drop=[]) == [(b"first", None), (None, None)]
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
 
@@ -387,8 +387,8 @@ def test_workers_and_collectors_go_on_where_redis_is_out_of_memory(ledger: Ledge
         assert complete(ledger, 0)
         with pytest.raises(BrokerError, match="maxmemory"):
             store(ledger, 1)
-        assert ledger.results("j", 0, 1, drop=[]) == [b"result 0"]
-        assert ledger.results("j", 0, 1, drop=[0]) == [None]
+        assert ledger.results("j", 0, 1, drop=[]) == [(b"result 0", None)]
+        assert ledger.results("j", 0, 1, drop=[0]) == [(None, None)]
         ledger.free("j", 1, 10)
         ledger.cancel("i")  # this makes room, too
         assert ledger.record("i").state == "cancelled"
@@ -518,15 +518,19 @@ def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
     assert 0 < ledger.redis.ttl("digitq:job:j:done") <= 10
 
 
+def truths(ledger: Ledger, chunks: int) -> list[bytes | None]:
+    return [truth for _, truth in ledger.results("j", 0, chunks, drop=[])]
+
+
 def test_right_answers_stay_as_long_as_results(ledger: Ledger) -> None:
     for number in range(2):
         ledger.dispatch(SPEC, START, number, 10, b"chunk", b"truth %d" % number)
-    assert ledger.truths("j", 0, 3) == [b"truth 0", b"truth 1", None]
+    assert truths(ledger, 3) == [b"truth 0", b"truth 1", None]
     assert 0 < ledger.redis.ttl("digitq:job:j:truths") <= SPEC.ttl
     ledger.begin("j", 0)
     assert complete(ledger, 0)
     ledger.free("j", 1, 10)
-    assert ledger.truths("j", 0, 2) == [None, b"truth 1"]
+    assert truths(ledger, 2) == [None, b"truth 1"]
     ledger.cancel("j")
     with pytest.raises(JobCancelledError):
         ledger.dispatch(SPEC, START, 2, 10, b"chunk", b"truth 2")

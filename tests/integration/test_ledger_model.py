@@ -140,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def collect(self) -> None:
         """Take the next results in order and drop those taken before, as `Job.results` does."""
         taken = list(range(len(self.collected)))
-        for answer in self.ledger.results("j", len(self.collected), 3, drop=taken):
+        for answer, _ in self.ledger.results("j", len(self.collected), 3, drop=taken):
             if answer is None:
                 break
             assert answer == self.answers[len(self.collected)]
