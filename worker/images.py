@@ -6,18 +6,20 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from celery import states
+from celery.signals import task_revoked
 
 from digitq.protocol.app import CLASSIFY_IMAGE, app
 from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.reading import Reading, choose_reading, decode_known
 from digitq.protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk
-from digitq.protocol.errors import UsageError
+from digitq.protocol.errors import BrokerError, UsageError
 from digitq.protocol.prediction import Answer
 from digitq.protocol.records import Begun, BegunCall, ChunkResult
 from digitq.protocol.settings import NUMBER, settings
@@ -36,6 +38,7 @@ from digitq.worker.tasks import (
     careful_reader,
     discard,
     ledger,
+    ledger_without_retry,
     measure,
 )
 
@@ -45,12 +48,6 @@ MAX_OTHERS_BYTES = 1 << 19  # their messages together, which Redis reads in some
 MAX_MESSAGE_NUMBERS = 10_000  # a message may have this many allowed numbers
 MAX_IMAGE_ATTEMPTS = 5  # if an image was begun this often and never done, it is not looked at
 ROW = 0  # the row of an image that is alone in its chunk
-# As Celery keeps the exception that `get` raises for a task that has expired
-EXPIRED = {
-    "exc_type": "TaskRevokedError",
-    "exc_module": "celery.exceptions",
-    "exc_message": ["expired"],
-}
 
 decode_asked = lru_cache(MAX_LISTS)(decode_known)
 
@@ -96,12 +93,22 @@ def classify_image(job_id: str, number: int) -> dict[str, Any] | str | None:
     except Exception as error:  # all are begun again after their deadline, each alone
         log_trouble(begun.task, number, f"not classified: {describe(error)}")
         raise
-    if ledger().complete(job_id, number, answered[begun.task].result) is None:
-        return discard(begun.task, number)
+    progress = ledger().complete(job_id, number, answered[begun.task].result)
     if others:
         results = [(call, answered[call.message_id].result) for call in others]
         ledger().complete_calls(plural(1 + len(others), "image"), results)
-    return answered[begun.task].answer
+    return discard(begun.task, number) if progress is None else answered[begun.task].answer
+
+
+@task_revoked.connect
+def answer_revoked(sender: Any, request: Any, terminated: bool, **_: Any) -> None:
+    """End an image that somebody has revoked: the ledger would send it again for ever. Runs in the
+    worker's main process."""
+    if sender.name == CLASSIFY_IMAGE:
+        job_id, number = request.chunk
+        result = revoked(request.id, "terminated" if terminated else "revoked")
+        with suppress(BrokerError):  # it is sent again then, and revoked again
+            ledger_without_retry().complete(job_id, number, unread(result))
 
 
 def answer_calls(calls: Sequence[BegunCall], begun: Begun, worker: str) -> dict[str, Answered]:
@@ -116,8 +123,7 @@ def answer_calls(calls: Sequence[BegunCall], begun: Begun, worker: str) -> dict[
         if sent.reading:
             groups[sent.reading].append(sent)
         else:
-            nothing = ChunkResult(sent.result, 1, "image", 0, 0, model=settings().model)
-            answered[sent.task] = Answered(None, nothing)
+            answered[sent.task] = Answered(None, unread(sent.result))
     for reading, group in groups.items():
         started = time.monotonic()
         rows = classify_rows([sent.row for sent in group], reading, read)
@@ -144,7 +150,7 @@ def open_call(call: BegunCall, attempt: int) -> Sent:
         log_trouble(task, 0, f"dropped a message that can't be read: {error}")
         return Sent(task, None, {})
     if message.expires and message.expires < datetime.now(UTC):
-        return Sent(task, None, {}, as_result(task, EXPIRED, states.REVOKED))
+        return Sent(task, None, {}, revoked(task, "expired"))
     return Sent(task, *read_arguments(message.args, message.kwargs))
 
 
@@ -187,6 +193,17 @@ def as_result(task: str, result: object, state: str = states.SUCCESS) -> bytes:
     """What Celery keeps of a task that has ended."""
     done = {"status": state, "result": result, "traceback": None, "children": [], "task_id": task}
     return str(as_json(done | {"date_done": app.now().isoformat()})).encode()
+
+
+def revoked(task: str, reason: str) -> bytes:
+    """What Celery keeps of a task that nobody wants any more; `get` raises an exception of it."""
+    names = {"exc_type": "TaskRevokedError", "exc_module": "celery.exceptions"}
+    return as_result(task, {**names, "exc_message": [reason]}, states.REVOKED)
+
+
+def unread(result: bytes) -> ChunkResult:
+    """The result of an image that no worker has read."""
+    return ChunkResult(result, 1, "image", 0, 0, model=settings().model)
 
 
 def decode_image(image: object) -> bytes:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.keys import (
     ACTIVE,
+    ANSWER,
     BOOKED_QUEUE,
     DEFAULT_QUEUE,
     IMAGES_QUEUE,
@@ -35,7 +37,10 @@ from digitq.protocol.keys import (
 )
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.ledger.script import MAX_PEEKED, RESULT_SECONDS
+from digitq.protocol.records import BegunCall
+from digitq.worker import images
 from digitq.worker.images import MAX_IMAGE_ATTEMPTS
+from digitq.worker.tasks import DISCARDED
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, freeze, wait_for
 
@@ -365,6 +370,44 @@ def test_nobody_waits_for_an_image_that_has_expired(app: Celery) -> None:
         late.get(SECONDS)
     soon = app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, expires=10 * SECONDS)
     assert soon.get(SECONDS)["error"] is None
+
+
+def test_an_image_that_was_revoked_is_not_sent_again(app: Celery, redis: Any) -> None:
+    """Its worker throws the message away each time, so the ledger would send it for ever."""
+    id = str(uuid.uuid4())
+    assert app.control.revoke(id, reply=True, timeout=SECONDS, limit=1)
+    redis.delete(ANSWER + id)  # the worker, which has not seen the image, notes so at once
+    with pytest.raises(TaskRevokedError, match="revoked"):
+        app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, task_id=id).get(SECONDS)
+    wait_for(lambda: has_answered_all(redis))
+
+
+def test_an_image_that_another_worker_has_answered_delays_no_other(
+    app: Celery, redis: Any, deployment: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker, which is this process, was late with it, and has classified others with it."""
+    worker = deployment._processes["worker1"].pid
+
+    class Late(Ledger):
+        def begin_calls(self, job_id: str, *limits: Any) -> list[BegunCall]:
+            begun = super().begin_calls(job_id, *limits)
+            assert self.complete(job_id, 0, images.unread(b"the first"))
+            return begun
+
+    monkeypatch.setattr(images, "ledger", lambda: Late(redis))
+    freeze(worker, *children_of(worker))
+    try:
+        results = [send(app, TEXT) for _ in range(12)]
+        Ledger(redis).book_images()
+        message = json.loads(redis.rpop(BOOKED_QUEUE))
+        (job_id, _), *_ = json.loads(message["body"])
+        assert images.classify_image(job_id, 0) == DISCARDED
+        answers = {result.id: redis.get(ANSWER + result.id) for result in results}
+        assert answers.pop(message["headers"]["id"]) == b"the first"
+        others = [json.loads(answer)["status"] for answer in answers.values() if answer]
+        assert others == ["SUCCESS"] * 3
+    finally:
+        os.killpg(worker, signal.SIGCONT)
 
 
 def test_an_image_without_a_queue_is_answered_and_other_tasks_are_left(

@@ -88,6 +88,7 @@ def read_message(content: object, queue: str) -> dict[str, Any]:
             "root_id": headers.id,
             "argsrepr": shorten(headers.argsrepr or ""),
             "kwargsrepr": "",
+            "chunk": chunk,  # Celery tells whoever hears of a revoked task its headers only
         },
         "properties": {
             "correlation_id": headers.id,
