@@ -156,7 +156,10 @@ def fit_column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
 
 
 def as_parsed(kind: pa.DataType) -> pa.DataType:
-    """The type as which Arrow's reader of JSON gives a column: it has no lists of fixed size."""
+    """The type as which Arrow's reader of JSON gives a column: it has no lists of fixed size, and
+    takes no 3.0 for a whole number, which pandas writes if others are missing."""
+    if pa.types.is_integer(kind):
+        return pa.float64()
     return pa.list_(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind
 
 
@@ -204,7 +207,10 @@ def read_names(path: Path) -> Sequence[str]:
         return read_head(path)[0]
     with open(path, encoding="utf-8") as file:
         line = file.readline()
-    return [*json.loads(line)] if line else []
+    row = json.loads(line) if line else {}
+    if not isinstance(row, dict):
+        raise ValueError("a line is no JSON object")
+    return [*row]
 
 
 def read_head(path: Path) -> tuple[list[str], str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -210,6 +211,24 @@ def test_rows_that_digitq_did_not_write(
     with pytest.raises(UsageError, match=message):
         for _ in open_results(path).batches():
             pass
+
+
+@pytest.mark.parametrize("line", ['[{"id": "a.png"}]', "[1]", "5"])
+def test_json_that_is_no_lines_of_objects(tmp_path: Path, line: str) -> None:
+    (tmp_path / "out.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match="can.t read the rows of .*a line is no JSON object"):
+        open_results(tmp_path / "out.jsonl")
+
+
+def test_json_lines_that_pandas_has_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, digit_rows(IDS))
+    pandas.read_json(path, lines=True, dtype={"label": float}).to_json(
+        path, orient="records", lines=True, double_precision=15
+    )
+    assert '"label":2.0' in path.read_text()
+    labels = [row["label"] for batch in open_results(path).batches() for row in batch.to_pylist()]
+    assert labels == digit_rows(IDS).column("label").to_pylist()
 
 
 def test_texts_that_are_not_utf_8(tmp_path: Path) -> None:
