@@ -92,8 +92,8 @@ def arrow_source(table: Any) -> Source:
         reason = ": ".join(map(str, error.args)).partition("\n")[0]
         raise UsageError(
             f"a {kind} can't be read as a table: {reason}; leave out columns that Arrow can't "
-            "hold; give images that are objects as a list, or as pairs: zip(frame['id'], "
-            "frame['image'])"
+            "hold; give a single column, and images that are objects, as a list: "
+            "[*frame['image']], or as pairs: zip(frame['id'], frame['image'])"
         ) from None
     rows = len(table) if hasattr(table, "__len__") else None
     if rows == 0:  # its columns may have no types
