@@ -64,14 +64,15 @@ class Overview:
 
 def look_around(ledger: Ledger) -> Overview:
     """The present state. Raises `BrokerError`."""
-    jobs = ledger.records(MAX_JOBS)
+    found = ledger.records_with_images(MAX_JOBS)
+    jobs = [job for job in found if not job.is_image]
     memory = ledger.memory()
     return Overview(
         jobs=tuple(jobs),
-        running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
+        running=tuple(ledger.running_chunks([job.id for job in found if job.is_active])),
         workers=tuple(ledger.workers()),
         counted=Counter(ledger.counters()),
-        queued_images=ledger.queued_images(),
+        queued_images=ledger.queued_images() + len(found) - len(jobs),
         memory_bytes=memory.used_bytes,
         memory_limit_bytes=memory.limit_bytes,
     )

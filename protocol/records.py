@@ -116,6 +116,7 @@ class JobRecord:
     attached: bool
     silent_seconds: float = 0  # the longest time in which a worker at a chunk was silent
     is_call: bool = False  # whether it is one chunk of single calls of `Client.classify`
+    is_image: bool = False  # whether it is an image of a program without digitq
     reason: str | None = None  # why it failed or was cancelled, if that is known
     origin: Origin = Origin()
 
@@ -134,6 +135,7 @@ class JobRecord:
             "image_seconds": work_us / max(1, timed_images) / 1e6,
             "fingerprints": fields.get("fingerprints", "").split(),
             "is_call": "call" in fields,
+            "is_image": "task" in fields,
             "origin": json.loads(fields.get("origin", "{}")),
         }
         return RECORD.validate_python({**fields, **others})

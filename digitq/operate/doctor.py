@@ -93,7 +93,7 @@ def find_frozen(f: Facts) -> Iterable[Fault]:
     deadline, _ = shortest_deadline(f)
     usual = {job.id: job.silent_seconds for job in f.overview.jobs}
     for chunk in f.overview.running:
-        if chunk.silent_seconds > max(deadline / PATIENCE, usual[chunk.job_id]):
+        if chunk.silent_seconds > max(deadline / PATIENCE, usual.get(chunk.job_id, 0)):
             at = f"{chunk.silent_seconds:,.0f} s at chunk {chunk.number} of job {chunk.job_id}"
             yield {"name": chunk.worker or "a worker", "silence": at}
 

@@ -348,6 +348,10 @@ class Ledger:
     def records(self, limit: int | None = None) -> list[JobRecord]:
         """The jobs that Redis still has a record of, the oldest first: with a `limit`, the newest
         ones and all that are active."""
+        return [record for record in self.records_with_images(limit) if not record.is_image]
+
+    def records_with_images(self, limit: int | None = None) -> list[JobRecord]:
+        """What `records` returns, and with a `limit` also the images of other programs."""
         newest = [*map(_text, self.redis.zrange(JOBS, -(limit or 0), -1))]
         ids = [*{*newest, *self.active()}] if limit else newest
         pages = [ids[start : start + READ_RECORDS] for start in range(0, len(ids), READ_RECORDS)]

@@ -59,7 +59,7 @@ local function create(base, base_row, ...)
     if redis.call('EXISTS', JOB .. old) == 0 then redis.call('ZREM', jobs, old) end
   end
   redis.call('SADD', active, id)
-  redis.call('ZADD', jobs, get('created'), id)
+  if not get('task') then redis.call('ZADD', jobs, get('created'), id) end -- images would hide jobs
   touch()
 end
 

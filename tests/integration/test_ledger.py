@@ -36,6 +36,7 @@ from digitq.protocol.ledger.script import (
     QUICK_ATTEMPTS,
     RESULT_SECONDS,
 )
+from digitq.protocol.overview import look_around
 from digitq.protocol.records import ChunkResult, JobSpec
 from digitq.worker.celery import log_ends
 
@@ -968,6 +969,21 @@ def test_images_are_booked_whatever_their_priority(ledger: Ledger) -> None:
         ledger.redis.lpush(name, image_message(f"task-{len(name)}-{name[-1]}"))
     assert ledger.book_images() == (0, [])
     assert ledger.redis.llen(BOOKED_QUEUE) == len(lists_of(IMAGES_QUEUE))
+
+
+def test_images_are_no_jobs_but_count_in_the_backlog(ledger: Ledger) -> None:
+    """However many there are, they hide no job from whoever lists the newest."""
+    store(ledger, 0)
+    send_images(ledger, "booked", "begun")
+    ledger.book_images()
+    send_images(ledger, "sent")
+    ledger.begin(take_image(ledger), 0, "one@host")
+    assert [job.id for job in ledger.records(limit=1)] == ["j"]
+    assert ledger.count_jobs() == 1
+    seen = look_around(ledger)
+    assert [job.id for job in seen.jobs] == ["j"] and seen.queued_images == 3
+    assert [chunk.worker for chunk in seen.running] == ["one@host"]
+    assert seen.backlog_images == 3 + seen.jobs[0].images
 
 
 def test_a_lost_image_is_found_though_others_wait(ledger: Ledger) -> None:
