@@ -39,11 +39,13 @@ class Reading(Generic[AnswerT]):
     or a dictionary of these if the image is a page with a form."""
 
     model: str
-    known: bytes = b""  # what is known and asked, or the form, encoded; empty for nothing
+    # What is known and asked, or the form, encoded; empty for nothing. It may have megabytes
+    known: bytes = field(default=b"", repr=False)
     form_name: str | None = None  # the form's file
     risk: float | None = None  # so much may be wrong among the answers that are not marked
     like: str | None = None  # the corrected results of which the risk was measured
-    is_named: bool = field(default=True, compare=False)  # whether anybody has chosen the model
+    # Whether anybody has chosen the model
+    is_named: bool = field(default=True, compare=False, repr=False)
 
     @property
     def what(self) -> What:
