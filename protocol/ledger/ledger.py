@@ -200,7 +200,7 @@ class Ledger:
 
     def book_images(self) -> tuple[int, list[bytes]]:
         """Make single calls of images that other programs have sent. Returns how many messages are
-        left, and those that were dropped because they are of no image."""
+        left, and those that were dropped because they hold no image."""
         left, dropped = self._run("", atomic.book_images())
         return left, [*dropped]
 

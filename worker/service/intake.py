@@ -31,7 +31,7 @@ class Intake(bootsteps.StartStopStep):
 
 def book_for_ever() -> None:
     """Book images whenever some come. A full Redis still lets `book_images` pass."""
-    ledger = Ledger(connect(app.conf.digitq_database_url))
+    ledger, reported = Ledger(connect(app.conf.digitq_database_url)), ""
     while True:
         try:
             left, dropped = ledger.book_images()
@@ -41,7 +41,10 @@ def book_for_ever() -> None:
                 time.sleep(FULL_PAUSE_SECONDS)
             else:
                 ledger.await_image()
-        except BrokerError:  # the sweeper logs it
+        except BrokerError as error:  # such as a missing right, of which nobody else hears
+            if reported != str(error):
+                reported = str(error)
+                logger.warning("images of other programs wait: %s", reported)
             time.sleep(REFUSED_PAUSE_SECONDS)
         except Exception:  # without the thread, this worker would book no more images
             logger.exception("the intake could not book an image")
@@ -49,9 +52,9 @@ def book_for_ever() -> None:
 
 
 def find_fault(content: bytes) -> str:
-    """What is wrong with a message that is none of an image."""
+    """What is wrong with a message that was dropped."""
     try:
         read_image(content)
     except ValueError as error:
         return str(error)
-    return "it is of no image"
+    return "it holds no image"

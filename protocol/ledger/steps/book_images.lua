@@ -12,7 +12,7 @@ end
 
 -- Moves images of other programs from kombu's lists into the ledger, until MAX_BOOKED wait there: the
 -- jobs of very many would slow down whoever looks at all jobs. Returns how many messages are left, and
--- those that were dropped because they are of no image.
+-- those that were dropped because they hold no image.
 function steps.book_images()
   local left, dropped, bytes = 0, {}, 0
   for _, list in ipairs(UNBOOKED) do
