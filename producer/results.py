@@ -60,7 +60,7 @@ class ResultFile:
 
     @property
     def row(self) -> str:
-        """What a row is of."""
+        """What a row answers: an image, or a field of a page."""
         return "field" if self.has_form else "image"
 
     @property

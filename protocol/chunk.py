@@ -13,7 +13,8 @@ from digitq.protocol.settings import NUMBER, What, settings
 from digitq.protocol.text import name_some, plural
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
-MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
+# The first chunks of a job, and batches of single calls, have at most so many rows
+MODEL_ROWS = {"cnn": 512, NUMBER: 64}
 
 PIXELS = 28 * 28
 CALIBRATION_BINS = 15  # the usual number for the expected calibration error
@@ -31,8 +32,8 @@ IMAGE_FIELD = pa.field("image", pa.binary())  # an image file, or `ARRAY` and `P
 ARRAY = b"\x93digitq 28x28\n"  # marks 28×28 pixels among image files
 ERROR = pa.field("error", pa.string())  # null if there is none
 TRUTH = pa.field("truth", pa.int8())  # the label in the source; null if unknown
+NUMBER_TRUTH = pa.field("truth", pa.string())  # a whole number is text: `007` stays `007`
 CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer of a result
-NUMBER_TRUTH = pa.field("truth", pa.string())  # the same for whole numbers, as `007` stays `007`
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
 
 CHUNK_TYPES = {  # the columns that a chunk may have, and their types

@@ -58,7 +58,7 @@ class Reading(Generic[AnswerT]):
 
     @property
     def row(self) -> str:
-        """What a row of the results is of."""
+        """What a row of the results answers: an image, or a field of a page."""
         return "field" if self.form else "image"
 
     def count_rows(self, images: int | None) -> int | None:
