@@ -28,7 +28,7 @@ from digitq.protocol.broker.connection import connect
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.heartbeat import WorkerState
 from digitq.protocol.overview import look_around
-from digitq.protocol.records import JobRecord, JobSpec
+from digitq.protocol.records import JobRecord, JobSpec, RunningChunk
 from digitq.protocol.settings import settings
 from digitq.worker.models.card import WEIGHTS_FOLDER
 from tests.drawing import draw_one, encode_image, random_digits
@@ -339,6 +339,13 @@ def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Facts) -> None:
     cancelled = [replace(job, state="cancelled") for job in neglected.overview.jobs]
     findings = examine(with_jobs(neglected, cancelled))
     assert cancelled and "workers" not in {finding.rule for finding in findings}
+
+
+def test_a_worker_that_stands_still_at_an_image_of_another_program(neglected: Facts) -> None:
+    """Images are not among the jobs that the doctor looks at."""
+    running = (RunningChunk("image", 0, "one@host", 100, 100),)
+    findings = examine(replace(neglected, overview=replace(neglected.overview, running=running)))
+    assert any("100 s at chunk 0 of job image" in str(one) for one in findings)
 
 
 def test_a_job_that_waits_for_room(neglected: Facts) -> None:
