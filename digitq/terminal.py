@@ -32,8 +32,7 @@ def find_missing(extra: str) -> str | None:
 def require(extra: str) -> None:
     """Raises `UsageError` if a module of one of digitq's extras is not installed."""
     if module := find_missing(extra):
-        how = f"run `pip install '.[{extra}]'` in the digitq folder"
-        raise UsageError(f"{module} is not installed: {how}")
+        raise UsageError(f"{module} is not installed: run `pip install 'digitq[{extra}]'`")
 
 
 def echo_err(text: str) -> None:

@@ -42,7 +42,10 @@ CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was kill
 GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered
 IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
 MAX_THREADS = 16  # at most this many threads wait for the results of one `CallQueue`
-MANY_IMAGES = "`classify` takes one image, or a document of one page: `submit` takes many"
+MANY_IMAGES = (
+    "`classify` takes one image, or a document of one page: `submit`, or `classify_all` of a "
+    "reader, takes many"
+)
 
 logger = logging.getLogger(__name__)
 

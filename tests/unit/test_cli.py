@@ -687,7 +687,7 @@ def test_what_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     command = [part.replace("IMAGES", str(images)) for part in command]
-    check(capsys, 2, f"{module} is not installed: run `pip install '.[{extra}]'`", *command)
+    check(capsys, 2, f"{module} is not installed: run `pip install 'digitq[{extra}]'`", *command)
 
 
 def test_a_wrong_model_by_setting(
