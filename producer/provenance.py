@@ -31,7 +31,7 @@ def now() -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class RunPart:
     """The rows that one command wrote. A run that was interrupted has a part for each command."""
 
     job: str  # its id
@@ -60,7 +60,7 @@ class Part:
         )
 
 
-Parts = tuple[Part, ...]
+Parts = tuple[RunPart, ...]
 
 
 def named_in(batch: pa.RecordBatch, key: bytes) -> Names:

@@ -23,8 +23,9 @@ from digitq.producer.provenance import Record, all_fingerprints, all_weights
 from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
-from digitq.protocol.asked.form import Form, Place, name_place
+from digitq.protocol.asked.form import Form, name_place
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.rules import Place
 from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED

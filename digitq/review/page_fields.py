@@ -9,7 +9,8 @@ from digitq.form_rows import read_form_file
 from digitq.producer.found_images import changed_since
 from digitq.producer.provenance import Record
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
-from digitq.protocol.asked.form import Form, Place
+from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.rules import Place
 from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.text import in_one_line

@@ -29,7 +29,7 @@ RESULT_COLUMNS = (
 )
 SURE_EMPTY = 0.85  # a place in which nothing is written is not named from this confidence on
 BATCH_PAGES = 256  # this many pages are written at a time
-Place = dict[str, Any]  # a result row
+ResultRow = dict[str, Any]  # its values by the names of columns
 
 
 def name_wide(results: Path) -> Path:
@@ -68,10 +68,10 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
         return write_table(batches, file, out.suffix.lower())
 
 
-def read_pages(results: ResultFile) -> Iterator[list[Place]]:
+def read_pages(results: ResultFile) -> Iterator[list[ResultRow]]:
     """The rows of each page."""
 
-    def read_places() -> Iterator[Place]:
+    def read_places() -> Iterator[ResultRow]:
         for batch in results.places():
             columns = [name for name in RESULT_COLUMNS if name in batch.schema.names]
             yield from batch.select(columns).to_pylist()
@@ -80,7 +80,7 @@ def read_pages(results: ResultFile) -> Iterator[list[Place]]:
 
 
 def spread_pages(
-    pages: Iterator[list[Place]], form: Form | None = None
+    pages: Iterator[list[ResultRow]], form: Form | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The wide rows; all pages have the fields of the first one. There is at least one batch."""
     first = next(pages, [])
@@ -95,7 +95,7 @@ def spread_pages(
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def spread_page(page: Iterable[Place], form: Form | None) -> Iterator[dict[str, Any]]:
+def spread_page(page: Iterable[ResultRow], form: Form | None) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     places = [place for place in page if place["reason"] != ABSENT]
@@ -107,14 +107,14 @@ def spread_page(page: Iterable[Place], form: Form | None) -> Iterator[dict[str, 
         yield {"table": table, "row": number} | join([*shared, *row], form)
 
 
-def join(places: list[Place], form: Form | None) -> dict[str, Any]:
+def join(places: list[ResultRow], form: Form | None) -> dict[str, Any]:
     """One wide row, with the names of the fields that a person should look at."""
     review = ", ".join(place["field"] for place in places if is_doubtful(place, form))
     numbers = {place["field"]: place["number"] for place in places}
     return {"page": places[0]["page"], **numbers, "review": review or None}
 
 
-def is_doubtful(place: Place, form: Form | None) -> bool:
+def is_doubtful(place: ResultRow, form: Form | None) -> bool:
     """Whether a person should look at a place: not if surely nothing is written where nothing must
     be, which shows itself."""
     if place["reason"] != "empty" or place["confidence"] <= SURE_EMPTY:

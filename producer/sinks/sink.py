@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from digitq.producer.counts import Counts
-from digitq.producer.provenance import Part, Parts, Record
+from digitq.producer.provenance import Parts, Record, RunPart
 from digitq.producer.sinks.encoders import Encode, encode_csv
 from digitq.protocol.chunk import result_schema
 from digitq.protocol.errors import OutputError
@@ -29,7 +29,7 @@ class Sink:
     def begin(self, job_id: str) -> None:
         """Begin a part: the rows that follow are this job's."""
         self._begun = time.monotonic()
-        self.parts = (*self.parts, Part(job_id))
+        self.parts = (*self.parts, RunPart(job_id))
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows, and count them."""

@@ -20,12 +20,11 @@ from digitq.protocol.asked.form_file import (
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.own_network import OwnNetwork
 from digitq.protocol.asked.risk import Risk
-from digitq.protocol.asked.rules import bind_rule, parse_rule
+from digitq.protocol.asked.rules import Place, bind_rule, parse_rule
 from digitq.protocol.asked.values import encode
 from digitq.protocol.errors import UsageError
 
 MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
-Place = tuple[str, str, int]  # of a `Cell`: its field, its table and its row
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
 CountRows = Callable[[str, Path, Box, int], int]
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form

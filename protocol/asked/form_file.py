@@ -79,11 +79,11 @@ def check_columns(columns: list[str]) -> list[str]:
     return columns
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class KnownPart(Part):
+class KnownPart(StrictModel):
     """What is known of values, as the options of the command line say it."""
 
     length: Any = None  # `Known.check` tells what is wrong with it
@@ -109,12 +109,12 @@ class TablePart(KnownPart):
     columns: Annotated[list[Column], AfterValidator(check_columns)]
 
 
-class CheckPart(Part):
+class CheckPart(StrictModel):
     rule: str
     within: Annotated[NotNegative, Field(le=MAX_NUMBER)] = 0.0
 
 
-class FormFile(Part):
+class FormFile(StrictModel):
     blank: str | None = None
     align: Align = "page"
     fields: dict[FieldName, FieldPart] = {}
@@ -122,7 +122,7 @@ class FormFile(Part):
     checks: list[CheckPart] = []
 
 
-KINDS_OF_PART: dict[str, type[Part]] = {
+KINDS_OF_PART: dict[str, type[StrictModel]] = {
     "fields": FieldPart,
     "tables": TablePart,
     "checks": CheckPart,

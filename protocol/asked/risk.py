@@ -39,11 +39,11 @@ RISK = TypeAdapter(Risk)  # reads what JSON has of one
 class LikeRecord(BaseModel):
     """What is read in the record of a corrected result file."""
 
-    class Part(BaseModel):
+    class RecordPart(BaseModel):
         weights: tuple[str, ...] = ()
 
     model: str
-    parts: tuple[Part, ...]
+    parts: tuple[RecordPart, ...]
     pattern: str | None = None
     allowed: int | None = None
     form: str | None = None

@@ -111,7 +111,7 @@ class AnyValue:
 AS_WRITTEN, DIGITS_ONLY = AnyValue(PUNCTUATION), AnyValue("")
 
 
-class Part(NamedTuple):
+class PatternPart(NamedTuple):
     """A part of a pattern, which is there `low` to `high` times."""
 
     inner: "str | tuple[Term, ...]"  # some of the signs, or one of some terms
@@ -119,7 +119,7 @@ class Part(NamedTuple):
     high: float
 
 
-Term = tuple[Part, ...]  # parts that follow one another
+Term = tuple[PatternPart, ...]  # parts that follow one another
 
 
 class PatternAutomaton(ValueSet):
@@ -160,7 +160,7 @@ def advance(term: Term, sign: str) -> Iterator[Term]:
     if not term:
         return
     (inner, low, high), *rest = term
-    again = [Part(inner, max(low - 1, 0), high - 1)] if high > 1 else []
+    again = [PatternPart(inner, max(low - 1, 0), high - 1)] if high > 1 else []
     if isinstance(inner, str):
         if sign in inner:
             yield (*again, *rest)
@@ -239,7 +239,7 @@ def convert_term(parts: "tuple[Mult, ...]", unreadable: list[str]) -> Term | Non
             found = "".join(filter(inner.accepts, VALUE_SIGNS))
             unreadable += [str(inner)] * (not found)
         if found and high != 0:
-            term.append(Part(found, low, math.inf if high is None else high))
+            term.append(PatternPart(found, low, math.inf if high is None else high))
         elif low:
             return None
     return tuple(term)

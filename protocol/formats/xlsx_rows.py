@@ -11,7 +11,7 @@ from digitq.protocol.text import name_some, plural
 
 XLSX = ".xlsx"
 OLD_FILE = bytes.fromhex("d0cf11e0")  # an encrypted .xlsx and an old .xls begin so
-Place = tuple[int, int]  # the row and the column of a cell; both count from 1
+CellPlace = tuple[int, int]  # the row and the column of a cell; both count from 1
 
 
 def import_openpyxl() -> Any:
@@ -42,7 +42,7 @@ def read_sheet(path: Path, sheet: str = "") -> io.StringIO:
             with warnings.catch_warnings(action="ignore"):  # about charts and other extras
                 book = library.load_workbook(file, read_only=True)
                 title = _choose_sheet(path, book, sheet)
-                formulas: set[Place] = set()
+                formulas: set[CellPlace] = set()
                 text = _write_csv(path, book[title], formulas)
                 if formulas:
                     book = library.load_workbook(file, read_only=True, data_only=True)
@@ -70,7 +70,7 @@ def _choose_sheet(path: Path, book: Any, name: str) -> str:
     return name or titles[0]
 
 
-def _write_csv(path: Path, sheet: Any, formulas: set[Place]) -> str:
+def _write_csv(path: Path, sheet: Any, formulas: set[CellPlace]) -> str:
     """The rows of a sheet. Formulas are added to `formulas`; those that are already there must have
     values."""
     lines = []

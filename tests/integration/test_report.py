@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from digitq.cli import main
 from digitq.private.processes import Local
-from digitq.producer.provenance import Part, Record
+from digitq.producer.provenance import Record, RunPart
 from digitq.producer.results import open_results
 from digitq.producer.sinks.resumable import FileSink
 from digitq.protocol.asked.form import read_form
@@ -106,7 +106,9 @@ def write_table(
     origin = Origin((folder.name,), str(folder.parent), form=form and str(form))
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         sink.write(batch)
-        record = Record.build(model, origin, sink.counts, (Part("j", "2026-11-30T10:00:00+00:00"),))
+        record = Record.build(
+            model, origin, sink.counts, (RunPart("j", "2026-11-30T10:00:00+00:00"),)
+        )
         sink.finish(record.read, record)
 
 

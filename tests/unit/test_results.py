@@ -23,7 +23,7 @@ import pytest
 
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
-from digitq.producer.provenance import Part, Record, find_record, record_path
+from digitq.producer.provenance import Record, RunPart, find_record, record_path
 from digitq.producer.results import open_results
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import describe_origin, open_sources
@@ -58,7 +58,7 @@ NUMBERS = pa.RecordBatch.from_pylist(
 )
 
 
-PART = Part("j", "2026-11-30T10:00:00+00:00", 1.5, 1, ("cd",), ("ab",))
+PART = RunPart("j", "2026-11-30T10:00:00+00:00", 1.5, 1, ("cd",), ("ab",))
 
 
 def digit_rows(ids: Sequence[str]) -> pa.RecordBatch:

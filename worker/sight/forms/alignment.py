@@ -74,7 +74,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Place:
+class BlankBox:
     """A box of the blank, and what is printed in it and around it."""
 
     box: Box  # px of the blank
@@ -330,7 +330,7 @@ def correlate(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     return float((first * second).sum()) / max(1e-6, lengths)
 
 
-def make_place(blank: Grey, box: Box) -> Place:
+def make_place(blank: Grey, box: Box) -> BlankBox:
     """What is printed at a box of the blank."""
     left, top, right, bottom = box
     margin = max(PLACE_MARGIN * (bottom - top), 6.0)
@@ -341,13 +341,13 @@ def make_place(blank: Grey, box: Box) -> Place:
     around = left, top, right, bottom
     size = round((right - left) * scale), round((bottom - top) * scale)
     if min(size) < 8:
-        return Place(box, scale, around, None)
+        return BlankBox(box, scale, around, None)
     to_blank = np.array([[1 / scale, 0, left], [0, 1 / scale, top], [0, 0, 1]])
     flat = flatten(warp(blank, to_blank, size))
-    return Place(box, scale, around, flat if flat.std() >= MIN_TILE_INK else None)
+    return BlankBox(box, scale, around, flat if flat.std() >= MIN_TILE_INK else None)
 
 
-def settle_place(page: Grey, alignment: Alignment, place: Place) -> NDArray[np.float64]:
+def settle_place(page: Grey, alignment: Alignment, place: BlankBox) -> NDArray[np.float64]:
     """How far a box of the blank is shifted by its own lines, (2,).
 
     It is added to px of the blank before `Alignment.to_page`.

@@ -17,7 +17,7 @@ from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import scale_to_file
 from digitq.worker.sight.forms.alignment import (
     NOT_ALIGNED,
-    Place,
+    BlankBox,
     Template,
     align,
     make_place,
@@ -127,7 +127,7 @@ class Blank:
     """What is known of a form's blank, in px of its decoded picture."""
 
     template: Template
-    places: tuple[Place, ...]  # a place for each cell, but for those of a table without a box
+    places: tuple[BlankBox, ...]  # a place for each cell, but for those of a table without a box
     lines: tuple[RowLines, ...]  # the lines of each table with a box
 
 

@@ -40,7 +40,8 @@ SAME_EDGE = 6  # px: the edges of boxes in a row or column differ by less
 MAX_PRINT = 0.005  # if more of a box is ink, something is printed in it
 MIN_EMPTY_LIGHT = 0.75  # an empty box is at least as light, as a share of the paper
 T = TypeVar("T")
-Part = dict[str, Any]  # the keys of a field or, with `rows`, of a table; the box in px at WORK_SIDE
+# The keys of a field or, with `rows`, of a table; the box in px at WORK_SIDE
+Proposed = dict[str, Any]
 
 
 class RuledBox(NamedTuple):
@@ -176,7 +177,7 @@ def find_walls(ink: Mask) -> Mask:
     return np.asarray(walls | (ends & ink))
 
 
-def propose(boxes: list[RuledBox]) -> Iterator[Part]:
+def propose(boxes: list[RuledBox]) -> Iterator[Proposed]:
     """The fields and tables of boxes.
 
     Equal rows below each other are a table if their cells are wider than high, and any rows with a
@@ -212,7 +213,7 @@ def find_answers(block: list[list[RuledBox]]) -> list[list[RuledBox]]:
     return block[used[0] : used[-1] + 1] if used else []
 
 
-def propose_row(row: list[RuledBox]) -> Iterator[Part]:
+def propose_row(row: list[RuledBox]) -> Iterator[Proposed]:
     """The fields of adjoining boxes: those of digits are one field, others are one each."""
     for run in chain(row, is_next_digit):
         if not run[0].is_empty and all(box.is_empty for box in run[1:]):
