@@ -16,9 +16,15 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from digitq.protocol.chunk import FILES_SCHEMA, NUMBER_TRUTH, Chunk, write_chunk
+from digitq.protocol.chunk import CLASSES, FILES_SCHEMA, NUMBER_TRUTH, Chunk, write_chunk
 from digitq.worker.learning import own_numbers
 from digitq.worker.learning.calibration import Judged
+from digitq.worker.learning.column_batches import (
+    NO_BOXES,
+    LearnedStrip,
+    batch_strips,
+    measure_losses,
+)
 from digitq.worker.learning.number_examples import PlacedNumber, RealNumber, Scene, place_number
 from digitq.worker.learning.own import Trained
 from digitq.worker.learning.own_numbers import (
@@ -28,7 +34,14 @@ from digitq.worker.learning.own_numbers import (
     mix_strips,
 )
 from digitq.worker.models.card import read_card
-from digitq.worker.models.number_networks import OTHER, Weights, load_networks, read_number_weights
+from digitq.worker.models.number_networks import (
+    BLANK,
+    OTHER,
+    STRIP_HEIGHT,
+    Weights,
+    load_networks,
+    read_number_weights,
+)
 from digitq.worker.picture import Grey
 from digitq.worker.subcommands import train
 
@@ -140,6 +153,28 @@ def test_signs_that_no_right_answer_has_are_passed_over_in_what_is_held_back(
         shares.append(float(row.partition("held back")[2].partition("%")[0]))
     only_digits, as_written = shares
     assert only_digits >= max(50, as_written)
+
+
+def test_a_sign_that_is_passed_over_is_not_unlearned() -> None:
+    """What a column shows that is no digit is shared by signs and blank as before."""
+    torch.manual_seed(0)
+    logits = torch.nn.Parameter(torch.randn(2, BLANK + 1, 1, 30))
+    network = torch.nn.Module()
+    network.forward = lambda images: logits  # type: ignore[method-assign]
+    strip = LearnedStrip(np.zeros((STRIP_HEIGHT, 60), np.float32), NO_BOXES[:, 0], "172", False)
+    (batch,) = batch_strips([strip, strip], np.random.default_rng(0))
+    before = logits.detach().clone()
+    optimiser = torch.optim.SGD([logits], 3.0)
+    losses = []
+    for _ in range(15):
+        loss = measure_losses(network, batch)[0]
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert losses[-1] < 0.7 * losses[0]
+    shares = [one[:, CLASSES:].softmax(1) for one in (before, logits.detach())]
+    assert torch.allclose(*shares, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ NEAR_SIGN = 3.6  # px: a column nearer than this may show the sign; any other is
 BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a sign's column 1
 NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
+NEVER = -1e4  # the log-odds of a sign that is passed over; CTC has no gradient at minus infinity
 
 Rng = np.random.Generator
 MakeBatches = Callable[[Sequence[Any], Rng], list[Any]]
@@ -162,12 +163,9 @@ def answer(network: nn.Module, images: Tensor) -> Tensor:
 
 def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tensor]:
     """The CTC loss for each sign, and the cross entropy of the columns with a known class."""
-    chances = answer(network, batch.images).squeeze(2).log_softmax(1)
-    passed_over = chances[:, CLASSES:].logsumexp(1, keepdim=True)  # a sign, or none
+    logits = answer(network, batch.images).squeeze(2)
     chances = torch.where(
-        batch.knows_signs[:, None, None],
-        chances,
-        torch.cat([chances[:, :BLANK], passed_over], 1),
+        batch.knows_signs[:, None, None], logits.log_softmax(1), pass_over_signs(logits)
     )
     losses = F.ctc_loss(
         chances.permute(2, 0, 1),
@@ -182,3 +180,16 @@ def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tenso
     weights[BLANK] = BLANK_WEIGHT
     exact = F.nll_loss(chances, batch.columns, weights, ignore_index=NOT_LEARNED)
     return (losses / batch.lengths).mean(), exact
+
+
+def pass_over_signs(logits: Tensor) -> Tensor:
+    """The log-probabilities as if signs were blank: (N, 18, T) → (N, 18, T).
+
+    Their gradient moves all signs and the blank alike, so that how these share what is no digit
+    stays as it is: the likeliest, mostly the blank, would learn more than the others.
+    """
+    digits, others = logits[:, :CLASSES], logits[:, CLASSES:]
+    mean = others.mean(1, keepdim=True)
+    blank = others.logsumexp(1, keepdim=True).detach() + mean - mean.detach()
+    none = torch.full_like(logits[:, CLASSES:BLANK], NEVER)
+    return torch.cat([digits, none, blank], 1).log_softmax(1)
