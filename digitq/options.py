@@ -163,16 +163,9 @@ def truth_file(truth: str | None) -> str | None:
     return None if truth == "parent" else truth
 
 
-def reading(command: Callable[..., None]) -> Callable[..., None]:
-    """`--read`, `--model`, `--form`, `--risk` and what is known of whole numbers, as one argument,
-    a `Reading`."""
+def known(command: Callable[..., None]) -> Callable[..., None]:
+    """`--length`, `--pattern`, `--allowed` and `--fill`: what is known of whole numbers."""
 
-    @click.option(
-        "--read",
-        type=click.Choice(["digit", "number"]),
-        help="what each image shows: one digit, or a whole number  [default: digit]",
-    )
-    @model
     @click.option(
         "--length", metavar="N", help="how many digits a whole number has, such as 9 or 3-6"
     )
@@ -192,6 +185,26 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         metavar="MARKS",
         help="marks that fill unused boxes, and are passed over: some of X, - and /, such as X-",
     )
+    @wraps(command)
+    def run(allowed: str | None, **others: Any) -> None:
+        from digitq.protocol.asked.known import read_allowed
+
+        command(allowed=None if allowed is None else read_allowed(allowed), **others)
+
+    return run
+
+
+def reading(command: Callable[..., None]) -> Callable[..., None]:
+    """`--read`, `--model`, `--form`, `--risk` and what is known of whole numbers, as one argument,
+    a `Reading`."""
+
+    @click.option(
+        "--read",
+        type=click.Choice(["digit", "number"]),
+        help="what each image shows: one digit, or a whole number  [default: digit]",
+    )
+    @model
+    @known
     @click.option(
         "--form",
         metavar="FORM.toml",
@@ -215,7 +228,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         model: str | None,
         length: str | None,
         pattern: str | None,
-        allowed: str | None,
+        allowed: list[str] | None,
         fill: str | None,
         form: str | None,
         risk: str | None,
@@ -223,19 +236,17 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         from digitq.form_rows import read_form_file
-        from digitq.protocol.asked.known import read_allowed
         from digitq.protocol.asked.reading import choose_reading
 
         if form and read == "digit":
             raise UsageError("a form's fields are whole numbers: leave out --read digit")
-        lines = None if allowed is None else read_allowed(allowed)
         reading = choose_reading(
             model=model,
             read=read or "digit",
             page_form=None if form is None else read_form_file(form),
             length=length,
             pattern=pattern,
-            allowed=lines,
+            allowed=allowed,
             fill=fill,
             risk=risk,
             like=like,

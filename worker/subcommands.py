@@ -60,9 +60,11 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
 def train(task: dict[str, Any]) -> None:
     """Go on training a network with a user's images; write its weights and its card to a folder.
 
-    The task, in JSON, has the options of `digitq train`; `images` is the descriptor of a file with
-    the images in chunks.
+    The task, in JSON, has the options of `digitq train`. `images` is the descriptor of a file with
+    the images in chunks; `known` is that of one with what is known of numbers; and `use` has the
+    options with which the network is to be used.
     """
+    from digitq.protocol.asked.known import Known
     from digitq.protocol.chunk import read_chunks
     from digitq.worker.learning.own import check_writable, write_if_better
     from digitq.worker.learning.own_digits import train_own_digits
@@ -74,7 +76,9 @@ def train(task: dict[str, Any]) -> None:
         with open(task["images"], "rb") as file:
             chunks = read_chunks(file)
             if name == NUMBER:
-                trained = train_own_numbers(chunks, seed, task["epochs"])
+                with open(task["known"], "rb") as known_file:
+                    known = Known.decode(known_file.read())
+                trained = train_own_numbers(chunks, known, seed, task["epochs"])
             else:
                 trained = train_own_digits(name, chunks, seed, task["epochs"], task["mnist"])
         command = f"{trained.before.command}; {task['command']}"
@@ -82,9 +86,8 @@ def train(task: dict[str, Any]) -> None:
             sys.exit(1)
     except DigitqError as error:
         sys.exit(tell(error))
-    use = {NUMBER: "--read number"}.get(name, f"--model {name}")
     print(
-        f"to use {out / name}.safetensors: digitq classify … {use} --weights "
+        f"to use {out / name}.safetensors: digitq classify … {task['use']} --weights "
         f"{shlex.quote(str(out))}",
         file=sys.stderr,
     )

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -222,10 +222,15 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading[Answer]
         raise OutputError("stdout is closed")
     with TemporaryFile() as file:  # an argument has no room for a million allowed numbers
         file.write(reading.known)
-        file.seek(0)
-        os.set_inheritable(file.fileno(), True)
-        task = {"out": out, "model": reading.model, "known": file.fileno()}
+        task = {"out": out, "model": reading.model, "known": hand_over(file)}
         exec_module(None, "digitq.worker", "inspect", json.dumps(task), "--", *map(str, images))
+
+
+def hand_over(file: IO[bytes]) -> int:
+    """Let the process that follows read a file from its start; gives the descriptor."""
+    file.seek(0)
+    os.set_inheritable(file.fileno(), True)
+    return file.fileno()
 
 
 def choose_log_format(option: str | None) -> str | None:

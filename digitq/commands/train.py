@@ -1,18 +1,17 @@
 """`train`, which the worker's process does; the images of a SOURCE are handed to it in a file."""
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from digitq import options
-from digitq.commands.run import exec_module
+from digitq.commands.run import exec_module, hand_over
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import ALL_MODELS, NUMBER, read_by, settings
 from digitq.protocol.text import name_some, plural
@@ -50,6 +49,7 @@ def refuse_form(context: click.Context, option: click.Parameter, form: str | Non
     help="images of yours; may be given several times",
 )
 @options.truth
+@options.known
 @options.weights
 @click.option(
     "--seed",
@@ -74,12 +74,14 @@ def train(
     seed: int,
     epochs: int | None,
     limit: int | None,
+    **known: Any,
 ) -> None:
     """Go on training a network with your own images.
 
     \b
     digitq train cnn --data scans --truth final.csv --out mine
     digitq classify more-scans --model cnn --weights mine -o results.csv
+    digitq train number --data cells --truth cells.csv --pattern '\\d+\\.\\d' --out mine
 
     `digitq correct` writes such a final.csv. Training begins with digitq's weights, or those of
     --weights, and takes minutes. A fifth of your images is held back, to measure what is right, to
@@ -88,20 +90,23 @@ def train(
     or if more would be wrong without a mark, 2 for bad usage or input, 3 if the disk failed.
     """
     from digitq.producer.sources.opening import open_sources
+    from digitq.protocol.asked.known import Known
 
     require("worker")
     settings().own_weights()  # raises before the images are read
+    if name != NUMBER and any(value is not None for value in known.values()):
+        raise UsageError(
+            "a length, a pattern, a fill and allowed numbers go with whole numbers, which "
+            f"`digitq train {NUMBER}` learns"
+        )
+    asked = Known.check(**known).encode()
     source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     if not source.has_truth:
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
-    others = {
-        "--truth": truth,
-        "--seed": seed,
-        "--epochs": epochs,
-        "--limit": limit,
-    }
+    ways = list_given("length", "pattern", "allowed", "fill")
     words = [part for source in sources for part in ("--data", source)]
-    words += [str(part) for pair in others.items() if pair[1] is not None for part in pair]
+    words += list_given("truth") + ways + list_given("seed", "epochs", "limit")
+    use = ["--read", NUMBER, *ways] if name == NUMBER else ["--model", name]
     task = {
         "name": name,
         "out": str(out),
@@ -109,11 +114,21 @@ def train(
         "epochs": epochs,
         "mnist": None if name == NUMBER else choose_mnist(),
         "command": shlex.join(["digitq", "train", name, *words, "--out", "DIR"]),
+        "use": shlex.join(use),
     }
-    with TemporaryFile() as file:  # it has no name, so nothing has to remove it
+    # They have no names, so nothing has to remove them
+    with TemporaryFile() as file, TemporaryFile() as known_file:
         spool_labelled(file, source, truth, name)
-        os.set_inheritable(file.fileno(), True)
-        exec_module(None, "digitq.worker", "train", json.dumps(task | {"images": file.fileno()}))
+        known_file.write(asked)
+        task |= {"images": hand_over(file), "known": hand_over(known_file)}
+        exec_module(None, "digitq.worker", "train", json.dumps(task))
+
+
+def list_given(*names: str) -> list[str]:
+    """These options of the command that runs, and their values, as they were typed."""
+    given = click.get_current_context().params
+    pairs = [(f"--{name}", str(given[name])) for name in names if given[name] is not None]
+    return [part for pair in pairs for part in pair]
 
 
 def choose_mnist() -> str:
@@ -137,7 +152,7 @@ def choose_mnist() -> str:
 
 
 def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: str) -> None:
-    """Write the images that have a right answer to a file, as chunks, and go back to its start.
+    """Write the images that have a right answer to a file, as chunks.
 
     Raises `UsageError` for right answers that are no digit or no number.
     """
@@ -179,7 +194,6 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
     echo_err(", ".join(notes))
     if source.gaps.invalid or source.gaps.unused:
         report_truth(Counts(seen, unlabelled=seen - labelled), read_by(model), truth, source.gaps)
-    file.seek(0)
 
 
 def find_wrong(

@@ -624,6 +624,9 @@ def test_weights_do_not_go_with_running_workers(
         (["mlp", "--data", "IMAGES", "--limit", "0"], "'--limit': 0 is not in the range"),
         (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),
         (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
+        (["cnn", "--data", "nowhere", "--length", "3"], "which `digitq train number` learns"),
+        (["number", "--data", "nowhere", "--pattern", "(1"], "the pattern '(1' is neither a"),
+        (["number", "--data", "nowhere", "--allowed", "no.txt"], "can't read no.txt: No such file"),
         (
             ["mlp", "--data", "IMAGES", "--truth", "TABLE"],
             "1 right answer can't be learned, as a digit is needed: 1.png (12); "

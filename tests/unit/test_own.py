@@ -88,7 +88,7 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
 def run_own(chunks: Sequence[Chunk], out: Path, name: str = "mlp") -> Result:
     """The worker's part of `digitq train --data`."""
     task = {"name": name, "out": str(out), "seed": 0, "epochs": 1, "mnist": "sample"}
-    task["command"] = "digitq train"
+    task |= {"command": "digitq train", "use": f"--model {name}"}
     with TemporaryFile() as file:
         for chunk in chunks:
             write_chunk(file, chunk)

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+import re
+import subprocess
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,7 +18,9 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
+from digitq.protocol.asked.known import Known
 from digitq.protocol.chunk import CLASSES, FILES_SCHEMA, NUMBER_TRUTH, Chunk, write_chunk
+from digitq.protocol.errors import UsageError
 from digitq.worker.learning import own_numbers
 from digitq.worker.learning.calibration import Judged
 from digitq.worker.learning.column_batches import (
@@ -31,6 +35,7 @@ from digitq.worker.learning.own_numbers import (
     MISCOUNTED,
     REHEARSAL_FILE,
     load_rehearsal,
+    match_answers,
     mix_strips,
 )
 from digitq.worker.models.card import read_card
@@ -44,7 +49,10 @@ from digitq.worker.models.number_networks import (
 )
 from digitq.worker.picture import Grey
 from digitq.worker.subcommands import train
+from tests.waiting import DIGITQ
 
+NOTHING_KNOWN = Known()
+PAPER = np.full((40, 90), 200, np.uint8)
 rehearsal = cache(load_rehearsal)
 
 
@@ -108,7 +116,11 @@ def test_own_numbers_are_among_what_is_learned() -> None:
 
 
 def run_own(
-    pictures: Sequence[Grey], numbers: Sequence[str], out: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Sequence[Grey],
+    numbers: Sequence[str],
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: Known = NOTHING_KNOWN,
 ) -> Result:
     """The worker's part of `digitq train number`, for an epoch beside few rehearsed scenes."""
     few = learned()[:80], clear()[:20]
@@ -117,12 +129,16 @@ def run_own(
     names = [f"{place}.png" for place in range(len(images))]
     columns = [names, images, pa.nulls(len(names), pa.string())]
     batch = pa.record_batch(columns, pa.schema([*FILES_SCHEMA][:3]))
-    truth = pa.array([*numbers, "7"], NUMBER_TRUTH.type)
-    task = {"name": "number", "out": str(out), "seed": 2, "epochs": 1, "command": "new"}
-    with TemporaryFile() as file:
+    truth = pa.array([*numbers, numbers[0]], NUMBER_TRUTH.type)
+    task: dict[str, Any] = {"name": "number", "out": str(out), "seed": 2, "epochs": 1}
+    task |= {"command": "new", "use": "--read number"}
+    with TemporaryFile() as file, TemporaryFile() as known_file:
         write_chunk(file, Chunk(0, batch, truth))
-        file.seek(0)
-        return CliRunner().invoke(train, [json.dumps(task | {"images": os.dup(file.fileno())})])
+        known_file.write(known.encode())
+        for name, one in {"images": file, "known": known_file}.items():
+            one.seek(0)
+            task[name] = os.dup(one.fileno())
+        return CliRunner().invoke(train, [json.dumps(task)])
 
 
 def test_networks_that_are_no_better_are_not_written(
@@ -144,15 +160,100 @@ def test_signs_that_no_right_answer_has_are_passed_over_in_what_is_held_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_numbers, "learn_columns", lambda weights, *_: weights)
-    with_signs = [one for one in learned() if not one.doubt and one.text != one.number][:25]
-    pictures = [one.picture for one in with_signs]
-    shares = []
-    for numbers in ([one.number for one in with_signs], [one.text for one in with_signs]):
-        shown = run_own(pictures, numbers, tmp_path / "new", monkeypatch).stderr
-        row = next(line for line in shown.splitlines() if line.startswith("your "))
-        shares.append(float(row.partition("held back")[2].partition("%")[0]))
-    only_digits, as_written = shares
+    scenes = with_signs(lambda text: True)
+    pictures, numbers = [one.picture for one in scenes], [one.number for one in scenes]
+    shown, only_digits = measure_before(pictures, numbers, tmp_path, monkeypatch)
+    assert "images are read with --pattern integer" in shown
+    shown, as_written = measure_before(
+        pictures, [one.text for one in scenes], tmp_path, monkeypatch
+    )
+    assert "--pattern integer" not in shown
     assert only_digits >= max(50, as_written)
+
+
+def with_signs(is_chosen: Callable[[str], Any]) -> list[Scene]:
+    """Scenes whose number has a sign, and is chosen."""
+    scenes = [one for one in learned() if not one.doubt and one.text != one.number]
+    return [one for one in scenes if is_chosen(one.text)][:25]
+
+
+def measure_before(
+    pictures: Sequence[Grey],
+    numbers: Sequence[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: Known = NOTHING_KNOWN,
+) -> tuple[str, float]:
+    """What the command printed, and which share of those held back is right before, in %."""
+    shown = run_own(pictures, numbers, folder / "new", monkeypatch, known).stderr
+    row = next(line for line in shown.splitlines() if line.startswith("your "))
+    return shown, float(row.partition("held back")[2].partition("%")[0])
+
+
+def test_what_is_held_back_is_read_with_the_pattern_also_if_answers_are_digits_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signs are put in, or may be: an answer is right if its digits are."""
+    monkeypatch.setattr(own_numbers, "learn_columns", lambda weights, *_: weights)
+    scenes = with_signs(re.compile(r"\d+[.]\d+").fullmatch)
+    pictures, numbers = [one.picture for one in scenes], [one.number for one in scenes]
+    for pattern in (r"\d+\.\d+", r"\d+(\.\d+)?"):
+        known = Known.check(pattern=pattern)
+        shown, share = measure_before(pictures, numbers, tmp_path, monkeypatch, known)
+        assert "--pattern integer" not in shown
+        assert share >= 50
+
+
+@pytest.mark.parametrize(
+    ("answers", "pattern", "expected"),
+    [
+        ("17.2 28", None, (None, True)),
+        ("172 28", None, ("integer", False)),
+        ("172 28", r"\d+\.\d", (r"\d+\.\d", False)),
+        ("17.2 2.8", r"\d+\.\d", (r"\d+\.\d", False)),
+        ("17.2 28", r"\d+([.,]\d)?", (r"\d+([.,]\d)?", True)),
+        ("172 28", r"\d+([.,]\d)?", (r"\d+([.,]\d)?", False)),
+    ],
+)
+def test_signs_are_learned_if_answers_have_them_and_the_pattern_does_not_say_where(
+    answers: str, pattern: str | None, expected: tuple[str | None, bool]
+) -> None:
+    own = [(text, PAPER, text) for text in answers.split()]
+    known, knows_signs = match_answers(own, Known.check(pattern=pattern))
+    assert (known.pattern, knows_signs) == expected
+
+
+@pytest.mark.parametrize(
+    ("answers", "ways", "message"),
+    [
+        ("17.2 28", {"pattern": r"\d+\.\d"}, r"with the pattern \d+\.\d: 28.png (28); correct"),
+        ("172 2", {"pattern": r"\d+\.\d"}, r"with the pattern \d+\.\d: 2.png (2); correct"),
+        ("17.2", {"pattern": "integer"}, "with the pattern integer: 17.2.png (17.2)"),
+        ("12 34", {"allowed": ["12", "56"]}, "with the list of allowed numbers: 34.png (34)"),
+    ],
+)
+def test_a_right_answer_that_can_t_be_read_with_what_is_known(
+    answers: str, ways: dict[str, Any], message: str
+) -> None:
+    own = [(f"{text}.png", PAPER, text) for text in answers.split()]
+    with pytest.raises(UsageError, match=re.escape(f"1 right answer can't be read {message}")):
+        match_answers(own, Known.check(**ways))
+
+
+def test_the_command_hands_the_pattern_over(tmp_path: Path) -> None:
+    rows = ["id,number"]
+    for scene in [one for one in clear() if len(one.number) <= 6][:20]:
+        cv2.imwrite(str(tmp_path / f"{len(rows)}.png"), scene.picture)
+        rows.append(f"{len(rows)}.png,{scene.number}")
+    (tmp_path / "truth.csv").write_text("\n".join([*rows[:-1], "20.png,1234567"]))
+    done = subprocess.run(
+        [*DIGITQ, "train", "number", "--data", tmp_path, "--truth", tmp_path / "truth.csv"]
+        + ["--pattern", r"\d{,6}", "--out", tmp_path / "new"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert r"can't be read with the pattern \d{,6}: 20.png (1234567)" in done.stderr
 
 
 def test_a_sign_that_is_passed_over_is_not_unlearned() -> None:

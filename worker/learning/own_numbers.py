@@ -18,9 +18,11 @@ import pyarrow as pa
 import torch
 
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import Automaton, ValueSet, accepts, only_digits
 from digitq.protocol.chunk import Chunk, kind_of
 from digitq.protocol.errors import UsageError
 from digitq.protocol.host.cores import usable_cores
+from digitq.protocol.text import name_some, plural
 from digitq.worker.classify import Outcome, as_file, read_image, read_images
 from digitq.worker.learning.calibration import (
     Judged,
@@ -47,7 +49,7 @@ from digitq.worker.learning.number_examples import (
     cut_strips,
     place_number,
 )
-from digitq.worker.learning.own import Compared, Trained, leave_out, read_own
+from digitq.worker.learning.own import Compared, OwnImage, Trained, leave_out, read_own
 from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
     NumberReader,
@@ -60,7 +62,7 @@ from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import DECODED_SIDE
 from digitq.worker.sight.normalisation.colours import to_grey
-from digitq.worker.sight.numbers.recognition import choose_readings, look
+from digitq.worker.sight.numbers.recognition import find_readings
 
 RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
 OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene
@@ -128,47 +130,89 @@ def learn_columns(
 
 
 def judge_numbers(
-    reader: NumberReader, card: Card, pictures: Iterable[NumberPicture], known: Known
+    networks: tuple[NumberReader, Card],
+    pictures: Iterable[NumberPicture],
+    known: Known,
+    knows_signs: bool,
 ) -> Judged:
-    """What a worker would read in each picture, with what is known of all of them."""
+    """What a worker would read in each picture, with what is known of all of them.
+
+    If signs are not known, an answer with the right digits is right.
+    """
+    compared = str if knows_signs else only_digits
     rows = []
     for picture, number in pictures:
         confidence, is_right = 0.0, False
         with suppress(ImageError):
-            (best, *_), reason, _ = choose_readings(look(reader, picture), known)
-            is_right = best.number == number
-            if best.number and not reason:
-                confidence = card.calibrate(best.chance)
+            readings = find_readings(picture, known, networks)
+            best = readings.numbers[0].number
+            is_right = compared(best) == compared(number)
+            if best and not readings.reason:
+                confidence = readings.confidence
         rows.append((confidence, is_right))
     return Judged(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
-def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) -> Trained:
-    """Go on training the columns of `number`."""
+def match_answers(own: Sequence[OwnImage[Grey]], known: Known) -> tuple[Known, bool]:
+    """What is known of the numbers when they are read, and whether their signs are learned.
+
+    Signs are not learned if no right answer has one, or if the pattern says where they are: then a
+    sign may be missing in the picture. Raises `UsageError` for right answers that can't be read.
+    """
+    has_signs = not all(text.isdecimal() for _, _, text in own)
+    if known.is_nothing and not has_signs:
+        print(
+            "no right answer has a sign such as a point: images are read with --pattern integer",
+            file=sys.stderr,
+        )
+        known = replace(known, pattern="integer")
+    values = known.automaton
+    if not isinstance(values, ValueSet):
+        return known, has_signs
+    possible: Automaton = values if has_signs else values.without_signs
+    wrong = [f"{id} ({text})" for id, _, text in own if not accepts(possible, text)]
+    if wrong:
+        listed = "the list of allowed numbers"
+        what = listed if known.allowed is not None else f"the pattern {known.pattern}"
+        raise UsageError(
+            f"{plural(len(wrong), 'right answer')} can't be read with {what}: {name_some(wrong)}; "
+            "correct them, leave them out, or say what numbers there are besides"
+        )
+    found = (values.without_signs.put_signs_in(only_digits(text)) for _, _, text in own)
+    is_said = all(has_all and len(texts) == 1 for texts, has_all in found)
+    return known, has_signs and not is_said
+
+
+def train_own_numbers(
+    chunks: Iterable[Chunk], known: Known, seed: int, epochs: int | None
+) -> Trained:
+    """Go on training the columns of `number`; what is known serves to read those held back."""
     torch.set_num_threads(1)
     weights, before = read_number_weights()
     own, held_back, left_out = read_own(chunks, read_own_pictures, "number", seed)
+    known, knows_signs = match_answers([*own, *held_back], known)
     reader = make_reader(weights)
-    knows_signs = not all(text.isdecimal() for _, _, text in own)
-    real = ((id, RealNumber(picture, text, knows_signs, "")) for id, picture, text in own)
+    learned_of = str if knows_signs else only_digits
+    real = (
+        (id, RealNumber(picture, learned_of(text), knows_signs, "")) for id, picture, text in own
+    )
     placed = [(id, place_number(reader, one)) for id, one in real]
     learned = [one for _, one in placed if one]
     left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
     if not learned:
         raise UsageError("in no image the detector sees as many digits as the right answer has")
     scenes, tested = load_rehearsal()
-    # Signs that nothing is learned about are passed over, as if digits were all that is asked for
-    given = Known() if knows_signs else Known("integer")
+    rendered = [NumberPicture(one.picture, one.text) for one in tested if not one.doubt]
     sets = (
-        ([NumberPicture(picture, number) for _, picture, number in held_back], given),
-        ([NumberPicture(one.picture, one.text) for one in tested if not one.doubt], Known()),
+        ([NumberPicture(picture, text) for _, picture, text in held_back], known, knows_signs),
+        (rendered, Known(), True),
     )
-    old = [judge_numbers(reader, before, *part) for part in sets]
+    old = [judge_numbers((reader, before), *part) for part in sets]
     recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
     weights = learn_columns(weights, learned, scenes, seed, recipe)
     print("testing …", file=sys.stderr)
     reader = make_reader(weights)
-    new = [judge_numbers(reader, before, *part) for part in sets]
+    new = [judge_numbers((reader, before), *part) for part in sets]
     confidence, is_right = (torch.cat(columns) for columns in zip(*new, strict=True))
     is_sure = confidence > 0  # the others are to be reviewed for another reason
     card = replace(

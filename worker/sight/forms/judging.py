@@ -81,15 +81,13 @@ def measure_doubt(readings: "Sequence[Readings | None]") -> float:
 def read_cells(cells: Iterable[Grey], known: Known) -> "Iterator[Readings | None]":
     """What the cells in which something is written may show; `None` for what can't be read."""
     # It imports torch, which takes 2 s: `digitq report` needs it for some forms only
-    from digitq.worker.sight.numbers.recognition import trace_readings
+    from digitq.worker.sight.numbers.recognition import find_readings
 
     for cell in cells:
-        steps = trace_readings(cell, known)
         try:
-            while True:
-                next(steps)
-        except StopIteration as end:
-            if end.value.numbers[0].number:
-                yield end.value
+            readings = find_readings(cell, known)
         except ImageError:
             yield None
+        else:
+            if readings.numbers[0].number:
+                yield readings

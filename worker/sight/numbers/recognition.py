@@ -25,6 +25,7 @@ from digitq.protocol.asked.values import (
     only_digits,
 )
 from digitq.protocol.chunk import Alternative, FoundDigit, Reason
+from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
@@ -219,11 +220,15 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
 
 
 def trace_readings(
-    grey: Grey, known: Known, printed: Grey | None = None
+    grey: Grey,
+    known: Known,
+    printed: Grey | None = None,
+    networks: tuple[NumberReader, Card] | None = None,
 ) -> Generator[None, None, Readings]:
     """Returns what a picture may show; yields after each step. `printed` is the same part of an
-    empty form, if there is one. Raises `ImageError` if nothing can be read."""
-    reader, card = load_networks()
+    empty form, if there is one; the networks are those that are in use, unless others are given.
+    Raises `ImageError` if nothing can be read."""
+    reader, card = networks or load_networks()
     found = find_line(reader, grey)
     if "X" in known.fill:
         candidates = found.candidates
@@ -238,6 +243,19 @@ def trace_readings(
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
     return Readings(numbers, confidence, seen, grey, reason, known.fill, printed)
+
+
+def find_readings(
+    grey: Grey, known: Known, networks: tuple[NumberReader, Card] | None = None
+) -> Readings:
+    """What `trace_readings` returns, found in one go. Raises `ImageError` as it does."""
+    steps = trace_readings(grey, known, networks=networks)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            readings: Readings = end.value
+            return readings
 
 
 def measure_emptiness(found: FoundLine, chance: float, fill: str) -> float:
