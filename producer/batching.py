@@ -38,6 +38,7 @@ from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 
+IDLE_SECONDS = IDLE_MS / 1000
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
 GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered
 IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
@@ -87,7 +88,7 @@ class CallQueue:
     waiting: deque[Call] = field(default_factory=deque)
     threads: list[threading.Thread] = field(default_factory=list)
     idle: int = 0  # how many threads wait for calls
-    late: int = 0  # how many batches were not answered within `IDLE_MS`
+    late: int = 0  # how many batches were not answered within `IDLE_SECONDS`
     expected: int = 0  # `enough` is set when this many calls wait
     enough: threading.Event = field(default_factory=threading.Event)
 
@@ -264,16 +265,18 @@ class Batcher:
         )
         # A worker classifies shared calls together, with the model's own threshold
         is_shared = queue.is_fast and not known
-        stored, last, checks = False, b"0", 0
+        stored, checks = False, 0
         try:
             while True:
-                if not stored:
-                    self._ledger.submit(spec, batch.num_rows, payload, is_shared)
-                last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
-                if (result := self._ledger.take(job_id)) is not None:
+                if stored:
+                    result = self._ledger.take(job_id, IDLE_SECONDS)
+                else:
+                    rows = batch.num_rows
+                    result = self._ledger.submit(spec, rows, payload, is_shared, IDLE_SECONDS)
+                if result is not None:
                     schema = result_schema(queue.reading.what, queue.reading.form is not None)
-                    rows = name_rows(decode_result(result, schema, batch.num_rows))
-                    return queue.reading.to_answers(rows)
+                    answers = name_rows(decode_result(result, schema, batch.num_rows))
+                    return queue.reading.to_answers(answers)
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:

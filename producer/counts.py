@@ -13,8 +13,8 @@ from digitq.protocol.chunk import (
     absences,
     answers,
     corrected,
+    count_failures,
     count_reviews,
-    failures,
 )
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
@@ -59,7 +59,7 @@ class Counts:
         return type(self)(
             self.images + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
-            self.failed + (pc.sum(failures(batch)).as_py() or 0),
+            self.failed + count_failures(batch),
             self.labelled + labelled,
             self.correct + correct,
             self.review + count_reviews(batch),

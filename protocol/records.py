@@ -80,8 +80,9 @@ class JobSpec(NamedTuple):
         fields = self._asdict() | {
             "attached": int(self.attached),
             "known": name_known(self.known),
-            "origin": json.dumps(asdict(self.origin)),
         }
+        if fields.pop("origin") != Origin():  # a single call has none
+            fields["origin"] = json.dumps(asdict(self.origin))
         return [part for pair in fields.items() for part in pair]
 
 

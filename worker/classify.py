@@ -1,7 +1,7 @@
 """Classifies one chunk, from its images to its answers, without a queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -336,6 +336,12 @@ def find_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], ND
     return label, confidence
 
 
+@cache
+def reason_words() -> pa.StringArray:
+    """What a result has for each of `REASONS`."""
+    return pa.array([word or None for word in REASONS])
+
+
 def build_result(
     batch: pa.RecordBatch,
     probabilities: NDArray[np.float32],
@@ -349,7 +355,7 @@ def build_result(
     the image has one of the `reasons`, or the confidence is below `review_below`.
     """
     label, confidence = find_best(probabilities)
-    is_else_fine = np.isin(reasons, (NO_REASON, UNSURE_AT_FIRST))
+    is_else_fine = (reasons == NO_REASON) | (reasons == UNSURE_AT_FIRST)
     reasons = np.where(is_else_fine & (confidence < review_below), UNSURE, reasons)
     reasons[confidence < MIN_DIGIT_CONFIDENCE] = NOT_A_DIGIT
     mask = None
@@ -364,6 +370,6 @@ def build_result(
         pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
         pa.array(reasons != NO_REASON),
-        pa.array([word or None for word in REASONS]).take(pa.array(reasons)),
+        reason_words().take(pa.array(reasons)),
     ]
     return pa.record_batch(columns, schema=RESULT_SCHEMA)

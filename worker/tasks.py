@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import cache
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from digitq.protocol.app import CLASSIFY, app
 from digitq.protocol.asked import UnmetError
@@ -21,9 +20,9 @@ from digitq.protocol.chunk import (
     FINGERPRINT_KEY,
     Chunk,
     Kind,
+    count_failures,
     count_reviews,
     encode,
-    failures,
     kind_of,
     untimed_rows,
 )
@@ -123,7 +122,7 @@ def measure(
     result: pa.RecordBatch, kind: Kind, seconds: float, silent_seconds: float, worker: str
 ) -> ChunkResult:
     """The result of a chunk with what the ledger notes of it."""
-    failed = pc.sum(failures(result)).as_py() or 0
+    failed = count_failures(result)
     made_by = {**(result.schema.metadata or {}), FINGERPRINT_KEY: own_fingerprint()}
     return ChunkResult(
         encode(result.replace_schema_metadata(made_by)),

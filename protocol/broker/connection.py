@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import redis
 from redis import exceptions
@@ -48,6 +48,7 @@ UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY|UNBLOCKED|NOREPLICAS|MA
 SCRIPT_PLACE = re.compile(r"^Error running script.*@user_script: ?\d+: -?|( script: \w{40}.*)$")
 
 Payload = bytes | memoryview
+PAYLOADS = get_args(Payload)
 Command = tuple[Payload | str | float, ...]
 Reply = TypeVar("Reply")
 
@@ -68,7 +69,7 @@ class Packer(PythonRespSerializer):
 
     def pack(self, *args: Any) -> list[memoryview]:
         """The parts of one command."""
-        if not any(isinstance(arg, Payload) and len(arg) > MAX_COPIED_BYTES for arg in args):
+        if not any(type(arg) in PAYLOADS and len(arg) > MAX_COPIED_BYTES for arg in args):
             return cast(list[memoryview], self._small.pack(*args))
         pack: Any = super().pack  # redis-py has no types here
         return [
@@ -103,21 +104,21 @@ class RetryingRedis(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         return self._retry(partial(super().execute_command, *args, **options))
 
-    def execute_pair(self, first: Command, second: Command) -> tuple[Any, float, Any]:
-        """Run two commands in one round trip. Once the first is answered, it is not sent again.
+    def execute(self, *commands: Command) -> list[tuple[Any, float]]:
+        """Run commands in one round trip. Once one is answered, it is not sent again.
 
-        Returns the first reply, the time of `time.monotonic` when it came, and the second reply.
+        Returns the replies, each with the time of `time.monotonic` when it came. redis-py's own
+        way takes half a millisecond more for each command.
         """
-        answered: list[Any] = []
+        answered: list[tuple[Any, float]] = []
 
-        def send() -> tuple[Any, float, Any]:
+        def send() -> list[tuple[Any, float]]:
             connection = self.connection or self.connection_pool.get_connection()
             try:
-                commands = (second,) if answered else (first, second)
-                connection.send_packed_command(connection.pack_commands(commands))
-                if not answered:
-                    answered[:] = connection.read_response(), time.monotonic()
-                return answered[0], answered[1], connection.read_response()
+                connection.send_packed_command(connection.pack_commands(commands[len(answered) :]))
+                while len(answered) < len(commands):
+                    answered.append((connection.read_response(), time.monotonic()))
+                return answered
             except BaseException:  # the next command must not get a reply to this one
                 connection.disconnect()
                 raise

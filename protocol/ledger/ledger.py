@@ -7,7 +7,7 @@ a consistent state. The step that marks a chunk as queued also writes its Celery
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from redis.exceptions import NoScriptError
 
@@ -19,7 +19,6 @@ from digitq.protocol.errors import BrokerError, UnknownJobError
 from digitq.protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
 from digitq.protocol.keys import (
     ACTIVE,
-    CALLS_QUEUE,
     COUNTERS,
     ENDED,
     IMAGES_QUEUE,
@@ -27,17 +26,14 @@ from digitq.protocol.keys import (
     JOBS,
     KNOWN,
     LIVING,
-    QUEUE,
-    SWEEPING,
     TAKEN,
     TASK_EVENTS,
-    WATERMARK,
     WORKER,
     lists_of,
     record_key,
 )
 from digitq.protocol.ledger import atomic
-from digitq.protocol.ledger.script import SCRIPT, Argument, Call, Reply
+from digitq.protocol.ledger.script import SCRIPT, SHA, Argument, Call, Reply
 from digitq.protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, RunningChunk
 
 UNREADABLE = (ValueError, KeyError, TypeError, OverflowError)  # what damage in Redis raises
@@ -45,6 +41,8 @@ READ_RECORDS = 1000  # one round trip reads at most this many records
 MAX_SHARED_CALLS = 63  # at most this many calls join another one, which takes Redis some 2 ms
 AWAIT_SECONDS = 1  # the longest time that `await_image` waits
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
+
+Sent = TypeVar("Sent")
 
 
 def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -65,20 +63,30 @@ class Ledger:
         # It is called each time that a job or a call has waited half a second for a result. They
         # raise what it raises.
         self.on_idle: Callable[[], None] | None = None
-        self._script = redis.register_script(SCRIPT)
         self._events = TASK_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 
     def _run(self, job_id: str, call: Call[Reply]) -> Reply:
         """The reply of a step."""
-        reply: Reply = self._script(keys=self._keys(job_id), args=self._arguments(call))
+        reply: Reply = self._run_before(job_id, call)[0][0]
         return reply
 
-    def _arguments(self, call: Call[Any]) -> list[Argument]:
-        return [call.step, self._events, *call.arguments]
+    def _run_before(
+        self, job_id: str, call: Call[Any], *others: Command
+    ) -> list[tuple[Any, float]]:
+        """What `RetryingRedis.execute` gives for a step and other commands."""
+        step = self._command(job_id, call)
+        return self._with_script(lambda: self.redis.execute(step, *others))
 
-    def _keys(self, job_id: str) -> list[str]:
-        common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING, SWEEPING]
-        return [record_key(job_id), *common]
+    def _command(self, job_id: str, call: Call[Any]) -> Command:
+        return "EVALSHA", SHA, 1, record_key(job_id), call.step, self._events, *call.arguments
+
+    def _with_script(self, send: Callable[[], Sent]) -> Sent:
+        """What `send` gives, which is called again if Redis did not have the script."""
+        try:
+            return send()
+        except NoScriptError:
+            self.redis.script_load(SCRIPT)
+            return send()
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
@@ -114,18 +122,18 @@ class Ledger:
         record of the job, one is made from `spec` and `base`: the number of the oldest chunk that
         is not collected, and of the images before it. Raises `JobCancelledError`, `JobFailedError`.
         """
-        record, keys = record_key(spec.id), self._keys(spec.id)
-        call = atomic.dispatch(*base, number, rows, *spec.flat())
+        record = record_key(spec.id)
+        step = self._command(spec.id, atomic.dispatch(*base, number, rows, *spec.flat()))
         truths = f"{record}:truths"
         kept = (("HSET", truths, number, truth), ("EXPIRE", truths, spec.ttl)) if truth else ()
-        *_, stored, paces = self.redis.transact(
+        commands = (
             ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
             ("EXPIRE", f"{record}:chunks", spec.ttl),
             *kept,
-            # EVALSHA could fail within the transaction
-            ("EVAL", SCRIPT, len(keys), *keys, *self._arguments(call)),
+            step,
             ("HMGET", record, *(f"{kind}_ns" for kind in KINDS)),
         )
+        *_, stored, paces = self._with_script(lambda: self.redis.transact(*commands))
         seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
         return self._unless_stopped(spec.id, stored), seconds
 
@@ -134,15 +142,39 @@ class Ledger:
         reply = self._run(spec.id, atomic.seal(*base, total, *spec.flat()))
         return self._unless_stopped(spec.id, reply)
 
-    def submit(self, spec: JobSpec, rows: int, payload: Payload, is_shared: bool = False) -> None:
-        """Store single calls, as a job of one chunk. A worker may classify those that are shared
-        together with those of other clients. Raises as `dispatch`."""
+    def submit(
+        self,
+        spec: JobSpec,
+        rows: int,
+        payload: Payload,
+        is_shared: bool = False,
+        wait_seconds: float = 0,
+    ) -> bytes | None:
+        """Store single calls as a job of one chunk. A worker may classify those that are shared
+        together with those of other clients. With `wait_seconds`, give what `take` does, in the
+        same round trip. Raises as `dispatch`."""
         kind: Literal["shared", "alone"] = "shared" if is_shared else "alone"
         name, fields = name_known(spec.known), spec.flat()
-        for known in (b"", spec.known):  # Redis mostly has it from the calls before
-            reply = self._run(spec.id, atomic.submit(rows, payload, known, kind, name, *fields))
-            if self._unless_stopped(spec.id, reply):
-                break
+
+        def store(known: bytes, *others: Command) -> list[Any]:
+            step = atomic.submit(rows, payload, known, kind, name, *fields)
+            (stored, _), *replies = self._run_before(spec.id, step, *others)
+            return [self._unless_stopped(spec.id, stored), *(reply for reply, _ in replies)]
+
+        # Redis mostly has what is known from the calls before
+        known = b"" if spec.known and store(b"")[0] else spec.known
+        others = (self._take(spec.id, wait_seconds),) if wait_seconds else ()
+        _, *answers = store(known, *others)
+        return answers[0][1] if any(answers) else None
+
+    def take(self, job_id: str, wait_seconds: float) -> bytes | None:
+        """The result of single calls, or None if it does not come within this time. It can be taken
+        once: Redis has forgotten the calls by then."""
+        ((answer, _),) = self.redis.execute(self._take(job_id, wait_seconds))
+        return answer and bytes(answer[1])
+
+    def _take(self, job_id: str, wait_seconds: float) -> Command:
+        return "BLPOP", record_key(job_id) + ":results", wait_seconds
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
         """The reply of a step, which is None if the job was cancelled or has failed."""
@@ -152,15 +184,9 @@ class Ledger:
 
     def begin(self, job_id: str, number: int, worker: str = "") -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
-        keys, arguments = self._keys(job_id), self._arguments(atomic.begin(number, worker))
-        try:
-            reply, begun, payload = self.redis.execute_pair(
-                ("EVALSHA", self._script.sha, len(keys), *keys, *arguments),
-                ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
-            )
-        except NoScriptError:
-            self.redis.script_load(SCRIPT)
-            return self.begin(job_id, number, worker)
+        fetch = "HGET", f"{record_key(job_id)}:chunks", number  # a script would copy it twice more
+        step = atomic.begin(number, worker)
+        (reply, begun), (payload, _) = self._run_before(job_id, step, fetch)
         if not reply or payload is None:
             return None
         model, attempt, known, source, shares, task = reply
@@ -395,10 +421,6 @@ class Ledger:
         reads = (("HMGET", f"{record}:{kind}", *numbers) for kind in ("results", "truths"))
         *_, results, truths = self.redis.read(*drops, *reads)
         return [*zip(results, truths, strict=True)]
-
-    def take(self, job_id: str) -> bytes | None:
-        """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""
-        return self._run(job_id, atomic.take())
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed or the job ends. Returns the position in the job's stream

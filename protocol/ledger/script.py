@@ -6,8 +6,9 @@ The script is `shared.lua` with all files of `steps/`, each of which is one atom
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from hashlib import sha1
 from pathlib import Path
-from typing import Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from digitq.protocol import keys
 from digitq.protocol.broker.connection import Payload
@@ -24,6 +25,9 @@ QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this ma
 CONSTANTS = f"""
 local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
 local MAX_SWEPT, MAX_PEEKED, MAX_PEEKED_BYTES = {MAX_SWEPT}, {MAX_PEEKED}, {MAX_PEEKED_BYTES}
+local watermark, active, jobs = '{keys.WATERMARK}', '{keys.ACTIVE}', '{keys.JOBS}'
+local queue, calls_queue, ended = '{keys.QUEUE}', '{keys.CALLS_QUEUE}', '{keys.ENDED}'
+local counters, workers, sweeping = '{keys.COUNTERS}', '{keys.LIVING}', '{keys.SWEEPING}'
 local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
 local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
 local UNBOOKED = {{'{"', '".join([keys.TAKEN, *keys.lists_of(keys.IMAGES_QUEUE)])}'}}
@@ -38,9 +42,10 @@ SCRIPT = "\n".join(
     [
         CONSTANTS + SHARED,
         *(f"do\n{text}end" for text in LUA.values()),  # a step's local functions are its own
-        "return steps[ARGV[1]](unpack(ARGV, 3))",
+        "return finish(steps[ARGV[1]](unpack(ARGV, 3)))",
     ]
 )
+SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
 
 Argument = Payload | str | float
 Given = ParamSpec("Given")
@@ -71,6 +76,9 @@ def lua_step(signature: Callable[Given, Reply]) -> Callable[Given, Call[Reply]]:
 
     @wraps(signature)
     def call(*args: Given.args, **named: Given.kwargs) -> Call[Reply]:
-        return Call(name, parameters.bind(*args, **named).args)
+        arguments: tuple[Any, ...] = args
+        if named:
+            arguments = parameters.bind(*args, **named).args
+        return Call(name, arguments)
 
     return call

@@ -1,49 +1,69 @@
 -- What the steps of the ledger share. Each step is a file in steps/, and changes the state of one job
 -- in Redis at once. ARGV[1] names the step, ARGV[2] is the beginning of the channels on which Flower
 -- hears of tasks, and the step's arguments follow.
--- KEYS: the job's record, the watermark (when the latest begun chunk was published), Celery's queue,
--- the set of active jobs, all jobs by creation time, the queue of single calls, the jobs whose end no
--- worker has logged, what is counted of all jobs, the workers that live, and how far the last sweep came.
+-- KEYS[1] is the job's record. The other names in Redis are in keys.py.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
 -- A step removes before it adds: if Redis is out of memory, it refuses a script whose first write adds
 -- something, but lets one go on that began by removing.
 -- script.py defines the names in capital letters in front of this file, and appends the steps to it.
-local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
-local chunks, rows, queued, running, results, truths, done, attempts
+local record, chunks, rows, queued, running, results, truths, done, attempts
 local poison_rows, failures, known, begun, work
+local fields -- of the record, once they are read: each call of Redis takes a script some µs
+local is_changed = false -- whether the expiry of the job's keys is still to be postponed
+local counts = {} -- what the script adds to the counts of all jobs
 
--- Makes the steps change the job with this record.
+-- Makes the steps change the job with this record. The job before it must be settled.
 local function use(key)
-  record = key
+  record, fields, is_changed = key, nil, false
   chunks, rows, queued, running = key .. ':chunks', key .. ':rows', key .. ':queued', key .. ':running'
   results, done, attempts, begun = key .. ':results', key .. ':done', key .. ':attempts', key .. ':begun'
   truths = key .. ':truths' -- the right answers, which only those read who collect a detached job
   poison_rows, failures, known = key .. ':poison_rows', key .. ':failures', key .. ':known'
   work = {chunks, rows, queued, running, attempts, poison_rows, failures, known, begun}
 end
-use(record)
+use(KEYS[1])
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
 
 local function stamp(time) return string.format('%.6f', time) end
-local function get(field) return redis.call('HGET', record, field) end
+
+local function get(field)
+  if not fields then
+    fields = {}
+    local flat = redis.call('HGETALL', record)
+    for at = 1, #flat, 2 do fields[flat[at]] = flat[at + 1] end
+  end
+  return fields[field]
+end
+
+-- Sets fields of the record; their names and values are in turn.
+local function set(...)
+  redis.call('HSET', record, ...)
+  local flat = fields and {...} or {}
+  for at = 1, #flat, 2 do fields[flat[at]] = flat[at + 1] end
+end
+
 local function number(field) return tonumber(get(field) or 0) end
-local function add(field, count) redis.call('HINCRBY', record, field, count) end
 local function is_stopped() return get('state') == 'cancelled' or get('state') == 'failed' end
 
 -- Adds to what is counted of all jobs, which outlives them.
-local function tally(field, count) redis.call('HINCRBY', counters, field, count) end
+local function tally(field, count) counts[field] = (counts[field] or 0) + count end
 
 -- Workers take messages from the queue of single calls first: someone waits for the answers. Images of
 -- other programs, which may be very many, have a queue that takes turns with both.
 local function own_queue() return get('task') and BOOKED or get('call') and calls_queue or queue end
 local function own_watermark() return get('task') and watermark .. ':images' or watermark end
 
-local function touch()
-  local ttl = get('ttl')
-  if not ttl then return end -- the record is gone, and the other keys expire
+-- Postpones the expiry of all keys of a job once the step is done.
+local function touch() is_changed = true end
+
+-- Ends the changes to a job.
+local function settle()
+  local ttl = is_changed and get('ttl')
+  is_changed = false
+  if not ttl then return end -- nothing has changed; or the record is gone, and the other keys expire
   for _, key in ipairs({record, results, truths, done, unpack(work)}) do redis.call('EXPIRE', key, ttl) end
   if get('call') then redis.call('EXPIRE', KNOWN .. get('known'), ttl) end
   if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
@@ -52,7 +72,7 @@ end
 -- Creates the record. `base` is the oldest chunk that is not collected, `base_row` its first row. The
 -- rest are names and values of fields in turn.
 local function create(base, base_row, ...)
-  redis.call('HSET', record, 'state', 'feeding', 'created', stamp(now), 'stored', base,
+  set('state', 'feeding', 'created', stamp(now), 'stored', base,
     'published', base, 'done_chunks', base, 'images', base_row, 'done_images', base_row, ...)
   local id = get('id')
   for _, old in ipairs(redis.call('ZRANGE', jobs, 0, 1)) do -- expired jobs must not pile up there
@@ -68,9 +88,7 @@ end
 local function recover(base, base_row, ...)
   if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
   if is_stopped() then return false end
-  if tonumber(base) > number('stored') then
-    redis.call('HSET', record, 'stored', base, 'published', base)
-  end
+  if tonumber(base) > number('stored') then set('stored', base, 'published', base) end
   return true
 end
 
@@ -121,7 +139,7 @@ local function publish_next()
     publish(published)
     published, in_flight = published + 1, in_flight + 1
   end
-  redis.call('HSET', record, 'published', published)
+  set('published', published)
   touch()
 end
 
@@ -130,15 +148,25 @@ local function create_call(count, payload, call, ...)
   create(0, 0, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
-  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
-    'bytes', #payload, 'call', call)
+  set('state', 'running', 'stored', 1, 'images', count, 'bytes', #payload, 'call', call)
   publish_next()
 end
 
--- Deletes a job of one chunk with its record.
-local function forget()
-  redis.call('ZREM', jobs, get('id'))
-  redis.call('DEL', record, results, done, unpack(work))
+-- Hands over the answer to single calls, and deletes all else of the job. The answer to an image of
+-- another program is what Celery keeps of its task; it is empty if the image gets none.
+local function answer(payload)
+  local id, task, ttl = get('id'), get('task'), get('ttl')
+  redis.call('SREM', active, id)
+  redis.call('ZREM', jobs, id)
+  redis.call('DEL', record, done, unpack(work))
+  use(record)
+  if not task then
+    redis.call('RPUSH', results, payload)
+    redis.call('EXPIRE', results, ttl)
+  elseif payload ~= '' then
+    redis.call('SET', ANSWER .. task, payload, 'EX', RESULT_SECONDS)
+    redis.call('PUBLISH', ANSWER .. task, payload)
+  end
 end
 
 -- Has a worker log that the job has ended. Some workers log failures only, so these come first.
@@ -151,7 +179,7 @@ end
 
 local function finish_if_done()
   if get('state') == 'running' and number('done_chunks') == number('stored') then
-    redis.call('HSET', record, 'state', 'done', 'finished', stamp(now), 'bytes', 0)
+    set('state', 'done', 'finished', stamp(now), 'bytes', 0)
     redis.call('SREM', active, get('id'))
     redis.call('DEL', unpack(work))
     tell_end()
@@ -161,7 +189,7 @@ end
 local function publish_again(n)
   redis.call('ZREM', running, n) -- even if it is not there: a step begins by removing
   publish(n)
-  add('sent_again', 1)
+  set('sent_again', number('sent_again') + 1)
   tally('sent_again', 1)
   touch() -- only here, or a job that nobody works on could never expire
 end
@@ -179,6 +207,13 @@ local function read_image(message)
   if #id <= 200 and string.find(id, '^[!-~]+$') then
     return id, string.format('image of %.1f kB', bytes / 1000)
   end
+end
+
+-- Ends the script with the reply of its step.
+local function finish(reply)
+  settle()
+  for field, count in pairs(counts) do redis.call('HINCRBY', counters, field, count) end
+  return reply
 end
 
 local steps = {} -- by name

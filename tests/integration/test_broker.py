@@ -105,8 +105,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
         clock = SimpleNamespace(monotonic=lambda: passed)
         for module in (tasks, digitq.protocol.broker.connection):
             monkeypatch.setattr(module, "time", clock)
-        for name in ("execute_pair", "execute_command"):
-            monkeypatch.setattr(client, name, slowly(getattr(client, name)))
+        monkeypatch.setattr(client, "execute", slowly(client.execute))
         monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
         monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
         assert tasks.classify("j", 0).startswith("1 of 1 ")
@@ -171,7 +170,7 @@ def test_what_is_answered_is_not_sent_again(
     monkeypatch.setattr(client, "connection_pool", pool)
     pool.get_connection.return_value = connection
     begin, fetch = ("INCR", "count"), ("GET", "text")
-    assert client.execute_pair(begin, fetch) == (b"first", pauses[0], b"second")
+    assert client.execute(begin, fetch) == [(b"first", pauses[0]), (b"second", sum(pauses))]
     both, fetch_alone = (begin, fetch), (fetch,)
     assert connection.log == [both, "disconnect", both, "disconnect", fetch_alone]
     assert pool.release.call_count == 3

@@ -16,9 +16,9 @@ function steps.begin(n, worker)
   end
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   local most = number('most_attempts')
-  if attempt > most then redis.call('HSET', record, 'most_attempts', attempt) end
+  if attempt > most then set('most_attempts', attempt) end
   publish_next()
   local is_first = most == 0 and not get('call')
   local shares = attempt == 1 and get('call') == 'shared' and redis.call('LLEN', own_queue()) > 0
-  return {model, attempt, get('known') or '', is_first and get('source'), shares and 1 or 0, get('task') or ''}
+  return {model, attempt, get('known') or '', is_first and get('source') or false, shares and 1 or 0, get('task') or ''}
 end

@@ -23,6 +23,7 @@ function steps.begin_calls(count, images, bytes, worker)
       table.insert(taken, redis.call('HGET', chunks, 0))
       table.insert(taken, message_id)
     end
+    settle()
   end
   return taken
 end

@@ -4,8 +4,8 @@ function steps.close(state, reason)
   redis.call('SREM', active, get('id'))
   redis.call('DEL', results, truths, unpack(work))
   if state ~= get('state') and not is_stopped() then -- the first end counts
-    redis.call('HSET', record, 'state', state, 'bytes', 0)
-    if reason then redis.call('HSET', record, 'reason', reason) end
+    set('state', state, 'bytes', 0)
+    if reason then set('reason', reason) end
     -- A job that was done keeps its end
     if redis.call('HSETNX', record, 'finished', stamp(now)) == 1 then tell_end() end
   end

@@ -2,7 +2,7 @@
 local function note_fingerprint(fingerprint)
   local noted = get('fingerprints') or ''
   if #noted < 8 * (#fingerprint + 1) and not string.find(noted, fingerprint, 1, true) then
-    redis.call('HSET', record, 'fingerprints', noted .. fingerprint .. ' ')
+    set('fingerprints', noted .. fingerprint .. ' ')
   end
 end
 
@@ -19,39 +19,37 @@ end
 
 -- Takes the first result of a chunk, whose parts `ChunkResult` explains, and returns how far the job
 -- is then; false if it is not the first. The worker measures its longest silence, since the time
--- that a result waits for a stalled Redis does not count. The payload of another program's image is
--- what Celery keeps of its task; it is empty if the image gets no answer.
+-- that a result waits for a stalled Redis does not count.
 function steps.complete(
   n, payload, failed, kind, image_seconds, silent_seconds, review, work_seconds, worker, fingerprint, model)
   local count, size = tonumber(redis.call('HGET', rows, n)), redis.call('HSTRLEN', chunks, n)
   if not get('ttl') or not count then return false end -- the record is gone, or new, without the chunk
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
-  local silent_ms, pace_ns = math.floor(1e3 * silent_seconds), math.floor(1e9 * image_seconds)
-  if silent_ms > number('silent_ms') then redis.call('HSET', record, 'silent_ms', silent_ms) end
-  add('bytes', -size)
-  for _, key in ipairs({chunks, rows, attempts, poison_rows, failures, begun}) do redis.call('HDEL', key, n) end
-  local task = get('task')
-  if not task then
-    redis.call('HSET', results, n, payload)
-  elseif payload ~= '' then
-    redis.call('SET', ANSWER .. task, payload, 'EX', RESULT_SECONDS)
-    redis.call('PUBLISH', ANSWER .. task, payload)
-  end
-  add('done_chunks', 1)
-  add('done_images', count)
-  add('failed', failed)
-  add('review', review)
-  add('timed_images', count) -- unlike the others, not of a chunk that was done by an older worker
-  add('work_us', math.floor(1e6 * work_seconds))
-  note_fingerprint(fingerprint)
   tally('completed', 1)
   tally('bytes', size)
   count_images(model == '' and get('model') or model, count, failed, review, work_seconds, worker)
-  if pace_ns > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
+  if get('call') then
+    answer(payload)
+    return {count, count, failed, 'done'}
+  end
+  for _, key in ipairs({chunks, rows, attempts, poison_rows, failures, begun}) do redis.call('HDEL', key, n) end
+  redis.call('HSET', results, n, payload)
+  set(
+    'silent_ms', math.max(number('silent_ms'), math.floor(1e3 * silent_seconds)),
+    'bytes', number('bytes') - size,
+    'done_chunks', number('done_chunks') + 1,
+    'done_images', number('done_images') + count,
+    'failed', number('failed') + failed,
+    'review', number('review') + review,
+    -- Unlike the others, not of a chunk that was done by an older worker
+    'timed_images', number('timed_images') + count,
+    'work_us', number('work_us') + math.floor(1e6 * work_seconds)
+  )
+  note_fingerprint(fingerprint)
+  local pace_ns = math.floor(1e9 * image_seconds)
+  if pace_ns > 0 then set(kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
   finish_if_done()
-  local progress = redis.call('HMGET', record, 'done_images', 'images', 'failed', 'state')
-  if task then forget() end
-  return progress
+  return {get('done_images'), get('images'), get('failed'), get('state')}
 end

@@ -7,16 +7,15 @@ function steps.dispatch(base, base_row, n, count, ...)
     redis.call('HDEL', truths, n)
     return nil
   end
-  redis.call('HSET', record, 'fed', stamp(now), 'held', 0)
+  set('fed', stamp(now), 'held', 0)
   local stored = number('stored')
   if n ~= stored then -- it is too early, or sent again because the reply was lost and may be done
     if redis.call('HEXISTS', rows, n) == 0 then redis.call('HDEL', chunks, n) end
     return stored
   end
   redis.call('HSET', rows, n, count)
-  redis.call('HSET', record, 'stored', n + 1)
-  add('images', count)
-  add('bytes', redis.call('HSTRLEN', chunks, n))
+  local bytes = redis.call('HSTRLEN', chunks, n)
+  set('stored', n + 1, 'images', number('images') + count, 'bytes', number('bytes') + bytes)
   publish_next()
   return n + 1
 end

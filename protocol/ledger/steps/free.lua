@@ -7,5 +7,5 @@ function steps.free(count, images)
     redis.call('HDEL', results, n)
     redis.call('HDEL', truths, n)
   end
-  if get('ttl') then redis.call('HSET', record, 'freed', count, 'freed_images', images) end
+  if get('ttl') then set('freed', count, 'freed_images', images) end
 end

@@ -3,7 +3,7 @@ function steps.seal(base, base_row, total, ...)
   if not recover(base, base_row, ...) then return nil end
   local stored = number('stored')
   if tonumber(total) <= stored and get('state') == 'feeding' then
-    redis.call('HSET', record, 'state', 'running')
+    set('state', 'running')
     redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'sealed', total) -- all results may be there
     touch()
     finish_if_done()

@@ -2,7 +2,8 @@
 -- together with those of other clients. What is known of their numbers is kept for others under its
 -- `name`. Returns 0 if it has to be sent, nothing if the job was cancelled or has failed.
 function steps.submit(count, payload, known_payload, call, name, ...)
-  if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
+  -- The reply was lost, or the answer came in the moment in which the caller looked for the job
+  if redis.call('EXISTS', record, results) > 0 then return not is_stopped() end
   if known_payload ~= '' then redis.call('SET', KNOWN .. name, known_payload) end
   if name ~= '' and redis.call('EXISTS', KNOWN .. name) == 0 then return 0 end
   create_call(count, payload, call, ...)

@@ -22,7 +22,10 @@ function steps.sweep(deadline, seconds)
   redis.call('SET', sweeping, stamp(now) .. ' ' .. next_cursor, 'EX', 3600) -- seconds
   for _, id in ipairs(ids) do
     use(JOB .. id)
-    pcall(steps.sweep_job, deadline) -- whoever may submit can damage a job's keys, which stops no other
+    pcall(function() -- whoever may submit can damage a job's keys, which stops no other
+      steps.sweep_job(deadline)
+      settle()
+    end)
   end
   adopt_images()
   return true
