@@ -95,8 +95,7 @@ def redis_only() -> Iterator[Local]:
 def two_processes() -> Iterator[Local]:
     """A private Redis with a worker of two processes, for which torch is loaded only once."""
     with pytest.MonkeyPatch.context() as patch:
-        options = [*processes.WORKER_OPTIONS, "--concurrency=2"]
-        patch.setattr(processes, "WORKER_OPTIONS", options)
+        patch.setattr(processes, "PROCESSES_PER_WORKER", 2)
         with Local(workers=1) as running:
             running.wait_until_ready()
             patch.undo()

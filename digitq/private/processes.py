@@ -38,7 +38,7 @@ RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
 FLOWER_CONF = Path(__file__).with_name("flowerconfig.py")
 FLOWER_OPTIONS = [f"--conf={FLOWER_CONF}", "--address=127.0.0.1"]  # no other host can reach it
-WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING"]
+PROCESSES_PER_WORKER = 1
 KEEP_FREED_MEMORY = {  # for Redis, if its malloc is that of glibc; workers set it themselves
     "MALLOC_MMAP_THRESHOLD_": str(MALLOC_MMAP_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(MALLOC_TRIM_BYTES),
@@ -191,23 +191,23 @@ class Local:
                 client.execute_command("ACL", "SETUSER", "default", *HARMLESS)
 
     def _start_worker(self, name: str) -> None:
-        events = ["--task-events"] if self.flower else []
-        level = ["--loglevel=INFO"] if self.show_logs else []
-        options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS, *level, *events]
+        level = "INFO" if self.show_logs else "WARNING"
+        command = [self.app, f"{name}@%h", level, str(PROCESSES_PER_WORKER)]
+        events = ["events"] if self.flower else []
         index = [*self._processes, name].index(name) - 1  # Redis is first
         variables = {WORKER_INDEX: str(index), TRUSTS_JOBS: "" if self.port else "1"}
-        self._start_celery(name, self.app, "worker", *options, **variables)
+        self._start_module(name, "digitq.private.start_worker", *command, *events, **variables)
 
     def _start_flower(self) -> None:
         if not self._flower_port:
             self._flower_port = FLOWER_PORT if is_free(FLOWER_PORT) else find_free_port()
-        port_option = f"--port={self._flower_port}"
+        options = ["-A", "digitq.protocol.app", "flower", *FLOWER_OPTIONS]
         with connect(self.url) as client:
             client.delete(EVENTS_KEY)  # it may be left by a Flower that died
-        self._start_celery("flower", "digitq.protocol.app", "flower", *FLOWER_OPTIONS, port_option)
+        self._start_module("flower", "celery", *options, f"--port={self._flower_port}")
 
-    def _start_celery(self, name: str, app: str, *command: str, **variables: str) -> None:
-        self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command, **variables)
+    def _start_module(self, name: str, module: str, *command: str, **variables: str) -> None:
+        self._start(name, sys.executable, "-P", "-m", module, *command, **variables)
 
     def _start(self, name: str, *command: str, **variables: str) -> None:
         """Start a process in a session of its own, so that Ctrl-C reaches only this process."""

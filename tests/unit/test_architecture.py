@@ -272,6 +272,14 @@ def test_fields_are_shown_without_torch(module: str) -> None:
     run_python(f"import sys, {name}; assert not {{'torch', 'onnxruntime'}} & set(sys.modules)")
 
 
+def test_a_private_worker_waits_for_no_command_line_of_celery() -> None:
+    """It would import Flower and a shell, too."""
+    heavy = {"celery.bin", "flower", "prompt_toolkit", "tornado"}
+    start = "find_app('digitq.worker').Worker"
+    modules = "import sys; from digitq.private.start_worker import find_app"
+    run_python(f"{modules}; {start}; assert not {heavy} & set(sys.modules)")
+
+
 def test_a_probe_waits_for_next_to_nothing() -> None:
     heavy = {"click", "pydantic", "celery", "numpy", "redis", "importlib.metadata"}
     run_python(
