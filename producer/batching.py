@@ -38,7 +38,7 @@ from digitq.protocol.records import JobSpec
 from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 
-IDLE_SECONDS = IDLE_MS / 1000
+ANSWER_SECONDS = IDLE_MS / 1000  # after this time without an answer, a batch is looked after
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
 GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered
 IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
@@ -88,7 +88,7 @@ class CallQueue:
     waiting: deque[Call] = field(default_factory=deque)
     threads: list[threading.Thread] = field(default_factory=list)
     idle: int = 0  # how many threads wait for calls
-    late: int = 0  # how many batches were not answered within `IDLE_SECONDS`
+    late: int = 0  # how many batches were not answered within `ANSWER_SECONDS`
     expected: int = 0  # `enough` is set when this many calls wait
     enough: threading.Event = field(default_factory=threading.Event)
 
@@ -269,10 +269,10 @@ class Batcher:
         try:
             while True:
                 if stored:
-                    result = self._ledger.take(job_id, IDLE_SECONDS)
+                    result = self._ledger.take(job_id, ANSWER_SECONDS)
                 else:
                     rows = batch.num_rows
-                    result = self._ledger.submit(spec, rows, payload, is_shared, IDLE_SECONDS)
+                    result = self._ledger.submit(spec, rows, payload, is_shared, ANSWER_SECONDS)
                 if result is not None:
                     schema = result_schema(queue.reading.what, queue.reading.form is not None)
                     answers = name_rows(decode_result(result, schema, batch.num_rows))
