@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from digitq.worker.learning.augmentation import Distortion
-from digitq.worker.learning.courses import CnnRecipe, DigitRecipe, MlpRecipe
+from digitq.worker.learning.courses import BaseRecipe, CnnRecipe, DigitRecipe, MlpRecipe
 from digitq.worker.models.card import card_path, read_card
 from digitq.worker.models.network import Cnn, Mlp, Network
 from training.normalised_cnn import NormalisedCnn
@@ -26,6 +26,8 @@ class Course:
     copies: int = 3  # this many pictures are rendered from an image
     rendered_step: int = 1  # only every image with this step is rendered
     teachers: int = 0  # the mean answer of this many networks is learned in place of the labels
+    teacher: str | None = None  # to train on, this network in use teaches; without it, one's own
+    shows: int = 1  # an epoch shows the images with the teachers' answers this many times
     distillation_temperature: float = 2.0
     corrects_teachers: bool = False  # where their answer is wrong, the label is learned
     fine_tuning: DigitRecipe | None = None  # trains the folded network a third as many epochs
@@ -56,18 +58,14 @@ COURSES = {
     ),
 }
 
-# How the weights in use learn real hands. They are their own teacher, so that they forget little.
+# How the weights in use learn real hands. `cnn` is its own teacher, so that it forgets little.
 TUNING_COURSES = {
     "mlp": Course(
-        MlpRecipe(
-            epochs=20,
-            ema_decay=0.995,
-            more_share=0.3,
-            first_learning_rate=1e-4,
-            second_learning_rate=0.06,
-        ),
+        MlpRecipe(epochs=30, more_share=0.6, second_learning_rate=0.25),
         copies=1,
         rendered_step=3,
+        teacher="cnn",
+        shows=8,
         corrects_teachers=True,
     ),
     "cnn": Course(
@@ -98,9 +96,10 @@ def init_network(recipe: DigitRecipe) -> Network:
     return network
 
 
-def copy_network(recipe: DigitRecipe, trained: Network) -> Network:
-    """A network to train, with the weights of one that was trained."""
-    network = (Cnn if isinstance(recipe, CnnRecipe) else Mlp)(recipe.mean, recipe.std)
+def copy_network(trained: Network) -> Network:
+    """A network to train or to learn from, with the weights of one that was trained."""
+    recipe = BaseRecipe()
+    network = (Mlp if isinstance(trained, Mlp) else Cnn)(recipe.mean, recipe.std)
     network.load_state_dict(trained.state_dict())
     return network
 

@@ -8,7 +8,8 @@ network begins with the weights in use.
 import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,13 +38,14 @@ from digitq.worker.learning.courses import (
     draw_batches,
     measure_loss,
 )
-from digitq.worker.learning.learner import Learner, has_bfloat16, report_epoch
+from digitq.worker.learning.learner import Batches, Learner, has_bfloat16, report_epoch
 from digitq.worker.learning.own import write_model
 from digitq.worker.learning.own_digits import VALIDATION_IMAGES
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import load_model
 from digitq.worker.models.network import Network, softmax
 from training.hands import choose_glyphs, load_glyphs
+from training.neighbourhoods import cut_set
 from training.normalised_cnn import NormalisedCnn
 from training.recipes import (
     COURSES,
@@ -56,6 +58,7 @@ from training.recipes import (
 from training.synthetic.rendering import (
     NO_DIGIT,
     Labelled,
+    join,
     normalise_glyphs,
     render_set,
     start_processes,
@@ -110,9 +113,13 @@ def prepare_data(
         others, _ = draw_glyphs(hands, validation // MNIST_PER_GLYPH, seed, True)
         written.append(glyphs)
         learned, unseen = normalise_glyphs(*glyphs), normalise_glyphs(*others)
-        real = len(learned[0]) / (len(digits[0]) + len(learned[0]))
-        sources = {"MNIST": 1 - real} | {name: real * share for name, share in shares.items()}
-        digits, held_back = join([digits, learned]), join([held_back, unseen])
+        cut, counts = cut_set(hands, seed, False)
+        more_unseen, _ = cut_set(hands, seed, True)
+        counts += Counter({name: len(learned[0]) * share for name, share in shares.items()})
+        counts["MNIST"] = len(digits[0])
+        sources = {name: count / counts.total() for name, count in counts.items()}
+        digits = join([digits, learned, cut])
+        held_back = join([held_back, unseen, more_unseen])
     pictures = pixels[:0], answers[:0]
     if course.copies:
         rendered = [
@@ -136,11 +143,6 @@ def draw_glyphs(
     return (images, labels), shares
 
 
-def join(parts: Sequence[Labelled]) -> Labelled:
-    images, labels = zip(*parts, strict=True)
-    return np.concatenate(images), np.concatenate(labels)
-
-
 def train_network(
     data: TrainingData, seed: int, course: Course, begin_with: Network | None = None
 ) -> Network:
@@ -152,7 +154,8 @@ def train_network(
     torch.manual_seed(seed)
     teachers = train_teachers(data, seed, course) if course.teachers else []
     if begin_with:
-        teachers = [copy_network(course.recipe, begin_with)]
+        teacher = load_model(course.teacher).network if course.teacher else begin_with
+        teachers = [copy_network(teacher)]
     return course.recipe.finish(train_stages(data, course, teachers, begin_with=begin_with))
 
 
@@ -181,14 +184,16 @@ def train_stages(
 ) -> Network:
     """Train a network, or train on one, and fine-tune it if the course says so."""
     recipe, (known, validation) = course.recipe, data.name_targets()
-    measure_each = partial(measure_distillation, course, teachers) if teachers else measure_loss
+    temperature = course.distillation_temperature if teachers else 1.0
 
     def train_stage(network: Network, recipe: DigitRecipe, label: str) -> Network:
         optimisers = [recipe.make_optimiser(network)]
-        learner = Learner(network, partial(measure_each, recipe), recipe, optimisers)
-        return train_best(learner, known, validation, recipe, label)
+        learner = Learner(network, partial(measure_loss, recipe, temperature), recipe, optimisers)
+        draw = partial(draw_batches, known, recipe, Augmenter(recipe.distortion))
+        lessons = partial(draw_lessons, course, teachers, draw) if teachers else draw
+        return train_best(learner, lessons, validation, recipe, label)
 
-    network = copy_network(recipe, begin_with) if begin_with else init_network(recipe)
+    network = copy_network(begin_with) if begin_with else init_network(recipe)
     network = train_stage(network, recipe, label)
     if isinstance(network, NormalisedCnn):
         network = network.fold()
@@ -199,14 +204,18 @@ def train_stages(
 
 
 def train_best(
-    learner: Learner, data: DigitData, validation: list[Tensor], recipe: DigitRecipe, label: str
+    learner: Learner,
+    draw: Callable[[int], Batches],
+    validation: list[Tensor],
+    recipe: DigitRecipe,
+    label: str,
 ) -> Network:
     """Train all epochs; gives what was learned in the best of the last ones."""
-    augment, epochs, started = Augmenter(recipe.distortion), recipe.epochs, time.monotonic()
+    epochs, started = recipe.epochs, time.monotonic()
     best, best_accuracy = copy.deepcopy(learner.learned), -1.0
     images, labels = validation
     for epoch in range(epochs):
-        losses = learner.show(draw_batches(data, recipe, augment, epoch), epoch)
+        losses = learner.show(draw(epoch), epoch)
         accuracy, _ = measure(classify(learner.learned, images), labels)
         if accuracy >= best_accuracy and epoch >= epochs - max(1, epochs // LAST_PART):
             best, best_accuracy = copy.deepcopy(learner.learned), accuracy
@@ -216,29 +225,39 @@ def train_best(
     return network
 
 
-def measure_distillation(
-    course: Course,
-    teachers: Sequence[Network],
-    recipe: DigitRecipe,
-    network: Network,
-    batch: DigitBatch,
-) -> tuple[Tensor]:
-    """The loss if the mean of the teachers' answers for (N, 784) pixels is learned.
+def draw_lessons(
+    course: Course, teachers: Sequence[Network], draw: Callable[[int], Batches], epoch: int
+) -> Batches:
+    """The batches of an epoch with the teachers' answers, shown as often as the course says.
 
-    If the course corrects them, the label is learned where the mean is wrong.
-    It is taken at a temperature that shows which wrong answers are nearly right, and which images
-    are hard (G. Hinton et al., "Distilling the knowledge in a neural network", 2015).
+    To ask the teachers takes longer than to learn, if the network is smaller than they are.
+    """
+    ask = partial(ask_teachers, course, teachers)
+    batches = ((shown, ask(batch)) for shown, batch in draw(epoch))
+    if course.shows == 1:
+        yield from batches
+        return
+    lessons = [*batches]
+    for turn in range(course.shows):
+        for place, number in enumerate(torch.randperm(len(lessons)).tolist()):
+            yield (turn + place / len(lessons)) / course.shows, lessons[number][1]
+
+
+def ask_teachers(course: Course, teachers: Sequence[Network], batch: DigitBatch) -> DigitBatch:
+    """The mean of the teachers' answers for (N, 784) pixels, in place of the label.
+
+    If the course corrects them, the label is learned where the mean is wrong. The mean is taken at
+    a temperature that shows which wrong answers are nearly right, and which images are hard
+    (G. Hinton et al., "Distilling the knowledge in a neural network", 2015).
     """
     (pixels, labels), temperature = batch, course.distillation_temperature
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
-        logits = network.logits(pixels).float() / temperature
-        with torch.no_grad():
-            answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
-        targets = torch.stack(answers).mean(0)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
+    targets = torch.stack(answers).mean(0)
     if course.corrects_teachers:
         is_right = labels.gather(1, targets.argmax(1, keepdim=True)) == 1
         targets = torch.where(is_right, targets, labels)
-    return (F.cross_entropy(logits, targets) * temperature**2,)
+    return pixels, targets
 
 
 def train_model(

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from digitq.protocol.chunk import CLASSES
-from digitq.worker.learning.augmentation import Distortion
-from digitq.worker.learning.courses import CnnRecipe, MlpRecipe
+from digitq.worker.learning.augmentation import Augmenter, Distortion
+from digitq.worker.learning.courses import CnnRecipe, MlpRecipe, draw_batches
 from digitq.worker.models.model import load_model, read_model
 from digitq.worker.models.network import Mlp
 from tests.drawing import draw_bars, write_glyphs
@@ -23,6 +26,7 @@ from training.recipes import COURSES, Course, init_network
 from training.synthetic import rendering
 from training.synthetic.rendering import NO_DIGIT
 from training.trainer import (
+    draw_lessons,
     prepare_data,
     target_probabilities,
     train_model,
@@ -83,6 +87,39 @@ def test_training_on_keeps_right_answers_and_corrects_wrong_ones() -> None:
     assert (network(images.flatten(1)).argmax(1) == labels).float().mean() > 0.95
     still = train_network(data, 0, shorten(course, 0), begin_with=first)
     assert torch.equal(still(images.flatten(1)).argmax(1), before)
+
+
+def test_teachers_are_asked_once_for_what_is_shown_several_times() -> None:
+    torch.manual_seed(0)
+    images, labels = draw_bars(150)
+    teacher = Mock(logits=Mock(side_effect=lambda pixels: torch.zeros(len(pixels), CLASSES)))
+    known, _ = prepare_data(images, labels, 0, QUICK_MLP).name_targets()
+    draw = partial(draw_batches, known, MLP, Augmenter(STILL))
+    course = dataclasses.replace(QUICK_MLP, shows=3)
+    places, batches = zip(*draw_lessons(course, [teacher], draw, 0), strict=True)
+    assert len(batches) == 3 * teacher.logits.call_count > 3
+    shown = Counter(pixels.numpy().tobytes() for pixels, _ in batches)
+    assert {*shown.values()} == {3}
+    assert places[0] == 0 and places[-1] < 1 and [*places] == sorted({*places})
+    for _, targets in batches:  # 0.1 each
+        torch.testing.assert_close(targets, torch.full_like(targets, 1 / CLASSES))
+
+
+def test_another_network_in_use_can_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = draw_bars(600)
+    torch.manual_seed(0)
+    other = prepare_data(images, (labels + 1) % CLASSES, 0, QUICK_MLP)
+    teacher = train_stages(other, shorten(QUICK_MLP, 6))
+    asked: list[str] = []
+    monkeypatch.setattr(
+        trainer, "load_model", lambda name: asked.append(name) or Mock(network=teacher)
+    )
+    course = dataclasses.replace(shorten(QUICK_MLP, 3), shows=4, teacher="cnn")
+    data = prepare_data(images, labels, 0, QUICK_MLP)
+    network = train_network(data, 0, course, begin_with=init_network(MLP))
+    answers = network(images.flatten(1)).argmax(1)
+    assert (answers == (labels + 1) % CLASSES).float().mean() > 0.95
+    assert asked == ["cnn"]
 
 
 @pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context, parent_process
@@ -81,6 +82,11 @@ def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
     return np.stack(pictures), np.array(answers)
 
 
+def join(parts: Sequence[Labelled]) -> Labelled:
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
 def start_processes() -> ProcessPoolExecutor:
     """Start a process for each core, with a low priority; they end with this one, even if it is
     killed."""
@@ -116,5 +122,4 @@ def render_set(images: Images, labels: Labels, seed: int, copies: int) -> Labell
     with start_processes() as pool:
         done = pool.map(render_block, digits, answers, seeds)
         bar = track(done, "", len(starts), console=console, transient=True, disable=hidden)
-        rendered, rendered_labels = zip(*bar, strict=True)
-    return np.concatenate(rendered), np.concatenate(rendered_labels)
+        return join([*bar])

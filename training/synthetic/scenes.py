@@ -265,6 +265,35 @@ def binarised(mask: Shape, other: Shape, rng: Rng) -> Picture:
     return 255 - image if rng.random() < 0.2 else image
 
 
+def coarse(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """A digit of few pixels, often stretched to a square, in two, four or all grey values."""
+    side = int(rng.integers(14, 22))
+    width = side if rng.random() < 0.5 else max(6.0, side * min(1, mask.shape[1] / mask.shape[0]))
+    ink = np.pad(resize(mask, side, width), int(rng.integers(0, 4))).astype(np.float32) / 255
+    levels = int(rng.choice([1, 1, 3, 255]))
+    stretched = np.clip(ink * rng.uniform(1, 2.2), 0, 1)
+    image = (255 - 255 / levels * np.round(stretched * levels)).astype(np.uint8)
+    return 255 - image if rng.random() < 0.4 else image
+
+
+def crowded(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """A digit cut out of a line of writing, whose neighbours reach in from one or both sides."""
+    height = int(np.exp(rng.uniform(np.log(18), np.log(100))))
+    shape, near = resize(mask, height), resize(other, height * rng.uniform(0.7, 1.2))
+    above, below = (int(rng.uniform(-0.05, 0.2) * height) for _ in range(2))
+    before, after = (
+        int(rng.uniform(0, 0.45) * near.shape[1] * (rng.random() < 0.7)) for _ in range(2)
+    )
+    gaps = [int(rng.normal(0.08, 0.08) * height) for _ in range(2)]
+    width = max(8, before + gaps[0] + shape.shape[1] + gaps[1] + after)
+    canvas = np.zeros((max(8, above + height + below), width), np.uint8)
+    put(canvas, shape, above, before + gaps[0])
+    down = above + height - near.shape[0] + int(rng.normal(0, 0.08) * height)
+    for left in (before - near.shape[1], width - after):
+        put(canvas, near, down, left)
+    return compress(photograph(blurred(canvas, rng, height / 40), ON_PAPER, rng), rng, 40)
+
+
 PICTURE_KINDS: dict[str, Kind] = {
-    kind.__name__: kind for kind in (paper, screen, pencil, cell, binarised)
+    kind.__name__: kind for kind in (paper, screen, pencil, cell, binarised, coarse, crowded)
 }

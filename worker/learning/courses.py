@@ -125,9 +125,11 @@ def draw_batches(
         yield start / len(shown), (augment(shown[rows]), targets[rows])
 
 
-def measure_loss(recipe: DigitRecipe, network: Network, batch: DigitBatch) -> tuple[Tensor]:
-    """The cross entropy of a batch."""
+def measure_loss(
+    recipe: DigitRecipe, temperature: float, network: Network, batch: DigitBatch
+) -> tuple[Tensor]:
+    """The cross entropy of a batch, whose targets were taken at this temperature."""
     pixels, targets = batch
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels)
-    return (F.cross_entropy(logits.float(), targets),)
+    return (F.cross_entropy(logits.float() / temperature, targets) * temperature**2,)

@@ -179,7 +179,7 @@ def train_own_digits(
     network.load_state_dict(before.network.state_dict())
     batches = partial(draw_batches, data, recipe, Augmenter(recipe.distortion))
     optimisers = [recipe.make_optimiser(network)]
-    learner = Learner(network, partial(measure_loss, recipe), recipe, optimisers)
+    learner = Learner(network, partial(measure_loss, recipe, 1.0), recipe, optimisers)
     network = recipe.finish(learner.train(batches))
     weights = network.state_dict()
     for key, value in before.network.state_dict().items():
