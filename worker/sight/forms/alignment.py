@@ -11,11 +11,15 @@ from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.perspective import Points, project, to_corners, warp
 from digitq.worker.sight.forms.smooth_shift import Shift, fit_shift, monomials, warp_smoothly
+from digitq.worker.sight.shrinking import shrink_by_factor
 
-FEATURE_SIDE = 1000  # px: the blank's longer side where its features are sought
+FEATURE_SIDE = 700  # px: the blank's longer side where its features are sought
 BLANK_FEATURES = 1800  # at most so many features of the blank
 # a page's longer side, px, and its most features: the second look follows if the first does not fit
-LOOKS = (600, 1000), (1600, 1800)
+LOOKS = (400, 1000), (1100, 1800)
+# px: the finest scale at which features are sought, in a picture of twice the size. With SIFT's own
+# 1.6, a picture would have to be larger by a half to show the same features
+FEATURE_BLUR = 1.1
 INK_PERCENT, SIFT_INK, MIN_SIFT_INK = 2.0, 100, 8  # the darkest share in %, grey values
 PAPER = 190  # grey value of paper where features are sought
 MAX_RATIO = 0.8  # a match is at most this many times as far as the next one in the blank
@@ -30,7 +34,8 @@ MAX_SECOND = 0.5  # a second place with this share of the first one's matches is
 
 TILE_SIDE = 600  # px: the blank's longer side where tiles are compared
 TILE = 60  # px
-SEARCH = 12  # px: a tile is sought this far from where the homography puts it
+# px: a tile is sought this far from where the homography puts it, then from where it is after that
+SEARCHES = 12, 4
 MIN_TILE_INK = 4.0  # grey values: a tile whose spread is lower shows nothing printed
 GROUND_PX = 41  # the ground at a place is the mean of a square with this side
 SURE_FIT = 0.3  # a tile whose correlation is at least this fits
@@ -100,8 +105,8 @@ def make_template(grey: Grey) -> Template:
     """Find what is printed on a blank. Raises `ImageError`."""
     points, descriptors = find_features(grey, FEATURE_SIDE, BLANK_FEATURES)
     scale = min(1.0, TILE_SIDE / max(grey.shape))
-    flat = flatten(shrink(grey, scale))
-    high, wide = flat.shape
+    high, wide = (max(1, round(side * scale)) for side in grey.shape)
+    flat = flatten(warp(grey, np.diag([1 / scale, 1 / scale, 1]), (wide, high)))
     starts = (range(0, max(1, side - TILE // 2), TILE) for side in flat.shape)
     areas = [
         (slice(top, min(high, top + TILE)), slice(left, min(wide, left + TILE)))
@@ -118,12 +123,15 @@ def make_template(grey: Grey) -> Template:
     return Template(grey, points, descriptors, is_near, scale, tiles, (wide, high))
 
 
-def shrink(grey: Grey, scale: float) -> Grey:
-    """A smaller picture; one that would be larger stays as it is."""
+def shrink(grey: Grey, scale: float) -> tuple[Grey, NDArray[np.float64]]:
+    """A smaller picture, and the px of the larger one in one of its px, across and down. A picture
+    that would be larger stays as it is."""
     if scale >= 1:
-        return grey
+        return grey, np.ones(2)
     size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
-    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
+    part, factor = shrink_by_factor(grey, scale)  # in one step, this takes five times as long
+    small = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+    return small, factor * np.array(part.shape[::-1]) / size
 
 
 def flatten(grey: Grey) -> NDArray[np.float32]:
@@ -135,17 +143,16 @@ def flatten(grey: Grey) -> NDArray[np.float32]:
 
 def find_features(grey: Grey, side: int, count: int) -> tuple[Points, NDArray[np.float32]]:
     """The places (N, 2) in px, and descriptors (N, 128), of features of a picture."""
-    small = shrink(grey, side / max(grey.shape))
+    small, scale = shrink(grey, side / max(grey.shape))
     # ink is made as dark on all pictures, because faint features are passed over
     flat = flatten(small)
     flat *= SIFT_INK / max(MIN_SIFT_INK, -float(np.percentile(flat, INK_PERCENT)))
-    sift = cv2.SIFT.create(count)
+    sift = cv2.SIFT.create(count, sigma=FEATURE_BLUR)
     seen = (flat + PAPER).clip(0, 255).astype(np.uint8)
     keypoints, descriptors = sift.detectAndCompute(seen, None)
     if descriptors is None:
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
-    scale = np.array(grey.shape[::-1]) / small.shape[::-1]
-    points = (np.array([keypoint.pt for keypoint in keypoints]) + 0.5) * scale
+    points = (np.asarray(cv2.KeyPoint.convert(keypoints), np.float64) + 0.5) * scale
     # the root of a descriptor's shares is compared: Arandjelović and Zisserman, 2012
     return points, np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
 
@@ -154,7 +161,8 @@ def match(template: Template, points: Points, descriptors: NDArray[np.float32]) 
     """Pairs (M, 2) of features of the blank and of the page."""
     if not len(points):
         return np.zeros((0, 2), np.intp)
-    alike = descriptors @ template.descriptors.T  # 1 for equal ones
+    # 1 for equal ones; NumPy's product would take all cores
+    alike = cv2.gemm(descriptors, template.descriptors, 1, None, 0, flags=cv2.GEMM_2_T)
     first = alike.argmax(1)
     best = alike.max(1)
     # the second best is at another place: the blank may have several features at one place
@@ -241,14 +249,13 @@ def settle(template: Template, page: Grey, alignment: Alignment) -> Alignment:
     """Add the smooth shift that the printed tiles show. Raises `ImageError` if they don't fit."""
     middle = np.array(alignment.size) / 2 + np.array([(0, 0), (1 / template.scale, 0)])
     step = float(np.linalg.norm(np.diff(alignment.to_page(middle), axis=0)))
-    small = shrink(page, 1 / max(1e-6, step))
-    to_small = np.diag([*np.array(small.shape[::-1]) / page.shape[::-1], 1.0])
-    coarse = replace(alignment, homography=to_small @ alignment.homography)
-    tiles = [tile for tile in template.tiles if is_visible(tile, template, small, coarse)]
+    small, scale = shrink(page, 1 / max(1e-6, step))
+    coarse = replace(alignment, homography=np.diag([*1 / scale, 1.0]) @ alignment.homography)
+    tiles = find_visible(template, small, coarse)
     if len(tiles) < MIN_VISIBLE_TILES:
         raise ImageError(f"{NOT_ALIGNED}: too little of the form is on it")
-    for _ in range(2):
-        coarse = follow_tiles(template, small, coarse, tiles)
+    for reach in SEARCHES:
+        coarse = follow_tiles(template, small, coarse, tiles, reach)
     seen = see(template, small, coarse)
     fits = np.array([correlate(tile.flat, seen[tile.area]) for tile in tiles])
     if np.mean(fits > SURE_FIT) < MIN_FIT:
@@ -256,21 +263,24 @@ def settle(template: Template, page: Grey, alignment: Alignment) -> Alignment:
     return replace(alignment, shift=coarse.shift)
 
 
-def is_visible(tile: Tile, template: Template, page: Grey, alignment: Alignment) -> bool:
-    """Whether all of a tile is on the page."""
-    targets = alignment.to_page(tile.corners / template.scale)
-    return bool(((targets > -1) & (targets < np.array(page.shape[::-1]) + 1)).all())
+def find_visible(template: Template, page: Grey, alignment: Alignment) -> list[Tile]:
+    """The tiles all of which are on the page."""
+    corners = np.concatenate([tile.corners for tile in template.tiles]) / template.scale
+    targets = alignment.to_page(corners)
+    is_inside = ((targets > -1) & (targets < np.array(page.shape[::-1]) + 1)).reshape(-1, 8)
+    return [template.tiles[at] for at in np.flatnonzero(is_inside.all(1))]
 
 
 def follow_tiles(
-    template: Template, page: Grey, alignment: Alignment, tiles: list[Tile]
+    template: Template, page: Grey, alignment: Alignment, tiles: list[Tile], reach: int
 ) -> Alignment:
-    """The alignment with the smooth shift that brings tiles to where they are seen."""
-    wide = cv2.copyMakeBorder(see(template, page, alignment), *(SEARCH,) * 4, cv2.BORDER_CONSTANT)
+    """The alignment with the smooth shift that brings tiles to where they are seen, up to `reach`
+    px at TILE_SIDE from where they are sought."""
+    wide = cv2.copyMakeBorder(see(template, page, alignment), *(reach,) * 4, cv2.BORDER_CONSTANT)
     shifts, weights = [], []
     for tile in tiles:
-        down, right = (slice(each.start, each.stop + 2 * SEARCH) for each in tile.area)
-        *shift, fit = find_shift(tile.flat, wide[down, right], SEARCH)
+        down, right = (slice(each.start, each.stop + 2 * reach) for each in tile.area)
+        *shift, fit = find_shift(tile.flat, wide[down, right], reach)
         shifts.append(shift)
         weights.append(max(0.0, fit) ** 2 * tile.structure)
     middles = np.array([tile.corners.mean(0) for tile in tiles]) / template.scale

@@ -33,7 +33,8 @@ from digitq.worker.sight.normalisation.colours import to_grey
 
 PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced
-MIN_PAGE_LIGHT = 10  # grey value: if a page's lightest parts are darker, writing is lost in noise
+# Writing is lost in noise if less than this share of a page has at least this grey value
+LIGHT_SHARE, MIN_PAGE_LIGHT = 0.01, 10
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
@@ -137,7 +138,7 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
 
     Raises `ImageError` if it is not sure where the form is on the page, or if the page is too dark.
     """
-    if np.percentile(page[::4, ::4], 99) < MIN_PAGE_LIGHT:
+    if (page[::4, ::4] >= MIN_PAGE_LIGHT).mean() < LIGHT_SHARE:
         raise ImageError(f"{NOT_ALIGNED}: it is too dark")
     cuts: list[Cut | ImageError | None] = []
     if form.blank and (form.fields or any(table.box for table in form.tables)):

@@ -1,6 +1,7 @@
 """A smooth shift of a plane, as a bent page has: each direction is a polynomial of degree three."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import product
 
 import cv2
@@ -42,15 +43,21 @@ def fit_shift(
     trust = np.ones(len(terms))
     for strictness in (8, 4, 2, 1, 1, 1):
         told = trust[:, None, None] * weights
-        left = np.einsum("ni,nab,nj->iajb", terms, told, terms, optimize=True).reshape(
-            2 * count, 2 * count
-        )
-        right = np.einsum("ni,nab,nb->ia", terms, told, shifts).reshape(-1)
-        coefficients = np.linalg.solve(left + ridge, right).reshape(count, 2)
+        left = np.empty((count, 2, count, 2))
+        for a, b in product(range(2), repeat=2):
+            left[:, a, :, b] = (terms * told[:, a, b, None]).T @ terms
+        right = terms.T @ multiply(told, shifts)
+        solved = np.linalg.solve(left.reshape(2 * count, 2 * count) + ridge, right.reshape(-1))
+        coefficients = np.asarray(solved, np.float64).reshape(count, 2)
         miss = shifts - terms @ coefficients
-        error = np.sqrt(np.einsum("na,nab,nb->n", miss, weights, miss).clip(0))
+        error = np.sqrt((miss * multiply(weights, miss)).sum(1).clip(0))
         trust = 1 / (1 + (error / (strictness * near)) ** 2) ** 2
     return coefficients
+
+
+def multiply(matrices: NDArray[np.float64], vectors: Points) -> Points:
+    """The product of each matrix (N, 2, 2) and its vector (N, 2)."""
+    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0])
 
 
 def undo_shift(points: Points, shift: Shift, size: tuple[int, int]) -> Points:
@@ -66,12 +73,16 @@ def warp_smoothly(picture: Grey, place: Callable[[Points], Points], size: tuple[
 
     What is outside of the picture is like its edge.
     """
-    wide, high = size
     knots = np.linspace(0, 1, KNOTS)
     targets = place(np.stack(np.meshgrid(knots, knots), 2).reshape(-1, 2) * size) - 0.5
-    across, down = ((np.arange(side) + 0.5) / side * (KNOTS - 1) for side in (wide, high))
-    grid = np.stack(np.meshgrid(across, down), 2).astype(np.float32)
     rim = cv2.BORDER_REPLICATE
     shown = targets.reshape(KNOTS, KNOTS, 2).astype(np.float32)
-    dense = cv2.remap(shown, grid, None, cv2.INTER_LINEAR, borderMode=rim)
+    dense = cv2.remap(shown, place_on_knots(*size), None, cv2.INTER_LINEAR, borderMode=rim)
     return np.asarray(cv2.remap(picture, dense, None, cv2.INTER_LINEAR, borderMode=rim))
+
+
+@lru_cache(maxsize=4)
+def place_on_knots(wide: int, high: int) -> NDArray[np.float32]:
+    """Where the px of a picture of this size are on its grid, (high, wide, 2), in knots."""
+    across, down = ((np.arange(side) + 0.5) / side * (KNOTS - 1) for side in (wide, high))
+    return np.stack(np.meshgrid(across, down), 2).astype(np.float32)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from digitq.worker.models.number_networks import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
 from digitq.worker.picture import Grey
+from digitq.worker.sight.shrinking import shrink_by_factor as shrink_by_factor
 
 MIN_HEAT = -3.5  # a cell whose logit is lower, which is a chance of 3 %, is no candidate
 MAX_CANDIDATES = 512  # if there are more peaks, only the likeliest are candidates
@@ -76,20 +77,6 @@ def find_candidates(
     found = Candidates(likely, signs[:, :OTHER] / likely[:, None], signs[:, OTHER], boxes)
     found = found.take(drop_copies(found.boxes))
     return found.take(np.argsort(-found.chances, kind="stable"))
-
-
-def shrink_by_factor(picture: Grey, scale: float) -> tuple[Grey, int]:
-    """Shrink a picture by a whole factor, to less than twice the size that `scale` asks for.
-
-    Returns it with the factor: 1 if nothing was to be done, and at most the shorter side. Each px
-    is a mean. At the right and lower edges, fewer px than the factor are left out.
-    """
-    factor = min(int(1 / scale), *picture.shape)
-    if factor < 2:
-        return picture, 1
-    height, width = (side // factor for side in picture.shape)
-    part = picture[: height * factor, : width * factor]
-    return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)), factor
 
 
 def equalise(picture: Grey) -> NDArray[np.float32]:
