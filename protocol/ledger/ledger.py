@@ -419,11 +419,12 @@ class Ledger:
         drops = [("HDEL", f"{record}:results", *drop)] if drop else []
         # A result that is there was stored after its right answers
         reads = (("HMGET", f"{record}:{kind}", *numbers) for kind in ("results", "truths"))
-        *_, results, truths = self.redis.read(*drops, *reads)
+        *_, (results, _), (truths, _) = self.redis.execute(*drops, *reads)
         return [*zip(results, truths, strict=True)]
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed or the job ends. Returns the position in the job's stream
         of events to wait after next; `after` itself if nothing happened."""
-        reply: Any = self.redis.xread({record_key(job_id) + ":done": after}, block=timeout_ms)
+        stream = "STREAMS", record_key(job_id) + ":done", after
+        ((reply, _),) = self.redis.execute(("XREAD", "BLOCK", timeout_ms, *stream))
         return reply[0][1][-1][0] if reply else after

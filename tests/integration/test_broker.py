@@ -341,7 +341,7 @@ def test_a_slow_way_is_no_lost_redis(redis_only: Local, monkeypatch: pytest.Monk
     monkeypatch.setattr(digitq.protocol.broker.connection, "TIMEOUT_SECONDS", 2.0)
     with slow_way(redis_only.socket, 2 << 20) as url, connect(url) as client:
         payload = bytes(6 << 20)  # three seconds
-        assert client.transact(("SET", "large", payload)) == [True]
+        assert client.transact(("SET", "large", payload)) == [b"OK"]
         assert client.strlen("large") == len(payload)
 
 
