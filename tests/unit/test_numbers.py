@@ -28,7 +28,7 @@ from digitq.worker.sight.numbers.recognition import (
     list_alternatives,
     list_digits,
     look,
-    map_box,
+    map_boxes,
     measure_emptiness,
     read_line,
     read_number,
@@ -375,12 +375,12 @@ def test_a_box_of_a_turned_picture_is_where_its_middle_was(angle: float) -> None
     rows, columns = np.indices(turned.shape) + 0.5
     x, y = (np.average(places, weights=turned) for places in (columns, rows))
     box = x - 4, y - 2, x + 4, y + 2
-    left, top, right, bottom = map_box(
-        box, np.vstack([cv2.invertAffineTransform(matrix), (0, 0, 1)])
-    )
+    to_picture = np.vstack([cv2.invertAffineTransform(matrix), (0, 0, 1)])
+    ((left, top, right, bottom),) = map_boxes(np.array([box]), to_picture)
     assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((150, 40), abs=0.1)
     assert right - left >= 8 and bottom - top >= 4
-    assert map_box((1, 2, 3, 4), np.eye(3)).tolist() == [1, 2, 3, 4]
+    boxes = np.array([(1.0, 2.0, 3.0, 4.0), (0.0, 1.0, 5.0, 6.0)])
+    assert map_boxes(boxes, np.eye(3)).tolist() == boxes.tolist()
 
 
 def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:

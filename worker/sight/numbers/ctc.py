@@ -117,7 +117,7 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     """The log-probability of each number by its CTC loss; minus infinity if it does not fit."""
     lengths = [len(number) for number in numbers]
     columns = answer[:, choose_columns(answer, max(lengths))]
-    table = torch.from_numpy(columns.T[:, None].repeat(len(numbers), 1))
+    table = torch.from_numpy(columns).T[:, None].expand(-1, len(numbers), -1)
     signs = torch.tensor([*map(ALPHABET.index, "".join(numbers))])
     widths = [len(table)] * len(numbers)
     loss = torch.ctc_loss(table, signs, widths, lengths, BLANK, 0)

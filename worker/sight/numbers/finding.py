@@ -75,8 +75,8 @@ def find_candidates(
     boxes *= np.array(coarse.shape[::-1] * 2, np.float32) * factor / ((width, height) * 2)
     likely = signs[:, :OTHER].sum(1)
     found = Candidates(likely, signs[:, :OTHER] / likely[:, None], signs[:, OTHER], boxes)
-    found = found.take(drop_copies(found.boxes))
-    return found.take(np.argsort(-found.chances, kind="stable"))
+    rows = drop_copies(boxes)
+    return found.take(rows[np.argsort(-likely[rows], kind="stable")])
 
 
 def equalise(picture: Grey) -> NDArray[np.float32]:
@@ -87,12 +87,11 @@ def equalise(picture: Grey) -> NDArray[np.float32]:
 
 def drop_copies(boxes: NDArray[np.float32]) -> NDArray[np.intp]:
     """The rows of boxes that don't show the digit of an earlier box."""
-    is_copy = measure_overlaps(boxes) > SAME_OVERLAP
-    kept: list[int] = []
-    for row, copies in enumerate(is_copy):
-        if not copies[kept].any():
-            kept.append(row)
-    return np.array(kept, np.intp)
+    is_copy = np.tril(measure_overlaps(boxes) > SAME_OVERLAP, -1)
+    kept = np.ones(len(boxes), np.bool_)
+    for row in np.flatnonzero(is_copy.any(1)):
+        kept[row] = not (is_copy[row] & kept).any()
+    return np.flatnonzero(kept)
 
 
 def measure_overlaps(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

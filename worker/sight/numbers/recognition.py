@@ -353,7 +353,6 @@ def list_digits(
     leads from its px to those of the page. A digit's box is that of a candidate around its middle,
     else one of the usual width. Parts of it beyond the picture's edges are left out.
     """
-    found = []
     answer = seen.answers[0]
     columns = np.array(align(answer, number))
     is_digit = [sign in NUMERALS for sign in number]
@@ -365,23 +364,23 @@ def list_digits(
     candidates = [*zip(seen.line.chances.tolist(), seen.line.boxes.tolist(), strict=True)]
     half = DIGIT_HEIGHT / 2 * float(np.hypot(*to_picture[:, 0]))
     to_original = np.vstack([seen.to_original, (0, 0, 1)])
-    edges = np.array(shape[::-1] * 2)
-    for digit, chance, (x, y) in zip(map(int, number), chances, middles.tolist(), strict=True):
+    boxes = list[list[float]]()
+    for x, y in middles.tolist():
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
         usual = [x - USUAL_WIDTH * half, y - half, x + USUAL_WIDTH * half, y + half]
-        box = max(around, key=itemgetter(0))[1] if around else usual
-        inside = np.clip(map_box(box, to_original), 0, edges)
-        found.append(FoundDigit(digit, chance, *map_box(inside, to_page).round(1).tolist()))
-    return found
+        boxes.append(max(around, key=itemgetter(0))[1] if around else usual)
+    inside = map_boxes(np.array(boxes), to_original).clip(0, shape[::-1] * 2)
+    sides = map_boxes(inside, to_page).round(1).tolist()
+    found = zip(map(int, number), chances, sides, strict=True)
+    return [FoundDigit(digit, chance, *box) for digit, chance, box in found]
 
 
-def map_box(
-    box: Sequence[float] | NDArray[np.float64], matrix: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The upright box around a box in the px of another picture, to which the matrix leads."""
-    corners = np.array(box, np.float64)[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(1, 4, 2)
-    moved = cv2.perspectiveTransform(corners, matrix)[0]
-    return np.concatenate([moved.min(0), moved.max(0)])
+def map_boxes(boxes: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upright boxes around boxes, both (N, 4), in the px of another picture, to which the
+    matrix leads."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(1, -1, 2)
+    moved = cv2.perspectiveTransform(corners, matrix).reshape(-1, 4, 2)
+    return np.concatenate([moved.min(1), moved.max(1)], 1)
 
 
 def share_rest(readings: list[Proposal], confidence: float) -> list[Proposal]:

@@ -1,7 +1,9 @@
 """Finds a number that is struck out: a long straight stroke goes through its digits.
 
 A stroke of a digit ends in the digit. One that strikes digits out begins before them, ends after
-them, and their ink goes on above and below it.
+them, and their ink goes on above and below it. It is sought where the detector takes a candidate
+for a crossed-out digit, be it by a small chance: so were 65 of 66 numbers through which a stroke
+was drawn, and few others.
 """
 
 import math
@@ -27,10 +29,14 @@ CROSSED_RIM = 0.15  # heights of a digit: it is crossed if ink is so far above a
 MIN_CROSSED = 2  # so much ink, from left to right, is crossed at least
 MIN_ON_PAPER = 0.4  # at least this share of a strike has paper above and below
 MAX_INK_BESIDE = 0.65  # beside a strike, at most this share is ink; more are the strokes of a digit
+LEAST_RUN = np.ones((1, int(MIN_STRIKE * VIEW_HEIGHT)), np.uint8)  # a strike is as long, once level
+UNEVEN = np.ones((2, 1), np.uint8)  # a level strike may be so uneven: no hand draws quite straight
+FULL_DARK = np.uint8(255)  # the grey value of ink on paper that is 0
 STRUCK_PART = (0.15, 0.85)  # a strike goes through a digit between these shares of its height
 MIN_APART = 0.2  # heights of a digit: what is struck out is at least so far from other digits
 STRUCK_RIM = 0.2  # heights of a digit: so much around what is struck out is erased
 LINE_CHANCE = 0.3  # strikes are searched on candidates with at least this chance
+MIN_CROSSED_OUT = 0.01  # one candidate of the line is a crossed-out digit with at least this chance
 Ink = NDArray[np.uint8]  # (height, width): 1 where there is ink
 Points = NDArray[np.float64]  # (N, 2): x and y
 
@@ -48,14 +54,14 @@ class View(NamedTuple):
 def find_strike(picture: Grey, line: Candidates) -> NDArray[np.float64] | None:
     """The box of a stroke that strikes out digits of the line: left, top, right, bottom in px."""
     digits = line.likely(LINE_CHANCE)
-    if not len(digits.chances):
+    if not len(digits.chances) or line.others.max() < MIN_CROSSED_OUT:
         return None
     view = see_ink(picture, digits.boxes)
     strikes = [
         ends + corner
-        for corner, ink in cut_wide_pieces(view.ink)
+        for corner, piece in cut_wide_pieces(view.ink)
         for angle in range(-MAX_ANGLE, MAX_ANGLE + 1, ANGLE_STEP)
-        for ends in find_strokes(ink, angle)
+        for ends in find_strokes(piece, angle)
         if is_through(ends + corner, view)
     ]
     if not strikes:
@@ -108,32 +114,33 @@ def see_ink(picture: Grey, boxes: NDArray[np.float32]) -> View:
     return View(np.asarray(ink, np.uint8), places, scale, left, top)
 
 
-def cut_wide_pieces(ink: Ink) -> Iterator[tuple[tuple[int, int], Ink]]:
-    """The pieces of ink that are as wide as a strike, alone, each with its corner: x and y. Digits
-    that stand apart are none."""
+def cut_wide_pieces(ink: Ink) -> Iterator[tuple[tuple[int, int], Grey]]:
+    """The pieces of ink that are as wide as a strike, alone, as grey values, each with its corner:
+    x and y. Digits that stand apart are none."""
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink)
     least = MIN_STRIKE * VIEW_HEIGHT * math.cos(math.radians(MAX_ANGLE))
     for label, (left, top, width, height, _) in enumerate(boxes.tolist()):
         if label and width >= least:
             piece = labels[top : top + height, left : left + width] == label
-            yield (left, top), np.asarray(piece, np.uint8)
+            yield (left, top), FULL_DARK * piece
 
 
-def find_strokes(ink: Ink, angle: float) -> list[Points]:
+def find_strokes(piece: Grey, angle: float) -> list[Points]:
     """The ends, (2, 2), of the strokes at this angle that are as long as a strike, and cross ink
     as one does."""
-    height, width = ink.shape
+    height, width = piece.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
-    cos, sin = np.abs(matrix[0, :2])
+    cos, sin = abs(float(matrix[0, 0])), abs(float(matrix[0, 1]))
     size = int(height * sin + width * cos) + 2, int(height * cos + width * sin) + 2
-    matrix[:, 2] += (np.array(size) - (width, height)) / 2
-    turned = np.asarray(cv2.warpAffine(255 * ink, matrix, size) > 127, np.uint8)
-    turned = cv2.dilate(turned, np.ones((2, 1), np.uint8))  # no hand draws quite straight
-    run = np.ones((1, int(MIN_STRIKE * VIEW_HEIGHT)), np.uint8)
-    middles = cv2.erode(turned, run, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    if not middles.any():
+    matrix[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    _, turned = cv2.threshold(
+        cv2.warpAffine(piece, matrix, size), FULL_DARK / 2, 1, cv2.THRESH_BINARY
+    )
+    turned = cv2.dilate(turned, UNEVEN)
+    middles = cv2.erode(turned, LEAST_RUN, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    if not cv2.countNonZero(middles):
         return []
-    runs = cv2.dilate(middles, run)
+    runs = cv2.dilate(middles, LEAST_RUN)
     back = cv2.invertAffineTransform(matrix)
     found = []
     count, labels = cv2.connectedComponents(runs)
