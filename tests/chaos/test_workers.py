@@ -123,7 +123,7 @@ def start(local: Local, name: str, module: Path, deadline_seconds: float, proces
     path = f"{module.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     deadline = str(deadline_seconds)
     variables = {"PYTHONPATH": path, "DIGITQ_DEADLINE_SECONDS": deadline}
-    local._start_celery(name, "digitq.worker", "worker", *options, **variables)
+    local._start_module(name, "celery", "-A", "digitq.worker", "worker", *options, **variables)
     local.workers += 1
     local.wait_until_ready()
 

@@ -78,9 +78,8 @@ class Served(Local):
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
         self._flower_port = port = find_free_port()
-        self._start_celery(
-            f"flower{port}", "digitq.protocol.app", "flower", f"--port={port}", *options
-        )
+        command = ["-A", "digitq.protocol.app", "flower", f"--port={port}", *options]
+        self._start_module(f"flower{port}", "celery", *command)
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: look_at_flower(url, required=False))
         return url
@@ -463,7 +462,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
             patch.setenv("DIGITQ_DEADLINE_SECONDS", "0.05")
             patch.setenv("ATEN_CPU_CAPABILITY", "default")
             app = ("--hostname", "odd@%h", "--concurrency", "2")
-            served._start_celery("odd", "digitq.worker", "worker", *app)
+            served._start_module("odd", "celery", "-A", "digitq.worker", "worker", *app)
             served.workers += 1
         served.wait_until_ready()
         client = Client(served.url)
