@@ -56,7 +56,7 @@ TABLE = "<!-- accuracy: {} -->\n"  # the line above a table that this program wr
 BLOCK = r"(?:(?:\|.*\n)+\nWeights: .*\n)?"  # a table, and the line with its weights
 SINGLE = ("cnn", "mlp")
 SHARES = ("right", "to review", "wrong and unmarked")
-HALVES = "halves_in"  # the networks do not know fractions, so these have a table of their own
+HALVES = "halves_in"  # they have a table of their own
 RISKS = (0.05, 0.02, 0.01, 0.005, 0.0025)
 NAMES = {  # what the page calls a source, or a kind of picture
     "chars74k_hnd": "tablets, 55 people",
@@ -228,7 +228,7 @@ def measure_halves(data: Path) -> Table:
     """Marks with a half, in ways in which a person may read them."""
     items = list_items(data / "handwriting/dev/cells" / HALVES / "labels.csv", "value")
     rows = []
-    for pattern in (None, "decimal", r"\d+(\.5)?", r"\d+\.\d"):
+    for pattern in (None, r"\d*½?"):
         known = always(Known.check(pattern=pattern))
         way = Way(pattern or "free", known, has_value, items)
         rows.append([name_way(way), *count_shares(read(way, items))])

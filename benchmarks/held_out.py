@@ -15,6 +15,7 @@ others, and its calibration error is measured on this source, and on all reading
 import argparse
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.rules import read_values
 from digitq.protocol.asked.values import ALPHABET, NUMERALS, only_digits
 from digitq.worker.classify import read_image, read_numbers
 from digitq.worker.learning.calibration import (
@@ -84,9 +86,8 @@ def has_digits(answer: str, truth: str) -> bool:
 
 
 def has_value(answer: str, truth: str) -> bool:
-    """Whether a number with at most one decimal has this value."""
-    whole, _, decimal = answer.replace(",", ".").partition(".")
-    return whole.isdecimal() and float(f"{whole}.{decimal or 0}") == float(truth)
+    """Whether a number such as `12.5`, `12,5` or `12½` may be worth this."""
+    return Fraction(truth) in read_values(answer)
 
 
 def has_value_or_digits(answer: str, truth: str) -> bool:

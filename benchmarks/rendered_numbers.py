@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from benchmarks.held_out import Read, judge
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.values import FRACTIONS
 from digitq.worker.classify import read_image, read_numbers
 from digitq.worker.dataset import load_mnist
 from digitq.worker.models.number_networks import load_networks
@@ -64,7 +65,8 @@ def render_scenes() -> dict[str, list[NumberScene]]:
     for form in FORMS:
         while len(scenes[form]) < SCENES:
             scene = render_number(scripts, rng, form)
-            scenes[scene.doubt or form].append(scene)
+            if not {*scene.text} & {*FRACTIONS}:  # such a number is no integer
+                scenes[scene.doubt or form].append(scene)
     for tilt in TILTS:
         scenes[f"plain, {tilt}°"] = [
             replace(scene, picture=turn(scene.picture, (-tilt, tilt)[place % 2])[0])

@@ -33,6 +33,11 @@ def main() -> None:
         help="begin with the weights in use; with --epochs 0 they are only calibrated anew",
     )
     parser.add_argument(
+        "--expert",
+        action="store_true",
+        help=f"train only the expert of `{NUMBER}`, beside its other networks in use",
+    )
+    parser.add_argument(
         "--blend",
         type=float,
         metavar="SHARE",
@@ -57,16 +62,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     name, seed, out = options.name, options.seed, options.out
-    if name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
-        parser.error(f"{name} takes neither --fine-tune nor --hands")
-    if name != NUMBER and (options.judge or options.blend is not None):
-        parser.error(f"--judge and --blend are only for {NUMBER}")
-    if options.blend is not None and not (options.fine_tune and 0 < options.blend <= 1):
-        parser.error("--blend goes with --fine-tune, and is above 0 and at most 1")
-    if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
-        parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
-    if options.limit_images is not None and options.limit_images < 60:
-        parser.error("--limit-images must be 60 or more")
+    check_options(parser, options)
     try:
         from digitq.worker.learning.own import check_writable
 
@@ -83,7 +79,12 @@ def main() -> None:
         if name == NUMBER:
             from training.number_trainer import train_number
 
-            train = partial(train_number, judges=tuple(options.judge), blend=options.blend)
+            train = partial(
+                train_number,
+                judges=tuple(options.judge),
+                blend=options.blend,
+                is_expert=options.expert,
+            )
         else:
             from training.trainer import train_model
 
@@ -103,6 +104,22 @@ def main() -> None:
         f"{out / name}.safetensors is right on {card.test_accuracy:.2%} of the test images",
         file=sys.stderr,
     )
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a message if options do not go together."""
+    if options.name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
+        parser.error(f"{options.name} takes neither --fine-tune nor --hands")
+    if options.name != NUMBER and (options.judge or options.expert or options.blend is not None):
+        parser.error(f"--judge, --expert and --blend are only for {NUMBER}")
+    if options.blend is not None and not (
+        options.fine_tune and not options.expert and 0 < options.blend <= 1
+    ):
+        parser.error("--blend goes with --fine-tune, without --expert; it is above 0, at most 1")
+    if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
+        parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
+    if options.limit_images is not None and options.limit_images < 60:
+        parser.error("--limit-images must be 60 or more")
 
 
 if __name__ == "__main__":

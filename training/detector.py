@@ -8,13 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from digitq.worker.learning.columns import Residual, convolution, normalised
+from digitq.worker.learning.columns import convolution, residual
 from digitq.worker.models.number_networks import EDGES, SIGNS
-
-
-def residual(channels: int) -> Residual:
-    """Two convolutions."""
-    return Residual(convolution(channels, channels), *normalised(channels, channels))
 
 
 class Detector(nn.Module):

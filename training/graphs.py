@@ -10,10 +10,12 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor, fx, nn
 
-from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.learning.columns import Columns, Expert, fold
 from training.detector import Detector
 
 OPSET, IR_VERSION = 17, 8  # the versions of ONNX; any ONNX Runtime that digitq can use has them
+
+GRAPHED = ("detector", Detector()), ("columns", Columns()), ("expert", Expert())
 
 LIKE_TORCH = {  # how a picture of features is enlarged
     "mode": "nearest",
@@ -23,8 +25,8 @@ LIKE_TORCH = {  # how a picture of features is enlarged
 
 
 def write_graphs(out: Path) -> None:
-    """Write the graphs of both networks that read numbers."""
-    for name, network in (("detector", Detector()), ("columns", Columns())):
+    """Write the graphs of the networks that read numbers."""
+    for name, network in GRAPHED:
         content = to_onnx(fold(network)).SerializeToString(deterministic=True)
         (out / f"{name}.onnx").write_bytes(content)
 
@@ -73,12 +75,13 @@ def to_nodes(network: nn.Module, step: fx.Node, inputs: list[str]) -> list[NodeP
     if isinstance(module, nn.Identity):
         return [helper.make_node("Identity", inputs, outputs)]
     if (
-        isinstance(module, nn.Conv2d)
+        isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
         and module.padding_mode == "zeros"
         and isinstance(module.padding, tuple)
+        and not any(module.output_padding)
     ):
         node = helper.make_node(
-            "Conv",
+            type(module).__name__.removesuffix("2d"),
             inputs + [f"{name}.{part}" for part, _ in module.named_parameters()],
             outputs,
             strides=module.stride,

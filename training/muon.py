@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from digitq.worker.learning.learner import has_bfloat16
+
 MOMENTUM = 0.95
 ITERATIONS = 5
 QUINTIC = 3.4445, -4.7750, 2.0315  # the factors of x, x³ and x⁵ in an iteration
@@ -47,8 +49,8 @@ def make_orthogonal(matrix: Tensor) -> Tensor:
     first, third, fifth = QUINTIC
     is_wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if is_wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if has_bfloat16() else torch.float32)
     for _ in range(ITERATIONS):
         square = x @ x.T
         x = torch.addmm(x, third * square + fifth * square @ square, x, beta=first)
-    return x if is_wide else x.T
+    return (x if is_wide else x.T).float()

@@ -1,6 +1,6 @@
 """Trains the networks of `number`: `python -m training number --out DIR`.
 
-They learn from rendered scenes alone, side by side: the detector, and the network of columns. A
+The detector and the network of columns learn side by side, the expert apart (`--expert`). A
 training that was broken off continues after its last epoch. With `--fine-tune` both begin with
 weights that were trained before, and with `--epochs 0` too, they keep them: only the confidence is
 calibrated anew.
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from digitq.worker.learning.calibration import (
     read_pictures,
 )
 from digitq.worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
-from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.learning.columns import Columns, Expert, fold
 from digitq.worker.learning.number_examples import (
     PlacedNumber,
     Scene,
@@ -39,7 +40,15 @@ from digitq.worker.learning.number_examples import (
 from digitq.worker.learning.own import write_model
 from digitq.worker.models.card import Card, card_path, read_card
 from digitq.worker.models.network import NUMBER_READER
-from digitq.worker.models.number_networks import divide, make_reader, read_number_weights
+from digitq.worker.models.number_networks import (
+    COLUMNS_SIZE,
+    EXPERT_SIZE,
+    NumberReader,
+    StripSize,
+    divide,
+    make_reader,
+    read_number_weights,
+)
 from training import detector_batches
 from training.detector import Detector
 from training.epochs import SceneLearner, ScenesRecipe, train
@@ -52,7 +61,10 @@ from training.synthetic.writing import REAL_SHARE
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
-LEARNED_SHARE = 0.35  # this many real numbers are learned for each rendered scene, if there are any
+# The expert learns alone, after the other two: an epoch takes about 200 s
+EXPERT_RECIPE = ScenesRecipe(epochs=30, scenes=5_000)
+# This many real numbers are learned for each rendered scene, if there are any
+LEARNED_SHARE, EXPERT_SHARE = 0.35, 0.6
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
 
 
@@ -64,11 +76,15 @@ def to_scene(placed: PlacedNumber) -> Scene:
 
 
 class NumberNetwork(nn.Module):
-    """Both networks, to train and to save."""
+    """The networks, to train and to save."""
 
-    def __init__(self, detector: Detector, columns: Columns) -> None:
+    def __init__(self, detector: Detector, columns: Columns, expert: Expert) -> None:
         super().__init__()
-        self.detector, self.columns = detector, columns
+        self.detector, self.columns, self.expert = detector, columns, expert
+
+    def make_reader(self) -> NumberReader:
+        """The networks in ONNX Runtime. Their batch normalisations must be folded."""
+        return make_reader({name: value.numpy() for name, value in self.state_dict().items()})
 
 
 def read_networks() -> tuple[NumberNetwork, Card]:
@@ -77,7 +93,7 @@ def read_networks() -> tuple[NumberNetwork, Card]:
     Their batch normalisations are merged into the convolutions.
     """
     weights, card = read_number_weights()
-    network = NumberNetwork(fold(Detector()), fold(Columns()))
+    network = NumberNetwork(fold(Detector()), fold(Columns()), fold(Expert()))
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return network, card
 
@@ -88,6 +104,11 @@ def choose_numbers(numbers: Sequence[PlacedNumber], count: int, rng: Rng) -> lis
         return []
     names, places = np.unique([one.real.source for one in numbers], return_inverse=True)
     shares = np.bincount(places, minlength=len(names))[places] ** -0.5
+    # Of a text that is there four times as often, such as a year, half as many are drawn of each
+    texts = Counter((one.real.source, one.real.text) for one in numbers)
+    counts = np.array([texts[one.real.source, one.real.text] for one in numbers])
+    means = np.bincount(places, counts**-0.5) / np.bincount(places)
+    shares *= counts**-0.5 / means[places]
     chosen = rng.choice(len(numbers), count, p=shares / shares.sum())
     return [numbers[row] for row in chosen.tolist()]
 
@@ -100,11 +121,10 @@ class RealNumbers:
         self.placed: list[PlacedNumber] = []
         self.exact: list[PlacedNumber] = []
 
-    def place(self, detector: Detector, columns: Columns) -> None:
-        """Find the digits with networks, whose weights stay as they are."""
-        learned = NumberNetwork(fold(deepcopy(detector)), fold(deepcopy(columns)))
-        reader = make_reader({name: value.numpy() for name, value in learned.state_dict().items()})
-        placed = (place_number(reader, real) for real in self.numbers)
+    def place(self, reader: NumberReader) -> None:
+        """Find the digits with networks."""
+        # A picture shows a number alone, so more digits may be missed than in a user's picture
+        placed = (place_number(reader, real, max(1, len(real.text) // 2)) for real in self.numbers)
         self.placed = [one for one in placed if one]
         self.exact = [one for one in self.placed if one.is_exact]
         print(
@@ -120,10 +140,12 @@ class RealNumbers:
         chosen = choose_numbers(self.exact, round(LEARNED_SHARE * len(scenes)), rng)
         return detector_batches.make_batches([*scenes, *map(to_scene, chosen)], rng)
 
-    def make_strip_batches(self, scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
-        """What the network of columns learns from these."""
-        chosen = choose_numbers(self.placed, round(LEARNED_SHARE * len(scenes)), rng)
-        strips = [*cut_strips(scenes, rng), *(cut_number(one, rng) for one in chosen)]
+    def make_strip_batches(
+        self, scenes: Sequence[Scene], rng: Rng, size: StripSize, share: float
+    ) -> list[StripBatch]:
+        """What a network learns that reads strips of this size."""
+        chosen = choose_numbers(self.placed, round(share * len(scenes)), rng)
+        strips = [*cut_strips(scenes, rng, size), *(cut_number(one, rng, size) for one in chosen)]
         return batch_strips([vary(strip, rng) for strip in strips], rng)
 
 
@@ -135,17 +157,18 @@ def train_networks(
     hands: tuple[Path, ...] = (),
     blend: float | None = None,
 ) -> NumberNetwork:
-    """Train both networks side by side, from the installed weights on if `fine_tune` is true.
+    """Train the detector and the columns side by side, from the installed weights on if `fine_tune`
+    is true. The expert stays as it is.
 
     Real numbers of `hands` are learned after a third of the epochs, or from the beginning on if the
     networks can find them then. With `blend`, the network of columns becomes a mean of both, with
     that share of the new weights (M. Wortsman et al., "Robust fine-tuning of zero-shot models").
     """
     torch.manual_seed(seed)
-    network, begun_with = NumberNetwork(Detector(), Columns()), None
-    if fine_tune:
-        network, card = read_networks()
-        begun_with = card.sha256
+    network, card = read_networks()
+    begun_with = card.sha256 if fine_tune else None
+    if not fine_tune:
+        network = NumberNetwork(Detector(), Columns(), network.expert)
     begun = deepcopy(network.columns)
     real = RealNumbers(hands)
     detector = SceneLearner(
@@ -157,7 +180,7 @@ def train_networks(
     )
     columns = SceneLearner(
         network.columns,
-        real.make_strip_batches,
+        partial(real.make_strip_batches, size=COLUMNS_SIZE, share=LEARNED_SHARE),
         column_batches.measure_losses,
         recipe,
         shown_epochs=3,
@@ -166,7 +189,12 @@ def train_networks(
     def place(epoch: int) -> None:
         is_able = fine_tune or epoch >= recipe.epochs // 3
         if real.numbers and is_able and (not real.placed or epoch == recipe.epochs // 3):
-            real.place(detector.learned, columns.learned)
+            learned = NumberNetwork(
+                fold(deepcopy(detector.learned)),
+                fold(deepcopy(columns.learned)),
+                network.expert,
+            )
+            real.place(learned.make_reader())
 
     learners = {"detector": detector, "columns": columns}
     train(learners, recipe, seed, saved, begun_with, hands, place)
@@ -175,7 +203,35 @@ def train_networks(
         with torch.no_grad():
             for new, old in zip(learned.parameters(), begun.parameters(), strict=True):
                 new.lerp_(old, 1 - blend)
-    return NumberNetwork(fold(detector.learned), learned)
+    return NumberNetwork(fold(detector.learned), learned, network.expert)
+
+
+def train_expert(
+    seed: int,
+    recipe: ScenesRecipe,
+    saved: Path,
+    fine_tune: bool = False,
+    hands: tuple[Path, ...] = (),
+) -> NumberNetwork:
+    """Train the expert beside the installed detector and columns, which place the real numbers.
+
+    It begins with the installed weights if `fine_tune` is true.
+    """
+    network, card = read_networks()
+    real = RealNumbers(hands)
+    real.place(network.make_reader())
+    torch.manual_seed(seed)
+    expert = SceneLearner(
+        network.expert if fine_tune else Expert(),
+        partial(real.make_strip_batches, size=EXPERT_SIZE, share=EXPERT_SHARE),
+        column_batches.measure_losses,
+        recipe,
+        shown_epochs=5,
+    )
+    train({"expert": expert}, recipe, seed, saved, card.sha256, hands)
+    # It is saved in 16 bits, and the confidence is calibrated with what is saved
+    network.expert = fold(expert.learned).half().float()
+    return network
 
 
 def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) -> None:
@@ -202,11 +258,14 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
         network.scale(slope, offset, factors[torch.stack(losses).argmin()].item())
 
 
-def name_shares(hands: tuple[Path, ...]) -> dict[str, float]:
-    """The share of each source in what is learned: glyphs to write with, and whole numbers."""
+def name_shares(hands: tuple[Path, ...], learned: float) -> dict[str, float]:
+    """The share of each source in what is learned: glyphs to write with, and whole numbers.
+
+    For each rendered scene, so many real numbers are `learned`.
+    """
     glyphs = [each.source for each in load_glyphs(hands, held_back=False)]
     numbers = Counter(one.source for one in load_numbers(hands, held_back=False))
-    real = LEARNED_SHARE / (1 + LEARNED_SHARE) if numbers else 0.0
+    real = learned / (1 + learned) if numbers else 0.0
     written = REAL_SHARE if glyphs else 0.0
     shares = {"MNIST and drawn digits": (1 - real) * (1 - written)}
     shares |= {f"digits of {name}": (1 - real) * written / len(glyphs) for name in glyphs}
@@ -225,23 +284,31 @@ def train_number(
     hands: tuple[Path, ...] = (),
     judges: tuple[Path, ...] = (),
     blend: float | None = None,
+    is_expert: bool = False,
 ) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
+    With `is_expert`, only the expert is trained.
     The scenes with which the accuracy is measured have no doubtful number. Real numbers of `judges`
     are not learned: the confidence is calibrated with them, and not with scenes.
     """
     recipe = TUNING_RECIPE if fine_tune else NUMBER_RECIPE
+    if is_expert:
+        recipe = replace(EXPERT_RECIPE, learning_rate=recipe.learning_rate)
     recipe = replace(
         recipe,
         epochs=recipe.epochs if epochs is None else epochs,
         scenes=limit_scenes or recipe.scenes,
     )
     saved = out / "number.partial"
-    network = train_networks(seed, recipe, saved, fine_tune, hands, blend).eval()
+    if is_expert:
+        network = train_expert(seed, recipe, saved, fine_tune, hands).eval()
+    else:
+        network = train_networks(seed, recipe, saved, fine_tune, hands, blend).eval()
     print("calibrating and testing, for some minutes …", file=sys.stderr)
     count = min(HELD_BACK_SCENES, recipe.scenes)
-    counts = count if recipe.epochs or not judges else 0, count
+    is_new = recipe.epochs > 0 and not is_expert  # the detector's chances are calibrated
+    counts = count if is_new or not judges else 0, count
     with start_processes() as pool:
         sets = [
             start_rendering(pool, True, hands, (seed, part), each)
@@ -250,10 +317,9 @@ def train_number(
         validation, test = (
             [s for s in collect(blocks) if s.number and not s.doubt] for blocks in sets
         )
-    if recipe.epochs:
+    if is_new:
         calibrate_candidates(network.detector, validation, seed)
-    weights = network.state_dict()
-    reader = make_reader({name: value.numpy() for name, value in weights.items()})
+    weights, reader = network.state_dict(), network.make_reader()
     numbers = load_numbers(judges, None)
     judged = [NumberPicture(one.picture, one.text) for one in numbers]
     scenes, tested = (
@@ -267,10 +333,12 @@ def train_number(
         std=1.0,
         seed=seed,
         command=describe_command(
-            NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges, blend
+            *(NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges, blend, is_expert)
         ),
         validation_accuracy=answers.accuracy,
-        sources=name_shares(hands) if recipe.epochs else read_card(card_path(NUMBER)).sources,
+        sources=name_shares(hands, EXPERT_SHARE if is_expert else LEARNED_SHARE)
+        if recipe.epochs
+        else read_card(card_path(NUMBER)).sources,
     )
     card = calibrate_card(card, answers)
     card = replace(
@@ -278,6 +346,7 @@ def train_number(
         test_accuracy=tested_answers.accuracy,
         test_calibration_error=measure_gaps(card, tested_answers),
     )
+    weights |= {name: value.half() for name, value in weights.items() if name.startswith("expert.")}
     card = write_model(out, card, weights)
     saved.unlink(missing_ok=True)  # there may have been no epoch
     return card

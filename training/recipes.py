@@ -113,14 +113,18 @@ def describe_command(
     hands: Sequence[Path],
     judges: Sequence[Path] = (),
     blend: float | None = None,
+    is_expert: bool = False,
 ) -> str:
     """The commands that make the weights, with those that made the weights in use if need be."""
-    before = f"{read_card(card_path(name)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
+    is_further = fine_tune or is_expert
+    before = f"{read_card(card_path(name)).command}; DIGITQ_WEIGHTS=DIR " if is_further else ""
     return (
         f"{before}python -m training {name} --seed {seed} --epochs {epochs}"
         + ("" if limit is None else f" --limit-images {limit}")
         + ("" if blend is None else f" --blend {blend}")
         + "".join(f" --hands {folder.name}" for folder in hands)
         + "".join(f" --judge {folder.name}" for folder in judges)
-        + (" --fine-tune --out NEW" if fine_tune else " --out DIR")
+        + (" --expert" if is_expert else "")
+        + (" --fine-tune" if fine_tune else "")
+        + (" --out NEW" if is_further else " --out DIR")
     )

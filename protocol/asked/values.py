@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from greenery.rxelems import Mult, Pattern
 
 NUMERALS, PUNCTUATION = "0123456789", ".,-+/:%"
-ALPHABET = NUMERALS + PUNCTUATION  # what the networks read: each is a class of theirs
-# What a value may have besides, as a digit: a person may type it, and no network reads it yet
 FRACTIONS = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4)}
+ALPHABET = NUMERALS + PUNCTUATION + "".join(FRACTIONS)  # each is a class of the networks
 DIGIT_SIGNS = NUMERALS + "".join(FRACTIONS)  # a value has at least one of these
 VALUE_SIGNS = DIGIT_SIGNS + PUNCTUATION  # what a value is written with
 MAX_DIGITS = 20  # a value has at most this many digits
@@ -78,7 +77,8 @@ def _tidy_fraction(match: re.Match[str]) -> str:
 
 class Automaton(Protocol):
     start: Any
-    signs: str  # the signs besides digits that occur in its values
+    signs: str  # the punctuation that occurs in its values
+    fractions: str  # those of ½, ¼ and ¾ that do
 
     def step(self, state: Any, sign: str) -> Any | None: ...
 
@@ -94,15 +94,15 @@ class ValueSet:
 
 
 class AnyValue:
-    """The automaton of all values with some signs."""
+    """The automaton of all values with some punctuation."""
 
-    start = ""
+    start, fractions = "", "".join(FRACTIONS)
 
     def __init__(self, signs: str) -> None:
         self.signs = signs
 
     def step(self, state: str, sign: str) -> str | None:
-        return state if sign in NUMERALS or sign in self.signs else None
+        return state if sign in DIGIT_SIGNS or sign in self.signs else None
 
     def is_final(self, state: str) -> bool:
         return True
@@ -135,7 +135,10 @@ class PatternAutomaton(ValueSet):
         self.start = frozenset(terms)
         self.step = lru_cache(MAX_STEPS)(self._step)
         self.is_final = lru_cache(MAX_STEPS)(self._is_final)
-        self.signs = "".join(sign for sign in PUNCTUATION if count(terms, sign)[1])
+        self.signs, self.fractions = (
+            "".join(sign for sign in part if count(terms, sign)[1])
+            for part in (PUNCTUATION, FRACTIONS)
+        )
         self.digits = count(terms, NUMERALS)  # the least and the most that a value has
         least, most = count(terms, DIGIT_SIGNS)
         if least > MAX_DIGITS or not most or count(terms, VALUE_SIGNS)[0] > MAX_CHARACTERS:
@@ -273,7 +276,9 @@ class ListAutomaton(ValueSet):
         self.start = "", 0, len(values)  # a beginning; the values from `low` to `high` have it
         self.step = lru_cache(MAX_STEPS)(self._step)
         counts = np.bincount(values.view(np.uint8), minlength=256)
-        self.signs = "".join(sign for sign in PUNCTUATION if counts[ord(sign)])
+        self.signs, self.fractions = (
+            "".join(sign for sign in part if counts[ord(sign)]) for part in (PUNCTUATION, FRACTIONS)
+        )
 
     def _step(self, state: tuple[str, int, int], sign: str) -> tuple[str, int, int] | None:
         before, low, high = state
@@ -308,7 +313,8 @@ class DigitsAutomaton:
     DEAD, UNKNOWN, START = range(3)
 
     def __init__(self, values: Automaton) -> None:
-        self.values = values
+        self.values, self.fractions = values, values.fractions
+        self.digits = NUMERALS + values.fractions
         self.start = self._pass_signs({values.start})
         self.step = lru_cache(MAX_STEPS)(self._step)
         self.has_few_states = False
@@ -316,10 +322,10 @@ class DigitsAutomaton:
         met = 0
         while met < len(self.is_counted) <= MAX_FEW_STATES:
             met = len(self.is_counted)
-            self.find_steps(np.ones((met, len(NUMERALS)), bool))
+            self.find_steps(np.ones((met, len(self.digits)), bool))
         self.has_few_states = met == len(self.is_counted)
         after = self.steps[self.START : len(self.is_counted)]
-        # whether all numbers are possible, as with the pattern `integer`
+        # whether all numbers are possible, as with the pattern `integer`, which has no fractions
         are_final = all(self.is_counted[self.START :])
         self.has_all = self.has_few_states and are_final and bool(after.all())
 
@@ -347,16 +353,16 @@ class DigitsAutomaton:
         self.numbers = {self.start: self.START}
         # for each number, whether a value may end there; none at all is always possible
         self.is_counted = [False, True, True]
-        # (MAX_NUMBERED, 10): where each digit leads from a state, by their numbers
-        self.steps = np.full((MAX_NUMBERED, len(NUMERALS)), self.UNKNOWN, np.intp)
+        # (MAX_NUMBERED, digits): where each digit leads from a state, by their numbers
+        self.steps = np.full((MAX_NUMBERED, len(self.digits)), self.UNKNOWN, np.intp)
         self.steps[self.DEAD] = self.DEAD
 
     def find_steps(self, is_wanted: NDArray[np.bool_]) -> None:
-        """Look for steps that are unknown, of some of the first states: (N, 10)."""
+        """Look for steps that are unknown, of some of the first states: (N, digits)."""
         is_wanted = is_wanted & (self.steps[: len(is_wanted)] == self.UNKNOWN)
         states = [*self.numbers]
         for number, digit in np.argwhere(is_wanted[self.START :]).tolist():
-            after = self.step(states[number], NUMERALS[digit])
+            after = self.step(states[number], self.digits[digit])
             if after is not None and after not in self.numbers:
                 if len(self.is_counted) == MAX_NUMBERED:
                     continue

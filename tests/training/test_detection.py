@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from digitq.protocol.errors import UsageError
 from digitq.worker.learning import column_batches
 from digitq.worker.learning.columns import Columns, fold
 from digitq.worker.models.card import card_path, read_card
-from digitq.worker.models.number_networks import CELL, SIZE_UNIT, divide
+from digitq.worker.models.number_networks import CELL, COLUMNS_SIZE, SIZE_UNIT, divide
 from tests.scenes import draw_scene
 from training import epochs, number_trainer
 from training.detector import Detector
@@ -193,7 +195,7 @@ def test_a_network_sees_the_scenes_of_some_epochs(
         learners = {
             name: SceneLearner(
                 Columns(),
-                RealNumbers(()).make_strip_batches,
+                partial(RealNumbers(()).make_strip_batches, size=COLUMNS_SIZE, share=0),
                 column_batches.measure_losses,
                 recipe,
                 window,
@@ -220,11 +222,12 @@ def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_pat
     recipe = replace(recipe, epochs=1)
     trained = train_networks(0, recipe, tmp_path / "trained", fine_tune=True).state_dict()
     changed = {name for name, value in installed.items() if not torch.equal(trained[name], value)}
-    assert changed == {*installed}  # the biases, too
+    is_apart = {name for name in installed if name.startswith("expert.")}
+    assert changed == {*installed} - is_apart  # the biases, too
     assert all(value.isfinite().all() for value in trained.values())
     again = train_networks(0, recipe, tmp_path / "trained", fine_tune=True, blend=0.25)
     for name, value in again.state_dict().items():
-        share = 0.25 if name.startswith("columns") else 1
+        share = 0.25 if name.startswith("columns.") else 1
         torch.testing.assert_close(value, installed[name].lerp(trained[name], share))
 
 
@@ -246,3 +249,16 @@ def test_trained_networks_come_with_their_card(mnist_root: Path, tmp_path: Path)
         card.command == "python -m training number --seed 0 --epochs 2 --limit-images 100 --out DIR"
     )
     assert 0 <= card.test_calibration_error <= 1
+
+
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.slow
+def test_the_expert_is_trained_apart(mnist_root: Path, tmp_path: Path) -> None:
+    card = train_number(0, 1, tmp_path, 60, is_expert=True)
+    assert card.command
+    assert card.command.endswith("number --seed 0 --epochs 1 --limit-images 60 --expert --out NEW")
+    installed = read_networks()[0].state_dict()
+    for name, value in load_file(tmp_path / "number.safetensors").items():
+        is_expert = name.startswith("expert.")
+        assert torch.equal(value.float(), installed[name]) != is_expert
+        assert (value.dtype == torch.float16) == is_expert

@@ -7,15 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from digitq.worker.learning.columns import Columns, Residual, fold
-from digitq.worker.models.number_networks import GRAPHS_FOLDER, load_networks, make_session
-from training.detector import Detector
-from training.graphs import to_onnx
+from digitq.worker.learning.columns import Residual, fold
+from digitq.worker.models.number_networks import (
+    COLUMNS_SIZE,
+    EXPERT_SIZE,
+    GRAPHS_FOLDER,
+    load_networks,
+    make_session,
+)
+from training.graphs import GRAPHED, to_onnx
 from training.number_trainer import read_networks
 
 
 def test_the_installed_graphs_are_those_of_the_networks() -> None:
-    for name, network in (("detector", Detector()), ("columns", Columns())):
+    for name, network in GRAPHED:
         assert onnx.load(GRAPHS_FOLDER / f"{name}.onnx", load_external_data=False) == to_onnx(
             fold(network)
         )
@@ -27,9 +32,13 @@ def test_onnx_runtime_gives_the_answers_of_torch() -> None:
     network, _ = read_networks()
     reader, _ = load_networks()
     for height, width in ((48, 16), (48, 144), (144, 304)):
-        image, strip = torch.randn(1, 1, height, width), torch.randn(1, 1, 28, width)
+        image = torch.randn(1, 1, height, width)
+        strip, high = (
+            torch.randn(1, 1, size.height, width) for size in (COLUMNS_SIZE, EXPERT_SIZE)
+        )
         assert torch.allclose(network.detector(image), reader.detector(image), atol=1e-4)
         assert torch.allclose(network.columns(strip), reader.columns(strip), atol=1e-4)
+        assert torch.allclose(network.expert(high), reader.expert(high), atol=1e-4)
 
 
 @torch.inference_mode()
@@ -41,6 +50,7 @@ def test_any_convolution_is_the_same_in_onnx_runtime(tmp_path: Path) -> None:
         nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
         nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=2, groups=2),
         nn.Conv2d(4, 4, (3, 1), (2, 1), (1, 0)),
+        nn.ConvTranspose2d(4, 6, (1, 2), (1, 2)),
         nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), Residual(nn.Conv2d(16, 16, 3, padding=1))),
     ):
         network = nn.Sequential(module, nn.ReLU())
@@ -55,6 +65,7 @@ def test_what_has_no_form_in_onnx_is_an_error() -> None:
         nn.Conv1d(4, 4, 3),
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
         nn.Conv2d(4, 4, 3, padding="same"),
+        nn.ConvTranspose2d(4, 4, 3, 2, output_padding=1),
         nn.Sigmoid(),
         nn.Upsample(size=8),
         nn.Flatten(1, 2),

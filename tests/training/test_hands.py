@@ -19,7 +19,12 @@ from digitq.worker.learning.number_examples import (
     place_number,
 )
 from digitq.worker.learning.own_numbers import load_rehearsal
-from digitq.worker.models.number_networks import ALPHABET, BLANK, load_networks
+from digitq.worker.models.number_networks import (
+    ALPHABET,
+    BLANK,
+    COLUMNS_SIZE,
+    load_networks,
+)
 from training import hands
 from training.hands import load_glyphs, load_numbers, load_papers
 from training.number_trainer import choose_numbers, to_scene
@@ -136,12 +141,15 @@ def test_real_numbers_are_found_as_far_as_the_networks_can() -> None:
 
 def test_middles_are_learned_of_digits_that_are_exactly_placed() -> None:
     rng = np.random.default_rng(1)
-    assert len(cut_number(place("125"), rng).middles) == 3
-    assert not len(cut_number(place("12.5")._replace(digits=place("125").digits), rng).middles)
+    assert len(cut_number(place("125"), rng, COLUMNS_SIZE).middles) == 3
+    assert not len(
+        cut_number(place("12.5")._replace(digits=place("125").digits), rng, COLUMNS_SIZE).middles
+    )
     inexact = place("125")._replace(is_exact=False)
     for seed in range(5):
         exact, longer = (
-            cut_number(one, np.random.default_rng(seed)) for one in (place("125"), inexact)
+            cut_number(one, np.random.default_rng(seed), COLUMNS_SIZE)
+            for one in (place("125"), inexact)
         )
         assert not len(longer.middles) and len(longer.values[0]) > len(exact.values[0]) + 20
 
@@ -165,7 +173,7 @@ def test_signs_that_are_not_known_are_passed_over() -> None:
     rng = np.random.default_rng(2)
     losses = {}
     for knows_signs in (True, False):
-        strip = cut_number(place("125"), rng)._replace(middles=NO_BOXES[:, 0])
+        strip = cut_number(place("125"), rng, COLUMNS_SIZE)._replace(middles=NO_BOXES[:, 0])
         (batch,) = batch_strips([strip._replace(knows_signs=knows_signs)], rng)
         losses[knows_signs] = float(measure_losses(Spelling("12.5"), batch)[0])
     assert losses[False] < 0.1 and losses[True] > 1

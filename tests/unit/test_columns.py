@@ -9,9 +9,10 @@ import torch.nn.functional as F
 
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.values import ValueSet
-from digitq.worker.learning.column_batches import NOT_LEARNED, measure_losses
-from digitq.worker.learning.columns import Columns, fold
-from digitq.worker.models.number_networks import BLANK, STRIDE, STRIP_HEIGHT
+from digitq.worker.learning.column_batches import NOT_LEARNED, cut_off, measure_losses
+from digitq.worker.learning.columns import Columns, Expert, fold
+from digitq.worker.learning.number_examples import cut_strips
+from digitq.worker.models.number_networks import BLANK, COLUMNS_SIZE, EXPERT_SIZE, STRIDE, StripSize
 from digitq.worker.sight.numbers.ctc import (
     align,
     choose_columns,
@@ -20,13 +21,13 @@ from digitq.worker.sight.numbers.ctc import (
     sum_paths,
     weigh,
 )
-from digitq.worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
+from digitq.worker.sight.numbers.line_strip import MAX_STRIP, cut_strip, fit_line
 from tests.scenes import draw_scene
 from training.number_trainer import RealNumbers
 
 
 def answer(*columns: dict[int, float]) -> np.ndarray:
-    """Log-probabilities, (18, T), of columns in which the named classes share what is named."""
+    """Log-probabilities, (21, T), of columns in which the named classes share what is named."""
     shares = np.full((len(columns), BLANK + 1), 1e-6)
     for row, column in enumerate(columns):
         shares[row, [*column]] = [*column.values()]
@@ -108,7 +109,8 @@ def test_digits_are_where_they_are_clearest() -> None:
     assert weigh(answer(*[NONE] * 5), ["12345", "11111"]) == pytest.approx([-69, -np.inf], rel=0.1)
 
 
-def test_a_strip_is_upright_and_of_one_height() -> None:
+@pytest.mark.parametrize("size", [COLUMNS_SIZE, EXPERT_SIZE])
+def test_a_strip_is_upright_and_of_one_height(size: StripSize) -> None:
     picture = np.full((400, 600), 255, np.uint8)
     boxes = []
     for place in range(6):  # squares on a line that falls by 14°
@@ -116,13 +118,13 @@ def test_a_strip_is_upright_and_of_one_height() -> None:
         picture[top : top + 60, left : left + 60] = 0
         boxes.append((left, top, left + 60, top + 60))
     place = fit_line(np.array(boxes, np.float32))
-    strip, matrix = cut_strip(picture, place, 0.5, 0.5)
-    assert strip.shape[0] == STRIP_HEIGHT and strip.shape[1] % STRIDE == 0
+    strip, matrix = cut_strip(picture, place, 0.5, 0.5, size)
+    assert strip.shape[0] == size.height and strip.shape[1] % STRIDE == 0
     middles = np.array([(left + 30, top + 30, 1) for left, top, *_ in boxes]) @ matrix.T
-    assert middles[:, 1] == pytest.approx(STRIP_HEIGHT / 2, abs=1)
+    assert middles[:, 1] == pytest.approx(size.height / 2, abs=1)
     ink = strip[:, np.round(middles[:, 0]).astype(int)] < strip.mean()
-    assert abs(ink.sum(0).mean() - DIGIT_HEIGHT) < 3
-    beside = strip[:, np.round(middles[:-1, 0] + 40 * DIGIT_HEIGHT / 60).astype(int)]
+    assert abs(ink.sum(0).mean() - size.digit) < 3
+    beside = strip[:, np.round(middles[:-1, 0] + 40 * size.digit / 60).astype(int)]
     assert (beside[6:-6] > strip.mean()).all()
 
 
@@ -130,10 +132,10 @@ def test_a_very_long_line_is_squeezed() -> None:
     lefts = np.arange(20) * 100.0
     boxes = np.stack([lefts, np.full(20, 5.0), lefts + 12, np.full(20, 25.0)], 1)
     picture = np.full((30, 2000), 255, np.uint8)
-    strip, matrix = cut_strip(picture, fit_line(boxes.astype(np.float32)), 0, 0)
+    strip, matrix = cut_strip(picture, fit_line(boxes.astype(np.float32)), 0, 0, COLUMNS_SIZE)
     last = matrix @ (1906, 15, 1)
-    assert strip.shape == (STRIP_HEIGHT, MAX_STRIP) and last[0] < MAX_STRIP
-    assert last[1] == pytest.approx(STRIP_HEIGHT / 2, abs=0.5)
+    assert strip.shape == (COLUMNS_SIZE.height, MAX_STRIP) and last[0] < MAX_STRIP
+    assert last[1] == pytest.approx(COLUMNS_SIZE.height / 2, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +149,16 @@ def test_a_very_long_line_is_squeezed() -> None:
 )
 def test_any_line_can_be_cut(shape: tuple[int, int], box: tuple[int, ...]) -> None:
     place = fit_line(np.array([box], np.float32))
-    strip, _ = cut_strip(np.zeros(shape, np.uint8), place, 1, 1)
-    assert strip.shape[0] == STRIP_HEIGHT and 0 < strip.shape[1] <= MAX_STRIP
+    strip, _ = cut_strip(np.zeros(shape, np.uint8), place, 1, 1, COLUMNS_SIZE)
+    assert strip.shape[0] == COLUMNS_SIZE.height and 0 < strip.shape[1] <= MAX_STRIP
     assert np.isfinite(strip).all()
 
 
-def test_each_digit_has_its_columns() -> None:
+@pytest.mark.parametrize("size", [COLUMNS_SIZE, EXPERT_SIZE])
+def test_each_digit_has_its_columns(size: StripSize) -> None:
     scenes = [draw_scene([1, 5, 5, 9][: 1 + number % 4]) for number in range(60)]
     scenes += [draw_scene([]), scenes[0]._replace(doubt="letters")]  # nothing is learned of them
-    batches = RealNumbers(()).make_strip_batches(scenes, np.random.default_rng(0))
+    batches = RealNumbers(()).make_strip_batches(scenes, np.random.default_rng(0), size, 0)
     assert sum(len(batch.images) for batch in batches) == 60
     for batch in batches:
         start = 0
@@ -166,15 +169,32 @@ def test_each_digit_has_its_columns() -> None:
             named = [sign for sign, _ in itertools.groupby(signs) if sign != BLANK]
             assert named == digits
             at_digit = ((columns >= 0) & (columns < BLANK)).nonzero()[:, 0]
-            ink = image[0, STRIP_HEIGHT // 2, STRIDE * at_digit]
+            ink = image[0, size.height // 2, STRIDE * at_digit]
             assert abs(ink.mean() - image[0, 2].mean()) > 0.5
 
 
-def test_it_learns_and_folding_keeps_its_answers() -> None:
+def test_signs_that_are_cut_off_are_not_learned() -> None:
+    rng = np.random.default_rng(0)
+    (whole,) = cut_strips([draw_scene([1, 5, 7, 9])], rng, EXPERT_SIZE)
+    parts = [cut_off(whole, rng) for _ in range(40)]
+    assert {"1", "9", "157", "579"} < {part.text for part in parts}
+    for part in parts:
+        width = part.values.shape[1]
+        assert len(part.middles) == len(part.text) < 4 and width % STRIDE == 0
+        assert ((part.middles > 0) & (part.middles < width)).all()
+        at = whole.text.index(part.text)
+        apart = whole.middles[at : at + len(part.text)] - part.middles
+        assert np.allclose(apart, apart[0])  # the digits stay where they are in the picture
+
+
+@pytest.mark.parametrize(("make", "size"), [(Columns, COLUMNS_SIZE), (Expert, EXPERT_SIZE)])
+def test_it_learns_and_folding_keeps_its_answers(
+    make: type[Columns] | type[Expert], size: StripSize
+) -> None:
     torch.manual_seed(0)
-    network, rng = Columns(), np.random.default_rng(0)
+    network, rng = make(), np.random.default_rng(0)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    (batch,) = RealNumbers(()).make_strip_batches([draw_scene([1, 2, 3])] * 20, rng)
+    (batch,) = RealNumbers(()).make_strip_batches([draw_scene([1, 2, 3])] * 20, rng, size, 0)
     losses = []
     for _ in range(12):
         loss = torch.stack(measure_losses(network, batch)).sum()

@@ -42,6 +42,7 @@ OTHERS_OPTIONS |= {"--concurrency", "--hostname", "--no-deps"}  # Celery's, and 
 OTHERS_OPTIONS |= {
     "--blend",
     "--fine-tune",
+    "--expert",
     "--hands",
     "--judge",
     "--limit-images",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from training.synthetic.scenes import (
     resize,
 )
 from training.synthetic.sheets import Bounds, Cells, print_text
-from training.synthetic.writing import Hand, Sign, write_digit, write_mark
+from training.synthetic.writing import Hand, Sign, write_digit, write_fraction, write_mark
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
 HEIGHTS = (14, 60)  # px, the least and the most of a digit
@@ -24,12 +25,14 @@ SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space",
 DATE_SEPARATORS = ("slash", "slash", "point", "point", "dash", "colon")
 MARKS_BEFORE = (
     *("dollar", "dollar", "bars", "tipped", "slanted", "euro", "pound", "hash", "dash", "star"),
-    *("equals", "open", "colon", "wave", "point", "cross", "long"),
+    *("equals", "open", "colon", "wave", "point", "cross", "long", "root", "root"),
 )
 MARKS_AFTER = (
     *("dash", "dash", *["slash"] * 4, *["steep"] * 3, "joined", "equals", "star", "point", "close"),
     *("percent", "hash", "wave", "tick", "comma", "long", "long"),
 )
+FRACTION_SHARE = 0.15  # this share of the numbers on a line ends in a fraction
+FRACTION_TEXTS = (*["½"] * 5, "¼", "¾")
 UNITS = (*["$"] * 7, "Rs.", "No", "#", "USD", "R$", "S/.")  # printed before numbers
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
 FAR = 9999  # px, further than any sign
@@ -74,8 +77,8 @@ def choose_digits(rng: Rng) -> list[int]:
     return [int(digit) for digit in digits]
 
 
-def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
-    """Write the digits on a baseline, with marks before, between and after them."""
+def write_line(digits: list[int], height: float, hand: Hand, rng: Rng, fraction: str = "") -> Line:
+    """Write the digits on a baseline, with marks before, between and after them, or a fraction."""
     signs: list[Sign] = []
     if rng.random() < 0.1:
         signs.append(print_unit(height, hand, rng))
@@ -104,12 +107,20 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
         drop = (drift * along + bend * along**2 / max(1, len(digits) / 4)) * height
         append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
     strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
+    if fraction:
+        append(signs, write_fraction(fraction, height, hand, rng), height, rng.uniform(-0.05, 0.35))
+    else:
+        _end_line(signs, height, hand, rng)
+    return Line(signs, strokes, [])
+
+
+def _end_line(signs: list[Sign], height: float, hand: Hand, rng: Rng) -> None:
+    """Write marks or a percent sign after the digits; mostly nothing."""
     kind = rng.random()
     if kind < 0.16:
         _add_marks(signs, MARKS_AFTER, height, hand, rng)
     elif kind < 0.24:
         append(signs, write_mark("percent", height, hand, rng), height, rng.uniform(0, 0.3))
-    return Line(signs, strokes, [])
 
 
 def choose_separators(digits: int, rng: Rng) -> dict[int, str]:
@@ -163,8 +174,8 @@ def thicken(mask: Shape, pen: float, rng: Rng) -> Shape:
 def choose_spacing(pen: float, rng: Rng) -> tuple[float, float]:
     """The mean of the free space between two digits, in heights as `pen` is, and its deviation."""
     kind = rng.random()
-    if kind < 0.28:  # they touch or overlap
-        return rng.uniform(-0.8, 0.2) * pen, 0.3 * pen
+    if kind < 0.34:  # they touch or overlap
+        return rng.uniform(-1.2, 0.2) * pen, 0.4 * pen
     if kind < 0.75:
         return rng.uniform(0.04, 0.3), 0.05
     if kind < 0.95:
@@ -202,13 +213,29 @@ def join(signs: list[Sign], height: float, rng: Rng) -> list[Points]:
     """Strokes from the end of a drawn digit to the beginning of the next, as of a lazy pen."""
     strokes = []
     for one, other in zip(signs, signs[1:], strict=False):
-        if one.ends and other.ends and rng.random() < 0.5:
-            start = one.ends[1] + (one.left, one.top)
-            end = other.ends[0] + (other.left, other.top)
+        share = 0.5 if one.ends and other.ends else 0.15
+        if one.digit is not None and other.digit is not None and rng.random() < share:
+            start = find_ends(one)[1] + (one.left, one.top)
+            end = find_ends(other)[0] + (other.left, other.top)
             if np.hypot(*(end - start)) < 0.8 * height:
                 middle = (start + end) / 2 + rng.normal(0, 0.08 * height, 2)
                 strokes.append(smooth(np.array([start, middle, end])))
     return strokes
+
+
+def find_ends(sign: Sign) -> tuple[Points, Points]:
+    """Where a pen may come to a digit and leave it: at the left and the right of its upper half,
+    if the strokes are unknown."""
+    if sign.ends:
+        return sign.ends
+    upper = sign.mask[: 1 + len(sign.mask) // 2]
+    _, across = np.nonzero(upper > 64)
+    if not len(across):
+        return np.zeros(2), np.zeros(2)
+    ends = []
+    for x in (across.min(), across.max()):
+        ends.append(np.array([x, np.flatnonzero(upper[:, x] > 64)[0]], float))
+    return ends[0], ends[1]
 
 
 def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
@@ -241,11 +268,13 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
 
 def write_number(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
     """Write a number, at a height at which it is not too wide."""
-    digits = choose_digits(rng)
+    digits, fraction = choose_digits(rng), ""
+    if not celled and rng.random() < FRACTION_SHARE:  # such numbers are short
+        digits, fraction = digits[: int(rng.integers(1, 4))], pick(FRACTION_TEXTS, rng)
     tallest = min(HEIGHTS[1], MAX_WIDTH / (1.6 if celled else 0.9) / len(digits))
     shortest = min(HEIGHTS[0], tallest / 1.5)
     height = float(np.exp(rng.uniform(np.log(shortest), np.log(tallest))))
-    write = write_in_cells if celled else write_line
+    write = write_in_cells if celled else partial(write_line, fraction=fraction)
     while True:
         line = write(digits, height, hand, rng)
         left, _, right, _ = bounds_of(line.signs)

@@ -24,6 +24,8 @@ from training.synthetic.handwriting import LETTERS, Points, Shape
 from training.synthetic.scenes import (
     DEFAULT_DRAWN_SHARE,
     DRAWN_SHARES,
+    crop,
+    put,
     resize,
 )
 from training.synthetic.tracing import lean_of, trace
@@ -33,6 +35,7 @@ DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 MEAN_LEANS = np.array([0.23, 0.26, 0.13, 0.085, 0.07, 0.24, 0.04, 0.04, 0.19, 0.0]) - 0.2
 MIN_PEN_WIDTH = 1.1  # px
 REAL_SHARE = 0.6  # this share of the writers is real, if there are real ones
+FRACTION_DIGITS = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4)}
 PICKS = 160  # MNIST digits that are looked at to find some of each value
 
 
@@ -196,6 +199,41 @@ def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
     if name == "comma":  # it begins at the baseline, however long it is
         top = round(rng.uniform(-0.2, 0) * height)
     return Sign(mask, 0, top, text=MARK_TEXTS.get(name, ""))
+
+
+def write_fraction(text: str, height: float, hand: Hand, rng: Rng) -> Sign:
+    """Write ½, ¼ or ¾: two digits, and a slash or a bar between them; its left is 0."""
+    tall = height * rng.uniform(0.38, 0.95)
+    pen = max(1, round(hand.pen * height))
+    upper, lower = (write_digit(digit, tall, hand, rng).mask for digit in FRACTION_DIGITS[text])
+    (deep, wide), (low_deep, low_wide) = upper.shape, lower.shape
+    kind = rng.random()
+    if kind < 0.35:  # one above the other
+        length = max(wide, low_wide) * rng.uniform(0.9, 1.5)
+        gap = rng.uniform(0.5, 3) * pen
+        first = (length - wide) / 2, 0.0
+        second = (length - low_wide) / 2, deep + 2 * gap
+        line = np.array([(0, deep + gap), (length, deep + gap * rng.uniform(0.5, 1.3))])
+        line = line[:0] if kind < 0.05 else line  # some leave the bar out
+    else:
+        lean, down = rng.uniform(0.1, 0.6) * tall, rng.uniform(0.1, 0.9) * deep
+        across = wide + rng.uniform(-0.05, 0.3) * tall
+        first, second = (0.0, 0.0), (across + rng.uniform(-0.3, 0.5) * lean, down)
+        foot = down + low_deep * rng.uniform(0.6, 1.1)
+        top = across + lean, rng.uniform(-0.2, 0.3) * tall
+        line = np.array([top, (across - lean * rng.uniform(0.2, 1.2), foot)])
+    ends = np.array([*line, first, second, (first[0] + wide, first[1] + deep)])
+    ends = np.concatenate([ends, [(second[0] + low_wide, second[1] + low_deep)]])
+    corner = ends.min(0) - pen
+    canvas = np.zeros(np.ceil(ends.max(0) - corner + pen + 1).astype(int)[::-1], np.uint8)
+    for (x, y), mask in ((first, upper), (second, lower)):
+        put(canvas, mask, round(y - corner[1]), round(x - corner[0]))
+    if len(line):
+        fine = np.round((line - corner) * 16).astype(np.int32)
+        cv2.polylines(canvas, [fine], False, 255, pen, cv2.LINE_AA, 4)
+    canvas = crop(canvas)
+    foot = round((0.1 + rng.normal(0, 0.12)) * height)
+    return Sign(canvas, 0, foot - len(canvas), text=text)
 
 
 def write_letter(height: float, hand: Hand, rng: Rng) -> Sign:

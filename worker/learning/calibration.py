@@ -173,7 +173,7 @@ def read_ways(
         best, reason, is_free = NO_READING, "", True
         with suppress(ImageError):
             if seen:
-                (best, *_), reason, is_free = choose_readings(seen, known)
+                (best, *_), reason, is_free, _ = choose_readings(seen, known)
         chance = best.chance if best.number else 0.0
         is_length_known = known.fixes_length and not is_free
         is_right = best.number == right

@@ -1,4 +1,4 @@
-"""What the network of columns learns from: strips of numbers, in batches, with targets."""
+"""What the columns and the expert learn from: strips of numbers, in batches, with targets."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,28 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from digitq.protocol.asked.values import ALPHABET
+from digitq.protocol.asked.values import ALPHABET, DIGIT_SIGNS
 from digitq.protocol.chunk import CLASSES
 from digitq.worker.learning.learner import Recipe, has_bfloat16
-from digitq.worker.models.number_networks import BLANK, STRIDE, STRIP_HEIGHT
+from digitq.worker.models.number_networks import BLANK, COLUMNS_SIZE, STRIDE, StripSize
 from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.line_strip import Boxes, cut_strip, fit_line
 
 BATCH_STRIPS = 48
 POOLED = 2_000  # batches are made of this many pictures, so that those of one size meet
-AT_SIGN = 1.6  # px: a column nearer than this to a sign's middle shows the sign
-NEAR_SIGN = 3.6  # px: a column nearer than this may show the sign; any other is blank
+# px of a strip of `COLUMNS_SIZE`
+AT_SIGN = 1.6  # a column nearer than this to a sign's middle shows the sign
+NEAR_SIGN = 3.6  # a column nearer than this may show the sign; any other is blank
 BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a sign's column 1
+CUT_OFF_SHARE = 0.12  # this share of the strips lacks signs at one end
+GREY_STEPS = (1, 1, 2, 3, 3, 7)  # one less than how many grey values a coarse picture has
+INK_SHARES = (1.0, 1.0, 0.6, 0.35, 0.25)  # how much of a rule is ink: solid, dashed or dotted
 NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 NEVER = -1e4  # the log-odds of a sign that is passed over; CTC has no gradient at minus infinity
 
 Rng = np.random.Generator
+Values = NDArray[np.float32]  # (height, W), those of a strip
 MakeBatches = Callable[[Sequence[Any], Rng], list[Any]]
 
 
@@ -45,14 +50,14 @@ class NumberRecipe(Recipe):
 class LearnedStrip(NamedTuple):
     """The line of a number, as it was cut out of its picture."""
 
-    values: NDArray[np.float32]  # (STRIP_HEIGHT, W), normalised
+    values: NDArray[np.float32]  # (height, W), normalised
     middles: NDArray[np.float64]  # px: where the middle of each sign is; none if that is unknown
     text: str  # its digits, and its signs if they are known
     knows_signs: bool = True
 
 
 class StripBatch(NamedTuple):
-    images: Tensor  # (N, 1, STRIP_HEIGHT, W)
+    images: Tensor  # (N, 1, height, W)
     columns: Tensor  # (N, W / 2): the class of each column, or NOT_LEARNED
     widths: Tensor  # (N,): how many columns are the strip's own
     classes: Tensor  # (M,): those of all texts, one after the other
@@ -61,7 +66,13 @@ class StripBatch(NamedTuple):
 
 
 def cut_inexactly(
-    picture: Grey, digits: Boxes, text: str, boxes: Boxes, rng: Rng, is_alone: bool = True
+    picture: Grey,
+    digits: Boxes,
+    text: str,
+    boxes: Boxes,
+    rng: Rng,
+    size: StripSize,
+    is_alone: bool = True,
 ) -> LearnedStrip:
     """Cut a number out as inexactly as a line that was found.
 
@@ -70,14 +81,15 @@ def cut_inexactly(
     """
     line = fit_line(digits)
     line = line._replace(
-        y=line.y + rng.normal(0, 0.07) * line.height,
-        height=line.height * np.exp(rng.normal(0.03, 0.1)),
-        slope=line.slope + rng.normal(0, 0.025),
+        y=line.y + rng.normal(0, 0.11) * line.height,
+        height=line.height * np.exp(rng.normal(0.02, 0.14)),
+        slope=line.slope + rng.normal(0, 0.035),
     )
-    margins = rng.uniform(0.35, 1.3 if is_alone else 0.5, 2)
+    before, after = rng.uniform(0.35, 1.3 if is_alone else 0.5, 2).tolist()
     if is_alone and rng.random() < 0.4:  # an empty cell was taken for a digit's
-        margins[int(rng.integers(2))] = rng.uniform(1.3, 5)
-    values, matrix = cut_strip(picture, line, *margins)
+        more = rng.uniform(1.3, 5)
+        before, after = (more, after) if rng.random() < 0.5 else (before, more)
+    values, matrix = cut_strip(picture, line, before, after, size)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[0, :2] + matrix[0, 2]
     inside = (middles > 0) & (middles < values.shape[1])
     if len(boxes):
@@ -85,11 +97,45 @@ def cut_inexactly(
     return LearnedStrip(values, middles[inside], text)
 
 
+def cut_off(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
+    """Leave out signs at one end, as if the edge of a cell were there, or its rule.
+
+    A part of the last one that is left out may be seen: it is no digit of the number.
+    """
+    values, middles, text, _ = strip
+    at = int(rng.integers(1, len(text)))
+    first, second = middles[at - 1 : at + 1]
+    is_left = rng.random() < 0.5
+    share = rng.uniform(0.25, 0.6) if is_left else rng.uniform(0.4, 0.75)
+    cut = STRIDE * round((first + share * (second - first)) / STRIDE)
+    kept = np.s_[cut:] if is_left else np.s_[:cut]
+    values, texts = values[:, kept].copy(), (text[at:] if is_left else text[:at])
+    if not any(sign in DIGIT_SIGNS for sign in texts) or values.shape[1] < len(values) // 2:
+        return strip
+    if rng.random() < 0.4:
+        wide, off = rng.integers(1, 4), rng.integers(0, 4)
+        low, high = np.percentile(values, [5, 60])
+        rule = np.s_[off : off + wide] if is_left else np.s_[-off - wide : -off or None]
+        values[:, rule] = high + (low - high) * rng.uniform(0.4, 1)
+    middles = middles[at:] - cut if is_left else middles[:at]
+    return strip._replace(values=values, middles=middles, text=texts)
+
+
 def vary(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
-    """The strip in random light, a little stretched."""
-    width = strip.values.shape[1]
+    """The strip as another pen, paper and camera might show it, a little stretched and bent."""
+    if 1 < len(strip.text) == len(strip.middles) and rng.random() < CUT_OFF_SHARE:
+        strip = cut_off(strip, rng)
+    height, width = strip.values.shape
     wide = max(2 * STRIDE, STRIDE * round(width * np.exp(rng.normal(0, 0.1)) / STRIDE))
-    values = cv2.resize(strip.values, (wide, STRIP_HEIGHT))
+    values = cv2.resize(strip.values, (wide, height))
+    if rng.random() < 0.4:
+        values = bend(values, rng)
+    if rng.random() < 0.2:
+        values = change_pen(values, rng)
+    if rng.random() < 0.2:
+        values = coarsen(values, rng)
+    if rng.random() < 0.15:
+        values = draw_rule(values, rng)
     if rng.random() < 0.15:
         values = -values
     if rng.random() < 0.3:
@@ -99,6 +145,61 @@ def vary(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
     if rng.random() < 0.3:
         values = values + rng.normal(0, rng.uniform(0, 0.25), values.shape)
     return strip._replace(values=values.astype(np.float32), middles=strip.middles * (wide / width))
+
+
+def bend(values: Values, rng: Rng) -> Values:
+    """Slant the digits, and move their parts a little; their middles stay."""
+    height, width = values.shape
+    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height))
+    slant = rng.normal(0, 0.12) * (down - height / 2)
+    rough = rng.normal(0, rng.uniform(0, 0.025) * height, (2, 4, 2 + width * 4 // height))
+    dx, dy = (cv2.resize(each.astype(np.float32), (width, height)) for each in rough)
+    moved = (across + dx + slant).astype(np.float32), (down + dy).astype(np.float32)
+    bent = cv2.remap(values, *moved, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(bent, np.float32)
+
+
+def change_pen(values: Values, rng: Rng) -> Values:
+    """Make the dark strokes thicker or thinner, by up to a pixel."""
+    change = cv2.erode if rng.random() < 0.5 else cv2.dilate
+    share = rng.uniform(0.3, 1)
+    changed = (1 - share) * values + share * change(values, np.ones((2, 2), np.uint8))
+    return np.asarray(changed, np.float32)
+
+
+def coarsen(values: Values, rng: Rng) -> Values:
+    """Lose detail, as in a small picture, or in one with few grey values."""
+    height, width = values.shape
+    factor = rng.uniform(1, 2.5)
+    size = max(4, round(width / factor)), max(8, round(height / factor))
+    values = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.4:
+        lowest = values.min()
+        step = (values.max() - lowest) / rng.choice(GREY_STEPS) + 1e-6
+        values = np.round((values - lowest) / step) * step
+        values = ((values - values.mean()) / (values.std() + 1e-3)).astype(np.float32)
+    near = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(values, (width, height), interpolation=near), np.float32)
+
+
+def draw_rule(values: Values, rng: Rng) -> Values:
+    """Draw a solid, dashed or dotted line along the strip, such as digits are written on."""
+    height, width = values.shape
+    thick = int(rng.integers(1, 3))
+    at = rng.normal(0.78, 0.12) if rng.random() < 0.8 else rng.uniform(0, 1)
+    top = int(np.clip(at * height, 0, height - thick))
+    across = np.arange(width)
+    period = rng.uniform(2, 10)
+    is_drawn = (across + rng.uniform(0, period)) % period < rng.choice(INK_SHARES) * period
+    low, high = np.percentile(values, [5, 60])
+    dark = high + (low - high) * rng.uniform(0.25, 1)
+    values = values.copy()
+    tops = np.clip(top + np.round(rng.normal(0, 0.02) * (across - width / 2)), 0, height - thick)
+    for down in range(thick):
+        rows = (tops + down).astype(int)[is_drawn]
+        columns = across[is_drawn]
+        values[rows, columns] = np.minimum(values[rows, columns], dark)
+    return values
 
 
 def batch_strips(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
@@ -113,7 +214,7 @@ def batch_strips(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
 def collate(strips: Sequence[LearnedStrip]) -> StripBatch:
     """Strips on canvases of one width, with their targets."""
     width = max(one.values.shape[1] for one in strips)
-    images = np.zeros((len(strips), 1, STRIP_HEIGHT, width), np.float32)
+    images = np.zeros((len(strips), 1, len(strips[0].values), width), np.float32)
     columns = np.full((len(strips), width // STRIDE), NOT_LEARNED)
     for row, one in enumerate(strips):
         images[row, 0, :, : one.values.shape[1]] = one.values
@@ -135,7 +236,8 @@ def name_columns(strip: LearnedStrip) -> NDArray[np.int64]:
         return np.full(strip.values.shape[1] // STRIDE, NOT_LEARNED)
     at = (np.arange(strip.values.shape[1] // STRIDE) + 0.5) * STRIDE
     away = np.abs(at[:, None] - strip.middles)
-    nearest, least = away.argmin(1), away.min(1)
+    nearest = away.argmin(1)
+    least = away.min(1) * (COLUMNS_SIZE.height / len(strip.values))
     classes = np.where(least < NEAR_SIGN, NOT_LEARNED, BLANK)
     is_sign = least < AT_SIGN
     classes[is_sign] = np.array([*map(ALPHABET.index, strip.text)])[nearest[is_sign]]
@@ -178,12 +280,13 @@ def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tenso
     )
     weights = torch.ones(BLANK + 1)
     weights[BLANK] = BLANK_WEIGHT
+    chances = chances[:, :, : batch.columns.shape[1]]  # the expert may give one column more
     exact = F.nll_loss(chances, batch.columns, weights, ignore_index=NOT_LEARNED)
     return (losses / batch.lengths).mean(), exact
 
 
 def pass_over_signs(logits: Tensor) -> Tensor:
-    """The log-probabilities as if signs were blank: (N, 18, T) → (N, 18, T).
+    """The log-probabilities as if signs were blank: (N, 21, T) → (N, 21, T).
 
     Their gradient moves all signs and the blank alike, so that how these share what is no digit
     stays as it is: the likeliest, mostly the blank, would learn more than the others.

@@ -1,6 +1,6 @@
-"""The network of columns as a module of torch, to train and to save; and its layers.
+"""The columns and the expert as modules of torch, to train and to save; and their layers.
 
-Its answer is described in `worker/models/number_networks.py`.
+Their answer is described in `worker/models/number_networks.py`.
 """
 
 from itertools import pairwise
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from digitq.worker.models.number_networks import BLANK, STRIP_HEIGHT
+from digitq.worker.models.number_networks import BLANK, COLUMNS_SIZE, EXPERT_SIZE
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -40,6 +40,11 @@ class Residual(nn.Module):
         return cast(Tensor, self.rectify(images + self.convolve(images)))
 
 
+def residual(channels: int) -> Residual:
+    """Two convolutions."""
+    return Residual(convolution(channels, channels), *normalised(channels, channels))
+
+
 def along(channels: int, dilation: int) -> Residual:
     """A convolution along the strip, added to its input."""
     parts = normalised(
@@ -60,7 +65,7 @@ class Columns(nn.Module):
             convolution(b, c, (2, 1)),
             convolution(c, d, (2, 1)),
         )
-        rows = -(-STRIP_HEIGHT // 8)
+        rows = -(-COLUMNS_SIZE.height // 8)
         self.join = nn.Sequential(
             *normalised(d, width, kernel_size=(rows, 1), padding=0), nn.ReLU(inplace=True)
         )
@@ -68,7 +73,33 @@ class Columns(nn.Module):
         self.head = nn.Conv2d(width, BLANK + 1, 1)
 
     def forward(self, strips: Tensor) -> Tensor:
-        """(N, 1, 28, W), W even → logits (N, 18, 1, W / 2)."""
+        """(N, 1, 28, W), W even → logits (N, 21, 1, W / 2)."""
+        return cast(Tensor, self.head(self.along(self.join(self.shrink(strips)))))
+
+
+class Expert(nn.Module):
+    """Convolutions that shrink the height to an eighth, and the width to a quarter; then many along
+    the strip. The last layer gives two columns for each of these.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int, int, int] = (24, 32, 64, 128), width: int = 256
+    ) -> None:
+        super().__init__()
+        a, b, c, d = channels
+        self.shrink = nn.Sequential(
+            *(convolution(1, a, 2), convolution(a, b), convolution(b, c, 2), residual(c)),
+            *(convolution(c, d, (2, 1)), residual(d), residual(d)),
+        )
+        self.join = nn.Sequential(
+            *normalised(d, width, kernel_size=(EXPERT_SIZE.height // 8, 1), padding=0),
+            nn.ReLU(inplace=True),
+        )
+        self.along = nn.Sequential(*(along(width, dilation) for dilation in (1, 2, 4, 8) * 2))
+        self.head = nn.ConvTranspose2d(width, BLANK + 1, (1, 2), (1, 2))
+
+    def forward(self, strips: Tensor) -> Tensor:
+        """(N, 1, 40, W), W even → logits (N, 21, 1, W / 2), or one column more."""
         return cast(Tensor, self.head(self.along(self.join(self.shrink(strips)))))
 
 

@@ -1,7 +1,7 @@
 """Goes on training `number` with one's own numbers.
 
-The networks find the digits of each number. The detector stays as it is. The network of columns
-learns the lines of the numbers beside rendered ones. Its calibration stays as it is, too: some
+The networks find the digits of each number. The detector stays as it is. The columns and the expert
+learn the lines of the numbers beside rendered ones. The calibration stays as it is, too: some
 dozen images held back would make it worse for other sheets.
 """
 
@@ -39,7 +39,7 @@ from digitq.worker.learning.column_batches import (
     measure_losses,
     vary,
 )
-from digitq.worker.learning.columns import Columns, fold
+from digitq.worker.learning.columns import Columns, Expert, fold
 from digitq.worker.learning.learner import Learner
 from digitq.worker.learning.number_examples import (
     PlacedNumber,
@@ -52,7 +52,10 @@ from digitq.worker.learning.number_examples import (
 from digitq.worker.learning.own import Compared, OwnImage, Trained, leave_out, read_own
 from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
+    COLUMNS_SIZE,
+    EXPERT_SIZE,
     NumberReader,
+    StripSize,
     Weights,
     make_reader,
     read_number_weights,
@@ -99,34 +102,42 @@ def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
     return read_images(batch, reader, read_image)
 
 
-def mix_strips(own: Sequence[PlacedNumber], scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
-    """What the network of columns learns: lines of rehearsed scenes, and of own numbers."""
+def mix_strips(
+    own: Sequence[PlacedNumber], size: StripSize, scenes: Sequence[Scene], rng: Rng
+) -> list[StripBatch]:
+    """What a network of columns learns: lines of rehearsed scenes, and of own numbers."""
     chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
-    strips = *cut_strips(scenes, rng), *(cut_number(own[row], rng) for row in chosen.tolist())
+    numbers = (cut_number(own[row], rng, size) for row in chosen.tolist())
+    strips = *cut_strips(scenes, rng, size), *numbers
     return batch_strips([vary(strip, rng) for strip in strips], rng)
 
 
-def learn_columns(
+def learn_lines(
     weights: Weights,
     own: Sequence[PlacedNumber],
     scenes: Sequence[Scene],
     seed: int,
     recipe: NumberRecipe,
 ) -> Weights:
-    """Train the network of columns; gives the weights with its new ones."""
-    torch.manual_seed(seed)
-    columns = fold(Columns())
-    old = take_weights(weights, "columns")
-    columns.load_state_dict({name: torch.from_numpy(value) for name, value in old.items()})
-    optimiser = torch.optim.AdamW(
-        columns.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    learner = Learner(columns, measure_losses, recipe, [optimiser])
+    """Train the networks that read a line; gives the weights with their new ones."""
     torch.set_num_threads(usable_cores())
-    columns = learner.train(partial(draw_batches, scenes, partial(mix_strips, own), seed))
+    for name, network, size in (
+        ("columns", fold(Columns()), COLUMNS_SIZE),
+        ("expert", fold(Expert()), EXPERT_SIZE),
+    ):
+        print(f"training the {name}", file=sys.stderr)
+        torch.manual_seed(seed)
+        old = take_weights(weights, name)
+        network.load_state_dict({key: torch.from_numpy(value) for key, value in old.items()})
+        optimiser = torch.optim.AdamW(
+            network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        learner = Learner(network, measure_losses, recipe, [optimiser])
+        learned = learner.train(partial(draw_batches, scenes, partial(mix_strips, own, size), seed))
+        new = {f"{name}.{key}": value.numpy() for key, value in learned.state_dict().items()}
+        weights = weights | new
     torch.set_num_threads(1)
-    new = {f"columns.{name}": value.numpy() for name, value in columns.state_dict().items()}
-    return weights | new
+    return weights
 
 
 def judge_numbers(
@@ -186,7 +197,7 @@ def match_answers(own: Sequence[OwnImage[Grey]], known: Known) -> tuple[Known, b
 def train_own_numbers(
     chunks: Iterable[Chunk], known: Known, seed: int, epochs: int | None
 ) -> Trained:
-    """Go on training the columns of `number`; what is known serves to read those held back."""
+    """Go on training `number`; what is known serves to read those held back."""
     torch.set_num_threads(1)
     weights, before = read_number_weights()
     own, held_back, left_out = read_own(chunks, read_own_pictures, "number", seed)
@@ -209,7 +220,7 @@ def train_own_numbers(
     )
     old = [judge_numbers((reader, before), *part) for part in sets]
     recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
-    weights = learn_columns(weights, learned, scenes, seed, recipe)
+    weights = learn_lines(weights, learned, scenes, seed, recipe)
     print("testing …", file=sys.stderr)
     reader = make_reader(weights)
     new = [judge_numbers((reader, before), *part) for part in sets]

@@ -116,5 +116,5 @@ class TwoViewCnn(Cnn):
 
 
 # The architecture of `number`, see `worker/models/number_networks.py`
-NUMBER_READER = "detector and columns, version 3"
+NUMBER_READER = "detector, columns and expert, version 4"
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

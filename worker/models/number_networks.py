@@ -1,4 +1,4 @@
-"""The two networks that read whole numbers: what they give, and how they are loaded.
+"""The networks that read whole numbers: what they give, and how they are loaded.
 
 The detector finds digits in a grey picture: a heat map of their middles. A cell of the map covers
 4×4 px. For each it gives how likely the middle of a sign is there, which digit that is, if it is
@@ -6,7 +6,8 @@ one, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
 
 The network of columns reads a line column by column. For every second column of a strip it gives
 how likely the middle of each digit or sign of `ALPHABET` is there, or of none (A. Graves et al.,
-"Connectionist Temporal Classification", 2006).
+"Connectionist Temporal Classification", 2006). The expert gives the same. It has ten times as many
+weights, and sees a higher strip.
 """
 
 from collections.abc import Callable
@@ -33,12 +34,20 @@ SIGNS = CLASSES + 1
 EDGES = 4  # left, top, right and bottom
 SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are learned in this unit
 
-STRIP_HEIGHT = 28  # px
+
+class StripSize(NamedTuple):
+    """The size at which a network reads a line."""
+
+    height: int  # px: of the strip
+    digit: int  # px: the usual height of a digit in it
+
+
+COLUMNS_SIZE, EXPERT_SIZE = StripSize(28, 17), StripSize(40, 24)
 STRIDE = 2  # px: a column of the answer covers this much of the strip's width
 BLANK = len(ALPHABET)  # the class, after these, of a column that is the middle of none of them
 
 GRAPHS_FOLDER = Path(__file__).parent / "graphs"
-Weights = dict[str, NDArray[np.float32]]  # the names of both networks' weights have a prefix
+Weights = dict[str, NDArray[np.float32]]  # a network's name is the prefix of its weights' names
 Array = TypeVar("Array", Tensor, NDArray[np.float32])
 
 
@@ -56,10 +65,11 @@ def divide(answer: Array) -> Maps[Array]:
 
 
 class NumberReader(NamedTuple):
-    """Both networks in ONNX Runtime, to read numbers."""
+    """The networks in ONNX Runtime, to read numbers."""
 
     detector: Callable[[Tensor], Tensor]
     columns: Callable[[Tensor], Tensor]
+    expert: Callable[[Tensor], Tensor]
 
 
 def make_reader(weights: Weights) -> NumberReader:
@@ -103,9 +113,12 @@ def take_weights(weights: Weights, network: str) -> Weights:
 
 
 def read_number_weights() -> tuple[Weights, Card]:
-    """The installed weights, with their card. Raises `DigitqError` if they differ."""
+    """The installed weights, with their card. Raises `DigitqError` if they differ.
+
+    Some are saved in 16 bits, which halves their size.
+    """
     card, content = read_weights(card_path(NUMBER))
-    return load(content), card
+    return {name: value.astype(np.float32) for name, value in load(content).items()}, card
 
 
 @CachedByWeights

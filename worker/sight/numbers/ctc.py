@@ -1,6 +1,6 @@
 """Reads a line column by column: proposes numbers, weighs any number, and finds its signs.
 
-An `Answer` is what the network gives for a strip, (18, T): the log-probability of each class in
+An `Answer` is what the network gives for a strip, (21, T): the log-probability of each class in
 each column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 """
 
@@ -15,7 +15,6 @@ from digitq.protocol.asked.values import (
     AS_WRITTEN,
     MAX_DIGITS,
     NUMERALS,
-    PUNCTUATION,
     AnyValue,
     Automaton,
     DigitsAutomaton,
@@ -38,10 +37,11 @@ NO_SIGNS = np.where(np.arange(BLANK + 1) == BLANK, 0.0, -math.inf).astype(np.flo
 
 
 def pass_over(answer: Answer, automaton: Automaton) -> Answer:
-    """The answer as if the signs that no value of the automaton has were blank; those of a pattern
-    or a list may be where nothing is seen.
+    """The answer as if the signs and fractions that no value of the automaton has were blank; the
+    signs of a pattern or a list may be where nothing is seen.
     """
-    passed = [ALPHABET.index(sign) for sign in PUNCTUATION if sign not in automaton.signs]
+    had = NUMERALS + automaton.signs + automaton.fractions
+    passed = [number for number, sign in enumerate(ALPHABET) if sign not in had]
     kept = [*map(ALPHABET.index, automaton.signs)]
     answer = answer.copy()
     answer[BLANK] = np.logaddexp.reduce(answer[[BLANK, *passed]])
@@ -134,8 +134,9 @@ def sum_paths(answer: Answer, automaton: DigitsAutomaton) -> float:
     if automaton.has_all:
         return 1.0
     automaton.number_anew()
-    classes = len(NUMERALS) + 1  # the last one is the blank
-    columns = answer[[*range(len(NUMERALS)), BLANK]][:, choose_columns(answer, 0)]
+    digits = [*map(ALPHABET.index, automaton.digits)]
+    classes = len(digits) + 1  # the last one is the blank
+    columns = answer[[*digits, BLANK]][:, choose_columns(answer, 0)]
     count = len(automaton.is_counted)
     # by state and last class; together they are always 1
     sums: NDArray[np.float64] = np.zeros((count, classes))

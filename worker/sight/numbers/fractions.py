@@ -1,16 +1,16 @@
-"""Tells where a number may end in ½, ¼ or ¾, which the networks do not read.
+"""Tells where a number may end in ½, ¼ or ¾, though none is read.
 
-They take such a fraction for one or two digits, for a slash or for a percent sign.
+The networks take some fractions for one or two digits, for a slash or for a percent sign.
 """
 
 import numpy as np
 
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.values import ALPHABET, NUMERALS, only_digits
+from digitq.protocol.asked.values import ALPHABET, FRACTIONS, NUMERALS, only_digits
 from digitq.worker.sight.numbers.ctc import Answer, spell
 from digitq.worker.sight.numbers.finding import Candidates
 
-LOOKALIKES = "/%"  # the signs for which the networks take a fraction
+LOOKALIKES = "/%½¼¾"  # what the networks may see where a fraction is
 MIN_LOOKALIKE = 0.03  # with this probability in a column, such a sign may be there
 MAX_READ_AS = 4  # a number with a fraction is read as at most this many digits
 PLACE_CHANCE = 0.25  # the places of candidates with at least this chance are compared
@@ -22,13 +22,15 @@ LAST_OF_WHOLE, LAST_OF_LOW = "234", "247"  # what a whole fraction is read as, a
 
 
 def may_be_fraction(answer: Answer, line: Candidates, number: str, known: Known) -> bool:
-    """Whether the number that is read in a line may have a fraction.
+    """Whether the number that is read in a line may have a fraction that it lacks.
 
     A fraction is likely if a sign like one is passed over, which is followed by one digit at most:
     a date has more after each sign. Or else the last digit has the place of
     one: it is much taller than the others, or set lower than the first, or hardly a digit. The
     shares were chosen by real halves, and by how many other numbers are marked.
     """
+    if any(sign in FRACTIONS for sign in number):
+        return False
     spelled = spell(answer)
     if "/" not in known.fill and not {*LOOKALIKES} & {*number}:
         columns = [column for sign, column in spelled if sign in NUMERALS]

@@ -7,11 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.worker.models.number_networks import STRIDE, STRIP_HEIGHT
+from digitq.worker.models.number_networks import STRIDE, StripSize
 from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.finding import equalise, find_median, shrink_by_factor
 
-DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
 MIN_STRIP, MAX_STRIP = 16, 1200  # px: the least and the greatest width of a strip
 BEYOND_EDGE = 0.25  # a strip shows at most this share of a digit's height beyond the picture
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px
@@ -59,14 +58,14 @@ def turn(picture: Grey, angle: float) -> tuple[Grey, NDArray[np.float64]]:
 
 
 def cut_strip(
-    picture: Grey, line: TextLine, before: float, after: float
+    picture: Grey, line: TextLine, before: float, after: float, size: StripSize
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The strip, (STRIP_HEIGHT, W) with W even, normalised, and the (2, 3) matrix to its px.
+    """The strip, (size.height, W) with W even, normalised, and the (2, 3) matrix to its px.
 
     It shows `before` and `after` heights of a digit beyond the line's ends, if the picture reaches
     that far. A very long line is squeezed to MAX_STRIP.
     """
-    scale = DIGIT_HEIGHT / line.height
+    scale = size.digit / line.height
     cos, sin = (part / math.hypot(1, line.slope) for part in (1.0, line.slope))
     # where the strip starts and ends: px of the picture along the line, from the line's middle
     start = -line.length / 2 - before * line.height
@@ -78,7 +77,7 @@ def cut_strip(
     width = max(MIN_STRIP, STRIDE * math.ceil((end - start) * along / STRIDE - 1e-6))
     small, factor = shrink_by_factor(picture, scale)  # otherwise fine strokes would be lost
     scaled = np.array([[along], [scale]]) * [[cos, sin], [-sin, cos]]
-    shift = np.array([-start * along, STRIP_HEIGHT / 2]) - scaled @ (line.x, line.y)
+    shift = np.array([-start * along, size.height / 2]) - scaled @ (line.x, line.y)
     matrix = np.column_stack([scaled, shift])
     # OpenCV counts from the middle of the first pixel, this matrix from the picture's edge
     inner = scaled * factor
@@ -86,7 +85,7 @@ def cut_strip(
     strip = cv2.warpAffine(
         small,
         np.column_stack([inner, offset]),
-        (width, STRIP_HEIGHT),
+        (width, size.height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )

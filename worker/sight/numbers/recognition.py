@@ -1,15 +1,16 @@
 """From the bytes of a file to the number in the picture."""
 
-import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from operator import itemgetter
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Risk
@@ -20,13 +21,18 @@ from digitq.protocol.asked.values import (
     NUMERALS,
     Automaton,
     ValueSet,
-    accepts,
-    is_written,
     only_digits,
 )
 from digitq.protocol.chunk import Alternative, FoundDigit, Reason
 from digitq.worker.models.card import Card
-from digitq.worker.models.number_networks import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
+from digitq.worker.models.number_networks import (
+    COLUMNS_SIZE,
+    EXPERT_SIZE,
+    STRIDE,
+    NumberReader,
+    StripSize,
+    load_networks,
+)
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
 from digitq.worker.sight.decoding.scales import DECODED_SIDE, scale_to_file
@@ -44,19 +50,20 @@ from digitq.worker.sight.numbers.ctc import weigh as weigh_columns
 from digitq.worker.sight.numbers.finding import Candidates, find_median
 from digitq.worker.sight.numbers.fractions import may_be_fraction
 from digitq.worker.sight.numbers.ink import find_ink, find_runs, has_strokes
-from digitq.worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
+from digitq.worker.sight.numbers.line_strip import TextLine, cut_strip, fit_line
 from digitq.worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
 
 LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
 STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line
-# The exponents of both networks' probabilities: most real numbers of other sources are right
+# The exponents of the probabilities: of the detector, and of the columns or the expert. With them,
+# most real numbers of other sources are right
 DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
-# If the likeliest classes of all columns are together less probable than this, other views are
-# read, in which the digits are higher or lower by these factors; their mean counts
-SURE_PATH = 0.5
-VIEW_HEIGHTS = (0.9, 1.12)
-MIN_VIEW = -60.0  # the least log-probability of a number in another view
+SURE_CHANCE = 0.97  # the expert looks at a line whose number has a lower chance
+# If it is not sure either, it looks again: the line may be higher by a share of a digit's height,
+# or tilted. The columns of these views are in the same places
+LINE_VIEWS = (-0.12, 0.0), (-0.06, 0.04), (-0.06, -0.04)
+MIN_SUM = -60.0  # the least logarithm of a sum of probabilities
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 # If the numbers that are weighed have a greater probability, all others are not summed up
 SURE_SHARE = 0.9999
@@ -85,25 +92,22 @@ class NumberReading:
     reason: Reason  # why a person should look at it; "" if there is no need
 
 
-def clip_sum(scores: NDArray[np.float64]) -> float:
-    """The logarithm of a sum of probabilities, from their logarithms; it is finite."""
-    return max(float(np.logaddexp.reduce(scores)), MIN_VIEW)
-
-
 @dataclass(frozen=True)
 class Seen:
     """The line that was found in a picture, before its readings are weighed."""
 
     line: Candidates  # the candidates of its line, from left to right
-    answers: list[Answer]  # the network of columns about it, and about other views if it is unsure
+    answer: Answer  # what a network sees in its columns
     to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the strip
     to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the picture
     reason: Reason  # why a person should look at it: what else is written in the picture
+    size: StripSize = COLUMNS_SIZE
+    look_closer: "Callable[[], Seen] | None" = None  # the same line as it is seen next, if unsure
 
     @cached_property
     def digits_answer(self) -> Answer:
-        """The first answer as if all signs were blank."""
-        return pass_over(self.answers[0], DIGITS_ONLY)
+        """The answer as if all signs were blank."""
+        return pass_over(self.answer, DIGITS_ONLY)
 
     def weigh(
         self, automaton: Automaton = AS_WRITTEN, others: Iterable[Proposal] = ()
@@ -111,23 +115,27 @@ class Seen:
         """The numbers of the automaton, and others, that the line may show, the best first.
 
         Their chances are shares of all numbers that the automaton has. The signs of a pattern or a
-        list are put in where they are not seen. The two networks are independent judges. The
-        product of their probabilities counts, each to a power, because they learned from the same
-        scenes. The detector judges the digits only: the others have its probability.
+        list are put in where they are not seen. The detector is one judge, the network that read
+        the line another. The product of their probabilities counts, each to a power, because they
+        learned from the same scenes. The detector judges the digits only: the others have its
+        probability.
         """
-        answers = [pass_over(answer, automaton) for answer in self.answers]
-        chances = dict(others) | self.list_numbers(automaton, answers)
+        answer = pass_over(self.answer, automaton)
+        chances = dict(others) | self.list_numbers(automaton, answer)
         numbers = [*chances]
-        first, *more = (weigh_columns(answer, numbers) for answer in answers)
-        scores = np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
-        share = float(np.exp(first).sum())  # what these numbers are of all that there can be
+        scores = weigh_columns(answer, numbers)
+        share = float(np.exp(scores).sum())  # what these numbers are of all that there can be
         if isinstance(automaton, ValueSet):
             if automaton.signs:  # how likely it is to put one in says nothing: digits count
                 parts = sorted({*map(only_digits, numbers)})  # "" is the first
                 digits = weigh_columns(self.digits_answer, parts)
                 share = float(np.exp(digits).sum())
                 some = np.array([number > "" for number in numbers])
-                scores[some] += clip_sum(digits[1:]) - clip_sum(first[some])
+                before, after = (
+                    max(float(np.logaddexp.reduce(part)), MIN_SUM)
+                    for part in (scores[some], digits[1:])
+                )
+                scores[some] += after - before
             if share < SURE_SHARE:
                 share /= max(share, sum_paths(self.digits_answer, automaton.without_signs))
         scores = COLUMNS_POWER * scores + DETECTOR_POWER * np.log([*chances.values()])
@@ -138,23 +146,21 @@ class Seen:
         # An empty answer wins only above one half
         return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
-    def list_numbers(self, automaton: Automaton, answers: Sequence[Answer]) -> dict[str, float]:
+    def list_numbers(self, automaton: Automaton, answer: Answer) -> dict[str, float]:
         """The numbers that either network takes for likely, and "" for none, with the detector's
         probability.
         """
         values = automaton.without_signs if isinstance(automaton, ValueSet) else None
         paths = propose_numbers(self.line, values or automaton)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        spelled = ("".join(sign for sign, _ in spell(answer)) for answer in answers[1:])
-        read = [one for one in spelled if one and is_written(one) and accepts(automaton, one)]
-        written, has_all = [*found], False
+        read, written, has_all = list[str](), [*found], False
         if values and automaton.signs:
             digits = propose(self.digits_answer, values)[:MAX_PROPOSALS]
             parts = [values.put_signs_in(one) for one in dict.fromkeys([*digits, *found])]
             written = [one for part, _ in parts for one in part]
             has_all = all(is_whole for _, is_whole in parts)
         if not has_all:
-            read += propose(answers[0], automaton)[:MAX_PROPOSALS]
+            read = propose(answer, automaton)[:MAX_PROPOSALS]
         read += written
         chances = {one: found.get(only_digits(one), UNSEEN_CHANCE) for one in read}
         no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
@@ -236,7 +242,7 @@ def trace_readings(
     yield None
     seen = read_line(reader, found)
     yield None
-    numbers, reason, is_free = choose_readings(seen, known)
+    numbers, reason, is_free, seen = choose_readings(seen, known)
     best = numbers[0]
     if best.number:
         confidence = card.calibrate(best.chance, not is_free and known.fixes_length)
@@ -287,48 +293,93 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     line = found.line
     if not len(line.chances):
-        return Seen(line, [NO_SIGNS], np.eye(2, 3), found.to_original, "")
+        return Seen(line, NO_SIGNS, np.eye(2, 3), found.to_original, "")
     likely = line.boxes[line.chances >= min(LIKELY, float(line.chances.max()))]
     fitted = fit_line(likely)
-    answer, to_strip = read_strip(reader, found.picture, fitted)
-    answers = [answer]
-    if answer.max(0).sum() < math.log(SURE_PATH):
-        views = [fitted._replace(height=fitted.height * factor) for factor in VIEW_HEIGHTS]
-        answers += [read_strip(reader, found.picture, view)[0] for view in views]
+    answer, to_strip = read_strip(reader.columns, found.picture, fitted, COLUMNS_SIZE)
     spelled = "".join(sign for sign, _ in spell(answer))
     if len(only_digits(spelled)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     reason = find_others(found.candidates, line, height, "/" in spelled)
     reason = reason or ("other signs" if found.is_struck else "")
-    return Seen(line, answers, to_strip, found.to_original, reason)
+    first = Seen(line, answer, to_strip, found.to_original, reason)
+
+    @cache
+    def look_closer() -> Seen:
+        answer, to_strip = read_strip(reader.expert, found.picture, fitted, EXPERT_SIZE)
+        closer = replace(first, answer=answer, to_strip=to_strip, size=EXPERT_SIZE)
+
+        @cache
+        def look_again() -> Seen:
+            answers = [answer]
+            for shift, slope in LINE_VIEWS:
+                view = fitted._replace(
+                    y=fitted.y + shift * fitted.height, slope=fitted.slope + slope
+                )
+                answers.append(read_strip(reader.expert, found.picture, view, EXPERT_SIZE)[0])
+            return replace(closer, answer=average(answers))
+
+        return replace(closer, look_closer=look_again)
+
+    return replace(first, look_closer=look_closer)
+
+
+def average(answers: Sequence[Answer]) -> Answer:
+    """The mean of the log-probabilities, as an answer; all have columns in the same places."""
+    count = min(answer.shape[1] for answer in answers)
+    mean = np.mean([answer[:, :count] for answer in answers], axis=0)
+    return np.asarray(mean - np.logaddexp.reduce(mean), np.float32)
 
 
 def read_strip(
-    reader: NumberReader, picture: Grey, line: TextLine
+    network: Callable[[Tensor], Tensor], picture: Grey, line: TextLine, size: StripSize
 ) -> tuple[Answer, NDArray[np.float64]]:
-    """What the network of columns sees in a line, and the (2, 3) matrix to px of its strip."""
-    strip, to_strip = cut_strip(picture, line, STRIP_MARGIN, STRIP_MARGIN)
-    answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
+    """What a network sees in a line, and the (2, 3) matrix to px of its strip."""
+    strip, to_strip = cut_strip(picture, line, STRIP_MARGIN, STRIP_MARGIN, size)
+    answer = network(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
     return answer, to_strip
 
 
-def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, bool]:
-    """Readings, the best first, why a person should check the first, and whether they are free.
+class Choice(NamedTuple):
+    """What a line may show."""
 
-    If numbers are known, the probability is that among those. The readings are free if nothing is
-    known, and if no known number is plausible. Raises `ImageError` if nothing can be read.
+    numbers: list[Proposal]  # the best first
+    reason: Reason  # why a person should check the first
+    is_free: bool  # whether nothing was known, or no known number is plausible
+    seen: Seen  # as the network saw it whose readings these are
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody needs to look closer. The expert has learned no line without a digit."""
+        best = self.numbers[0]
+        return not best.number or best.chance >= SURE_CHANCE and self.reason != "not allowed"
+
+
+def choose_readings(seen: Seen, known: Known) -> Choice:
+    """What a line may show. If numbers are known, their chances are those among these.
+
+    Raises `ImageError` if nothing can be read.
     """
+    choice = choose_in(seen, known)
+    while seen.look_closer and not (choice and choice.is_sure):
+        seen = seen.look_closer()
+        choice = choose_in(seen, known)
+    if not choice:
+        raise ImageError(NOTHING_SEEN)
+    return choice
+
+
+def choose_in(seen: Seen, known: Known) -> Choice | None:
+    """What a line may show as one network saw it; None if nothing can be read."""
     automaton = known.automaton
     wanted = seen.weigh(automaton)
     if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
-        is_fraction = may_be_fraction(seen.answers[0], seen.line, wanted[0].number, known)
+        is_fraction = may_be_fraction(seen.answer, seen.line, wanted[0].number, known)
         reason: Reason = seen.reason or ("other signs" if is_fraction else "")
-        return wanted, reason, known.is_nothing
+        return Choice(wanted, reason, known.is_nothing, seen)
     free = [] if known.is_nothing else seen.weigh()
-    if not free:
-        raise ImageError(NOTHING_SEEN)
-    return free, seen.reason or "not allowed", True
+    return Choice(free, seen.reason or "not allowed", True, seen) if free else None
 
 
 def is_plausible(seen: Seen, number: str) -> bool:
@@ -353,16 +404,18 @@ def list_digits(
     leads from its px to those of the page. A digit's box is that of a candidate around its middle,
     else one of the usual width. Parts of it beyond the picture's edges are left out.
     """
-    answer = seen.answers[0]
+    answer = seen.answer
     columns = np.array(align(answer, number))
     is_digit = [sign in NUMERALS for sign in number]
-    columns, number = columns[is_digit], only_digits(number)
+    columns, number = columns[is_digit], "".join(sign for sign in number if sign in NUMERALS)
+    if not number:  # a fraction alone
+        return []
     to_picture = cv2.invertAffineTransform(seen.to_strip)
     middles = np.outer((columns + 0.5) * STRIDE, to_picture[:, 0])
-    middles += to_picture @ (0, STRIP_HEIGHT / 2, 1)
+    middles += to_picture @ (0, seen.size.height / 2, 1)
     chances = np.exp(answer[[*map(int, number)], columns]).tolist()
     candidates = [*zip(seen.line.chances.tolist(), seen.line.boxes.tolist(), strict=True)]
-    half = DIGIT_HEIGHT / 2 * float(np.hypot(*to_picture[:, 0]))
+    half = seen.size.digit / 2 * float(np.hypot(*to_picture[:, 0]))
     to_original = np.vstack([seen.to_original, (0, 0, 1)])
     boxes = list[list[float]]()
     for x, y in middles.tolist():
