@@ -1,6 +1,6 @@
 """From the bytes of a file to the number in the picture."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from operator import itemgetter
@@ -60,9 +60,7 @@ STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and af
 # most real numbers of other sources are right
 DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
 SURE_CHANCE = 0.97  # the expert looks at a line whose number has a lower chance
-# If it is not sure either, it looks again: the line may be higher by a share of a digit's height,
-# or tilted. The columns of these views are in the same places
-LINE_VIEWS = (-0.12, 0.0), (-0.06, 0.04), (-0.06, -0.04)
+SECOND_SHIFT = 0.12  # heights of a digit: if it is not sure, it looks again so much higher
 MIN_SUM = -60.0  # the least logarithm of a sum of probabilities
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 # If the numbers that are weighed have a greater probability, all others are not summed up
@@ -312,23 +310,18 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
 
         @cache
         def look_again() -> Seen:
-            answers = [answer]
-            for shift, slope in LINE_VIEWS:
-                view = fitted._replace(
-                    y=fitted.y + shift * fitted.height, slope=fitted.slope + slope
-                )
-                answers.append(read_strip(reader.expert, found.picture, view, EXPERT_SIZE)[0])
-            return replace(closer, answer=average(answers))
+            higher = fitted._replace(y=fitted.y - SECOND_SHIFT * fitted.height)
+            again, _ = read_strip(reader.expert, found.picture, higher, EXPERT_SIZE)
+            return replace(closer, answer=average(answer, again))
 
         return replace(closer, look_closer=look_again)
 
     return replace(first, look_closer=look_closer)
 
 
-def average(answers: Sequence[Answer]) -> Answer:
-    """The mean of the log-probabilities, as an answer; all have columns in the same places."""
-    count = min(answer.shape[1] for answer in answers)
-    mean = np.mean([answer[:, :count] for answer in answers], axis=0)
+def average(first: Answer, second: Answer) -> Answer:
+    """The mean of the log-probabilities, as an answer; both have columns in the same places."""
+    mean = (first + second) / 2
     return np.asarray(mean - np.logaddexp.reduce(mean), np.float32)
 
 
