@@ -63,7 +63,7 @@ def test_the_workers_of_a_command_take_gpus_in_turn(
     chosen = []
 
     def start(command: list[str], env: dict[str, str], **options: object) -> Mock:
-        if "worker" in command:
+        if WORKER_INDEX in env:
             monkeypatch.setenv(WORKER_INDEX, env[WORKER_INDEX])
             chosen.append(str(choose_device()))
         return Mock()
