@@ -2,8 +2,8 @@
 
 K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. The length of a
 step depends on the matrix's shape as in J. Liu et al., "Muon is scalable for LLM training", 2025.
-PyTorch has Muon since 2.9, but only for matrices, and in bfloat16. On a processor that does not
-compute in bfloat16, an epoch would take a third longer.
+PyTorch has Muon since 2.9, but only for matrices, and always in bfloat16. This one computes in
+bfloat16 only if the processor can: otherwise an epoch would take a third longer.
 """
 
 from collections.abc import Iterable
