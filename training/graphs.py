@@ -15,7 +15,7 @@ from training.detector import Detector
 
 OPSET, IR_VERSION = 17, 8  # the versions of ONNX; any ONNX Runtime that digitq can use has them
 
-GRAPHED = ("detector", Detector()), ("columns", Columns()), ("expert", Expert())
+GRAPHED: dict[str, type[nn.Module]] = {"detector": Detector, "columns": Columns, "expert": Expert}
 
 LIKE_TORCH = {  # how a picture of features is enlarged
     "mode": "nearest",
@@ -26,8 +26,8 @@ LIKE_TORCH = {  # how a picture of features is enlarged
 
 def write_graphs(out: Path) -> None:
     """Write the graphs of the networks that read numbers."""
-    for name, network in GRAPHED:
-        content = to_onnx(fold(network)).SerializeToString(deterministic=True)
+    for name, make in GRAPHED.items():
+        content = to_onnx(fold(make())).SerializeToString(deterministic=True)
         (out / f"{name}.onnx").write_bytes(content)
 
 
