@@ -1,7 +1,7 @@
 """Trains the networks of `number`: `python -m training number --out DIR`.
 
 The detector and the network of columns learn side by side, the expert apart (`--expert`). A
-training that was broken off continues after its last epoch. With `--fine-tune` both begin with
+training that was broken off continues after its last epoch. With `--fine-tune` they begin with
 weights that were trained before, and with `--epochs 0` too, they keep them: only the confidence is
 calibrated anew.
 """
@@ -61,8 +61,8 @@ from training.synthetic.writing import REAL_SHARE
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
-# The expert learns alone, after the other two: an epoch takes about 200 s
-EXPERT_RECIPE = ScenesRecipe(epochs=30, scenes=5_000)
+# The expert learns alone, after the other two; on one core an epoch takes about 300 s
+EXPERT_RECIPE = ScenesRecipe(epochs=16, scenes=4_000)
 # This many real numbers are learned for each rendered scene, if there are any
 LEARNED_SHARE, EXPERT_SHARE = 0.35, 0.6
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
