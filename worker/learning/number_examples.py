@@ -50,10 +50,10 @@ class PlacedNumber(NamedTuple):
 
 
 def place_number(
-    reader: NumberReader, real: RealNumber, most_missed: int = MAX_MISSED
+    reader: NumberReader, real: RealNumber, max_missed: int = MAX_MISSED
 ) -> PlacedNumber | None:
-    """Find the line of a number; None if too many or too few of its digits are seen, or if it has
-    a sign that is no class of the networks.
+    """Find the line of a number; None if more than `max_missed` digits too few or too many are
+    seen, or if it has a sign that is no class of the networks.
 
     If the network of columns reads its digits, they are placed where it sees them.
     """
@@ -72,7 +72,7 @@ def place_number(
         has_all = len(boxes) == len(digits)  # a fraction has no box
         return PlacedNumber(real, boxes, is_apart and has_all)
     line = seen.line.likely(CLEAR)
-    if not (digits and len(line.boxes)) or abs(len(line.boxes) - len(digits)) > most_missed:
+    if not (digits and len(line.boxes)) or abs(len(line.boxes) - len(digits)) > max_missed:
         return None
     order = line.middles[:, 0].argsort()
     spelled = "".join(map(str, line.digits[order].argmax(1).tolist()))

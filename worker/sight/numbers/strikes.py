@@ -29,7 +29,7 @@ CROSSED_RIM = 0.15  # heights of a digit: it is crossed if ink is so far above a
 MIN_CROSSED = 2  # so much ink, from left to right, is crossed at least
 MIN_ON_PAPER = 0.4  # at least this share of a strike has paper above and below
 MAX_INK_BESIDE = 0.65  # beside a strike, at most this share is ink; more are the strokes of a digit
-LEAST_RUN = np.ones((1, int(MIN_STRIKE * VIEW_HEIGHT)), np.uint8)  # a strike is as long, once level
+MIN_RUN = np.ones((1, int(MIN_STRIKE * VIEW_HEIGHT)), np.uint8)  # a strike is as long, once level
 UNEVEN = np.ones((2, 1), np.uint8)  # a level strike may be so uneven: no hand draws quite straight
 FULL_DARK = np.uint8(255)  # the grey value of ink on paper that is 0
 STRUCK_PART = (0.15, 0.85)  # a strike goes through a digit between these shares of its height
@@ -137,10 +137,10 @@ def find_strokes(piece: Grey, angle: float) -> list[Points]:
         cv2.warpAffine(piece, matrix, size), FULL_DARK / 2, 1, cv2.THRESH_BINARY
     )
     turned = cv2.dilate(turned, UNEVEN)
-    middles = cv2.erode(turned, LEAST_RUN, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    middles = cv2.erode(turned, MIN_RUN, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     if not cv2.countNonZero(middles):
         return []
-    runs = cv2.dilate(middles, LEAST_RUN)
+    runs = cv2.dilate(middles, MIN_RUN)
     back = cv2.invertAffineTransform(matrix)
     found = []
     count, labels = cv2.connectedComponents(runs)
