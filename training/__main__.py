@@ -40,9 +40,10 @@ def main() -> None:
     parser.add_argument(
         "--blend",
         type=float,
+        default=1.0,
         metavar="SHARE",
-        help=f"with --fine-tune, the columns of `{NUMBER}` become a mean of the weights in use and "
-        "the new ones, which have this share [1]",
+        help="with --fine-tune, the weights become a mean of those in use and the new ones, which "
+        f"have this share; of `{NUMBER}`, only those of the columns [1]",
     )
     parser.add_argument(
         "--hands",
@@ -79,12 +80,7 @@ def main() -> None:
         if name == NUMBER:
             from training.number_trainer import train_number
 
-            train = partial(
-                train_number,
-                judges=tuple(options.judge),
-                blend=options.blend,
-                is_expert=options.expert,
-            )
+            train = partial(train_number, judges=tuple(options.judge), is_expert=options.expert)
         else:
             from training.trainer import train_model
 
@@ -96,6 +92,7 @@ def main() -> None:
             options.limit_images,
             options.fine_tune,
             tuple(options.hands),
+            blend=options.blend,
         )
     except DigitqError as error:
         print(f"training: {error}", file=sys.stderr)
@@ -110,10 +107,10 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """End with a message if options do not go together."""
     if options.name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
         parser.error(f"{options.name} takes neither --fine-tune nor --hands")
-    if options.name != NUMBER and (options.judge or options.expert or options.blend is not None):
-        parser.error(f"--judge, --expert and --blend are only for {NUMBER}")
-    if options.blend is not None and not (
-        options.fine_tune and not options.expert and 0 < options.blend <= 1
+    if options.name != NUMBER and (options.judge or options.expert):
+        parser.error(f"--judge and --expert are only for {NUMBER}")
+    if options.blend != 1 and not (
+        options.fine_tune and not options.expert and 0 < options.blend < 1
     ):
         parser.error("--blend goes with --fine-tune, without --expert; it is above 0, at most 1")
     if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):

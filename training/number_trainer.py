@@ -30,6 +30,7 @@ from digitq.worker.learning.calibration import (
 )
 from digitq.worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
 from digitq.worker.learning.columns import Columns, Expert, fold
+from digitq.worker.learning.learner import blend_weights
 from digitq.worker.learning.number_examples import (
     PlacedNumber,
     Scene,
@@ -155,14 +156,14 @@ def train_networks(
     saved: Path,
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
-    blend: float | None = None,
+    blend: float = 1.0,
 ) -> NumberNetwork:
     """Train the detector and the columns side by side, from the installed weights on if `fine_tune`
     is true. The expert stays as it is.
 
     Real numbers of `hands` are learned after a third of the epochs, or from the beginning on if the
-    networks can find them then. With `blend`, the network of columns becomes a mean of both, with
-    that share of the new weights (M. Wortsman et al., "Robust fine-tuning of zero-shot models").
+    networks can find them then. The columns get the share `blend` of the new weights, and keep the
+    rest of the installed ones.
     """
     torch.manual_seed(seed)
     network, card = read_networks()
@@ -199,10 +200,7 @@ def train_networks(
     learners = {"detector": detector, "columns": columns}
     train(learners, recipe, seed, saved, begun_with, hands, place)
     learned = fold(columns.learned)
-    if blend is not None:
-        with torch.no_grad():
-            for new, old in zip(learned.parameters(), begun.parameters(), strict=True):
-                new.lerp_(old, 1 - blend)
+    blend_weights(learned, begun, blend)
     return NumberNetwork(fold(detector.learned), learned, network.expert)
 
 
@@ -283,7 +281,7 @@ def train_number(
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
     judges: tuple[Path, ...] = (),
-    blend: float | None = None,
+    blend: float = 1.0,
     is_expert: bool = False,
 ) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.

@@ -112,7 +112,7 @@ def describe_command(
     fine_tune: bool,
     hands: Sequence[Path],
     judges: Sequence[Path] = (),
-    blend: float | None = None,
+    blend: float = 1.0,
     is_expert: bool = False,
 ) -> str:
     """The commands that make the weights, with those that made the weights in use if need be."""
@@ -121,7 +121,7 @@ def describe_command(
     return (
         f"{before}python -m training {name} --seed {seed} --epochs {epochs}"
         + ("" if limit is None else f" --limit-images {limit}")
-        + ("" if blend is None else f" --blend {blend}")
+        + ("" if blend == 1 else f" --blend {blend}")
         + "".join(f" --hands {folder.name}" for folder in hands)
         + "".join(f" --judge {folder.name}" for folder in judges)
         + (" --expert" if is_expert else "")

@@ -38,7 +38,13 @@ from digitq.worker.learning.courses import (
     draw_batches,
     measure_loss,
 )
-from digitq.worker.learning.learner import Batches, Learner, has_bfloat16, report_epoch
+from digitq.worker.learning.learner import (
+    Batches,
+    Learner,
+    blend_weights,
+    has_bfloat16,
+    report_epoch,
+)
 from digitq.worker.learning.own import write_model
 from digitq.worker.learning.own_digits import VALIDATION_IMAGES
 from digitq.worker.models.card import Card
@@ -268,8 +274,13 @@ def train_model(
     limit_images: int | None,
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
+    blend: float = 1.0,
 ) -> Card:
-    """Train, measure the test images once, and write `out/NAME.safetensors` and its card."""
+    """Train, measure the test images once, and write `out/NAME.safetensors` and its card.
+
+    With `fine_tune`, the weights get the share `blend` of the new ones, and keep the rest of those
+    in use.
+    """
     torch.set_num_threads(1)
     course = (TUNING_COURSES if fine_tune else COURSES)[name]
     recipe = course.recipe if epochs is None else replace(course.recipe, epochs=epochs)
@@ -277,6 +288,8 @@ def train_model(
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
     data = prepare_data(images, labels, seed, course, hands)
     network = train_network(data, seed, replace(course, recipe=recipe), begin_with)
+    if begin_with:
+        blend_weights(network, begin_with, blend)
     print("calibrating and testing …", file=sys.stderr)
     images, labels = (torch.from_numpy(array) for array in data.validation)
     network.temperature = choose_temperature(network, images, labels)
@@ -289,7 +302,9 @@ def train_model(
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
-        command=describe_command(name, seed, recipe.epochs, limit_images, fine_tune, hands),
+        command=describe_command(
+            *(name, seed, recipe.epochs, limit_images, fine_tune, hands), blend=blend
+        ),
         sources={source: round(share, 3) for source, share in data.sources.items()},
         validation_accuracy=measure(validation, labels)[0],
         test_accuracy=test_accuracy,

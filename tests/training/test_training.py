@@ -164,10 +164,11 @@ def test_training_writes_weights_and_a_complete_card(
 @pytest.mark.usefixtures("one_process")
 def test_the_weights_in_use_learn_real_hands(mnist_root: Path, tmp_path: Path) -> None:
     write_glyphs(tmp_path / "hands", "school", 20)
-    card = train_model("mlp", 3, 0, tmp_path, 100, True, (tmp_path / "hands",))
+    card = train_model("mlp", 3, 0, tmp_path, 100, True, (tmp_path / "hands",), 0.5)
     assert card.sources == {"MNIST": 0.667, "school": 0.333}
     assert card.command and card.command.startswith("python -m training mlp --seed 0")
-    options = "--seed 3 --epochs 0 --limit-images 100 --hands hands --fine-tune --out NEW"
+    options = "--seed 3 --epochs 0 --limit-images 100"
+    options += " --blend 0.5 --hands hands --fine-tune --out NEW"
     assert card.command.endswith(f"; DIGITQ_WEIGHTS=DIR python -m training mlp {options}")
     installed = load_model("mlp").card
     assert card.test_accuracy == pytest.approx(installed.test_accuracy, abs=2e-4)

@@ -83,6 +83,16 @@ class Learner:
         return self.learned
 
 
+def blend_weights(network: nn.Module, before: nn.Module, share: float) -> None:
+    """Make the weights a mean: this share of the network's own, the rest of those `before`.
+
+    So less is forgotten (M. Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+    """
+    with torch.no_grad():
+        for new, old in zip(network.parameters(), before.parameters(), strict=True):
+            new.lerp_(old, 1 - share)
+
+
 def report_epoch(epoch: int, epochs: int, text: str, started: float, first: int = 0) -> None:
     """Print a line on an epoch, with the time since `first` was `started`, and the time left."""
     seconds = time.monotonic() - started

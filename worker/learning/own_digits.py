@@ -38,7 +38,7 @@ from digitq.worker.learning.calibration import (
     measure,
 )
 from digitq.worker.learning.courses import OWN_RECIPES, DigitData, draw_batches, measure_loss
-from digitq.worker.learning.learner import Learner
+from digitq.worker.learning.learner import Learner, blend_weights
 from digitq.worker.learning.own import Compared, OwnImage, Trained, read_own
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import Model, build_model, load_model
@@ -49,8 +49,10 @@ from digitq.worker.sight.normalisation.steps import Views
 
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one
-# This share of the old weights stays, so that less of MNIST is forgotten (M. Wortsman et al., 2022)
-OLD_SHARE = {"mlp": 0.0, "cnn": 0.15}
+NEW_SHARE = {
+    "mlp": 1.0,
+    "cnn": 0.85,
+}  # the rest is of the old weights
 VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
 SAMPLE_VALIDATION = 1_000  # this many images of MNIST's sample are held back
 
@@ -181,9 +183,7 @@ def train_own_digits(
     optimisers = [recipe.make_optimiser(network)]
     learner = Learner(network, partial(measure_loss, recipe, 1.0), recipe, optimisers)
     network = recipe.finish(learner.train(batches))
-    weights = network.state_dict()
-    for key, value in before.network.state_dict().items():
-        weights[key].lerp_(value, OLD_SHARE[name])
+    blend_weights(network, before.network, NEW_SHARE[name])
     print("calibrating and testing …", file=sys.stderr)
     card = replace(
         calibrate(network, before.card, held_back, rehearsed),
@@ -195,7 +195,7 @@ def train_own_digits(
     return Trained(
         before.card,
         card,
-        weights,
+        network.state_dict(),
         Compared(judge_own(before, held_back), judge_own(new, held_back)),
         [id for id, _, _ in held_back],
         Compared(*(judge_mnist(one.network, *rehearsed.held_back) for one in (before, new))),
