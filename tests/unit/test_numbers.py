@@ -42,7 +42,14 @@ from digitq.worker.sight.numbers.recognition import (
     read_number,
     trace_number,
 )
-from digitq.worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_line, find_others, search
+from digitq.worker.sight.numbers.search import (
+    FIRST_LOOK,
+    FoundLine,
+    find_line,
+    find_others,
+    is_better,
+    search,
+)
 from digitq.worker.sight.numbers.strikes import find_strike
 from digitq.worker.sight.numbers.text_line import choose_line, measure_tilt
 from digitq.worker.sight.numbers.weighing import Proposal, propose_numbers
@@ -401,6 +408,30 @@ def test_the_tilt_of_a_line_is_measured(angle: float) -> None:
     assert measure_tilt(found, chosen) == pytest.approx(angle, abs=0.5)
     alone = line.take(np.array([3]))
     assert measure_tilt(alone, alone) == 0
+
+
+@pytest.mark.parametrize(
+    "tilt, chances, logits, expected",
+    [
+        (15, (0.9, 0.8), (9, 3), True),  # more digits, read more surely
+        (15, (0.9, 0.8), (3, 9), False),  # slanted digits
+        (15, (0.8, 0.9), (9, 3), False),
+        (30, (0.9, 0.8), (3, 9), True),  # so much is no slant
+    ],
+)
+def test_a_small_tilt_may_be_the_slant_of_digits(
+    tilt: float, chances: tuple[float, float], logits: tuple[float, float], expected: bool
+) -> None:
+    seen = iter(logits)
+
+    def read(strips: torch.Tensor) -> torch.Tensor:
+        answer = torch.zeros(1, BLANK + 1, 1, strips.shape[3] // 2)
+        answer[0, 5] = next(seen)
+        return answer
+
+    reader = load_networks()[0]._replace(columns=read)
+    turned, level = ((np.zeros((80, 200), np.uint8), candidates("12", [p, p])) for p in chances)
+    assert is_better(reader, turned, level, tilt) == expected
 
 
 @pytest.mark.parametrize("angle", [-45, 20, 45])

@@ -1,16 +1,26 @@
 """Cuts the line of a number out of a picture: upright, and its digits of one height."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from digitq.worker.models.number_networks import STRIDE, StripSize
 from digitq.worker.picture import Grey
-from digitq.worker.sight.numbers.finding import equalise, find_median, shrink_by_factor
+from digitq.worker.sight.numbers.finding import (
+    Candidates,
+    equalise,
+    find_median,
+    shrink_by_factor,
+)
 
+LIKELY = 0.3  # a line is placed by its candidates with at least this chance
+STRIP_MARGIN = 1.0  # a strip shows this many heights of a digit before and after its line
 MIN_STRIP, MAX_STRIP = 16, 1200  # px: the least and the greatest width of a strip
 BEYOND_EDGE = 0.25  # a strip shows at most this share of a digit's height beyond the picture
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px
@@ -38,6 +48,11 @@ def fit_line(boxes: Boxes) -> TextLine:
     x = (left + right) / 2
     y = float(middles[:, 1].mean()) + slope * (x - float(middles[:, 0].mean()))
     return TextLine(x, y, (right - left) * math.hypot(1, slope), height, slope)
+
+
+def place_line(line: Candidates) -> TextLine:
+    """The line through the likely candidates of a line, which has one at least."""
+    return fit_line(line.boxes[line.chances >= min(LIKELY, float(line.chances.max()))])
 
 
 def turn(picture: Grey, angle: float) -> tuple[Grey, NDArray[np.float64]]:
@@ -90,3 +105,14 @@ def cut_strip(
         borderMode=cv2.BORDER_REPLICATE,
     )
     return equalise(strip), matrix
+
+
+def read_strip(
+    network: Callable[[Tensor], Tensor], picture: Grey, line: TextLine, size: StripSize
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """What a network sees in a line, (21, T) log-probabilities, and the (2, 3) matrix to px of its
+    strip.
+    """
+    strip, to_strip = cut_strip(picture, line, STRIP_MARGIN, STRIP_MARGIN, size)
+    answer = network(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
+    return answer, to_strip

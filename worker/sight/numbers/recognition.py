@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Risk
@@ -47,15 +45,13 @@ from digitq.worker.sight.numbers.ctc import (
     sum_paths,
 )
 from digitq.worker.sight.numbers.ctc import weigh as weigh_columns
-from digitq.worker.sight.numbers.finding import Candidates, find_median
+from digitq.worker.sight.numbers.finding import Candidates
 from digitq.worker.sight.numbers.fractions import may_be_fraction
 from digitq.worker.sight.numbers.ink import find_ink, find_runs, has_strokes
-from digitq.worker.sight.numbers.line_strip import TextLine, cut_strip, fit_line
+from digitq.worker.sight.numbers.line_strip import place_line, read_strip
 from digitq.worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
 
-LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
-STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line
 # The exponents of the probabilities: of the detector, and of the columns or the expert. With them,
 # most real numbers of other sources are right
 DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
@@ -292,14 +288,12 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     line = found.line
     if not len(line.chances):
         return Seen(line, NO_SIGNS, np.eye(2, 3), found.to_original, "")
-    likely = line.boxes[line.chances >= min(LIKELY, float(line.chances.max()))]
-    fitted = fit_line(likely)
+    fitted = place_line(line)
     answer, to_strip = read_strip(reader.columns, found.picture, fitted, COLUMNS_SIZE)
     spelled = "".join(sign for sign, _ in spell(answer))
     if len(only_digits(spelled)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
-    height = find_median(likely[:, 3] - likely[:, 1])
-    reason = find_others(found.candidates, line, height, "/" in spelled)
+    reason = find_others(found.candidates, line, fitted.height, "/" in spelled)
     reason = reason or ("other signs" if found.is_struck else "")
     first = Seen(line, answer, to_strip, found.to_original, reason)
 
@@ -323,15 +317,6 @@ def average(first: Answer, second: Answer) -> Answer:
     """The mean of the log-probabilities, as an answer; both have columns in the same places."""
     mean = (first + second) / 2
     return np.asarray(mean - np.logaddexp.reduce(mean), np.float32)
-
-
-def read_strip(
-    network: Callable[[Tensor], Tensor], picture: Grey, line: TextLine, size: StripSize
-) -> tuple[Answer, NDArray[np.float64]]:
-    """What a network sees in a line, and the (2, 3) matrix to px of its strip."""
-    strip, to_strip = cut_strip(picture, line, STRIP_MARGIN, STRIP_MARGIN, size)
-    answer = network(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
-    return answer, to_strip
 
 
 class Choice(NamedTuple):

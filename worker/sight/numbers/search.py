@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digitq.protocol.chunk import Reason
-from digitq.worker.models.number_networks import NumberReader
+from digitq.worker.models.number_networks import COLUMNS_SIZE, NumberReader
 from digitq.worker.picture import Grey
 from digitq.worker.sight.numbers.finding import (
     Candidates,
@@ -18,7 +18,7 @@ from digitq.worker.sight.numbers.finding import (
     find_candidates,
     find_median,
 )
-from digitq.worker.sight.numbers.line_strip import turn
+from digitq.worker.sight.numbers.line_strip import place_line, read_strip, turn
 from digitq.worker.sight.numbers.strikes import erase, find_strike
 from digitq.worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
 
@@ -32,6 +32,7 @@ MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of
 GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
 UNSEEN_HEIGHT = 10  # px: the assumed height of digits that can't be seen at the picture's own scale
 MIN_TILT = 12  # degrees: the picture is turned if the line is tilted by more than this
+MAX_SLANT = 20  # degrees: a line that seems to be tilted by less may be one of slanted digits
 MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
 OTHER_HEIGHT = 0.45  # other writing counts if it has at least this share of the digits' height
 SLASH_HEIGHT = 1.2  # a 1 that is this many times as high as the line's digits may be a slash
@@ -52,9 +53,8 @@ class FoundLine(NamedTuple):
 def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
     """Find the number's line; it has no candidates if there is nothing like a digit.
 
-    If the line is tilted, the picture is turned and searched again. The second search counts if
-    it finds more clear digits. If a number is struck out, the picture is searched without it;
-    if there is no other one, it is the line.
+    If the line is tilted, the picture is turned and searched again. If a number is struck out, the
+    picture is searched without it; if there is no other one, it is the line.
     """
     find = partial(find_candidates, reader.detector)
     found, line = search(find, picture)
@@ -63,7 +63,7 @@ def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
     if abs(tilt) > MIN_TILT and max(picture.shape) <= MAX_TURNED_SIDE:
         turned, matrix = turn(picture, tilt)
         again, level = search(find, turned)
-        if level.likely(CLEAR).chances.sum() > line.likely(CLEAR).chances.sum():
+        if is_better(reader, (turned, level), (picture, line), abs(tilt)):
             picture, found, line = turned, again, level
             to_original = cv2.invertAffineTransform(matrix)
     strike = find_strike(picture, line)
@@ -74,6 +74,28 @@ def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
             picture, found, line = erased, rest, anew
     line = doubt_faint_ones(picture, line)
     return FoundLine(picture, to_original, found, line, strike is not None)
+
+
+def is_better(
+    reader: NumberReader,
+    turned: tuple[Grey, Candidates],
+    level: tuple[Grey, Candidates],
+    tilt: float,
+) -> bool:
+    """Whether the turned picture shows the line better than the picture before.
+
+    It must have more clear digits. If the tilt is small, it may be the slant of some digits: then
+    the columns must be surer of what they read, too.
+    """
+    after, before = (line.likely(CLEAR).chances.sum() for _, line in (turned, level))
+    if after <= before or tilt > MAX_SLANT:
+        return bool(after > before)
+    read = (
+        read_strip(reader.columns, picture, place_line(line), COLUMNS_SIZE)[0]
+        for picture, line in (turned, level)
+    )
+    after, before = (answer.max(0).sum() for answer in read)
+    return bool(after > before)
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
