@@ -43,7 +43,7 @@ def main() -> None:
         default=1.0,
         metavar="SHARE",
         help="with --fine-tune, the weights become a mean of those in use and the new ones, which "
-        f"have this share; of `{NUMBER}`, only those of the columns [1]",
+        "have this share; of the detector, all are new [1]",
     )
     parser.add_argument(
         "--hands",
@@ -109,10 +109,8 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(f"{options.name} takes neither --fine-tune nor --hands")
     if options.name != NUMBER and (options.judge or options.expert):
         parser.error(f"--judge and --expert are only for {NUMBER}")
-    if options.blend != 1 and not (
-        options.fine_tune and not options.expert and 0 < options.blend < 1
-    ):
-        parser.error("--blend goes with --fine-tune, without --expert; it is above 0, at most 1")
+    if options.blend != 1 and not (options.fine_tune and 0 < options.blend < 1):
+        parser.error("--blend goes with --fine-tune; it is above 0, at most 1")
     if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
         parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
     if options.limit_images is not None and options.limit_images < 60:

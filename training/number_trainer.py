@@ -28,7 +28,7 @@ from digitq.worker.learning.calibration import (
     measure_gaps,
     read_pictures,
 )
-from digitq.worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
+from digitq.worker.learning.column_batches import Rng, StripBatch, batch_strips
 from digitq.worker.learning.columns import Columns, Expert, fold
 from digitq.worker.learning.learner import blend_weights
 from digitq.worker.learning.number_examples import (
@@ -39,6 +39,7 @@ from digitq.worker.learning.number_examples import (
     place_number,
 )
 from digitq.worker.learning.own import write_model
+from digitq.worker.learning.strip_variations import vary
 from digitq.worker.models.card import Card, card_path, read_card
 from digitq.worker.models.network import NUMBER_READER
 from digitq.worker.models.number_networks import (
@@ -64,6 +65,8 @@ NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
 # The expert learns alone, after the other two; on one core an epoch takes about 300 s
 EXPERT_RECIPE = ScenesRecipe(epochs=16, scenes=4_000)
+# Its normalisations are folded then: with a rate of 1.2e-3, it unlearns what it knows
+EXPERT_TUNING_RECIPE = ScenesRecipe(epochs=11, learning_rate=3e-4, scenes=4_000)
 # This many real numbers are learned for each rendered scene, if there are any
 LEARNED_SHARE, EXPERT_SHARE = 0.35, 0.6
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
@@ -147,7 +150,7 @@ class RealNumbers:
         """What a network learns that reads strips of this size."""
         chosen = choose_numbers(self.placed, round(share * len(scenes)), rng)
         strips = [*cut_strips(scenes, rng, size), *(cut_number(one, rng, size) for one in chosen)]
-        return batch_strips([vary(strip, rng) for strip in strips], rng)
+        return batch_strips(vary(strips, rng), rng)
 
 
 def train_networks(
@@ -210,12 +213,15 @@ def train_expert(
     saved: Path,
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
+    blend: float = 1.0,
 ) -> NumberNetwork:
     """Train the expert beside the installed detector and columns, which place the real numbers.
 
-    It begins with the installed weights if `fine_tune` is true.
+    It begins with the installed weights if `fine_tune` is true. It gets the share `blend` of the
+    new weights, and keeps the rest of the installed ones.
     """
     network, card = read_networks()
+    begun = deepcopy(network.expert)
     real = RealNumbers(hands)
     real.place(network.make_reader())
     torch.manual_seed(seed)
@@ -228,7 +234,9 @@ def train_expert(
     )
     train({"expert": expert}, recipe, seed, saved, card.sha256, hands)
     # It is saved in 16 bits, and the confidence is calibrated with what is saved
-    network.expert = fold(expert.learned).half().float()
+    learned = fold(expert.learned)
+    blend_weights(learned, begun, blend)
+    network.expert = learned.half().float()
     return network
 
 
@@ -290,9 +298,10 @@ def train_number(
     The scenes with which the accuracy is measured have no doubtful number. Real numbers of `judges`
     are not learned: the confidence is calibrated with them, and not with scenes.
     """
-    recipe = TUNING_RECIPE if fine_tune else NUMBER_RECIPE
     if is_expert:
-        recipe = replace(EXPERT_RECIPE, learning_rate=recipe.learning_rate)
+        recipe = EXPERT_TUNING_RECIPE if fine_tune else EXPERT_RECIPE
+    else:
+        recipe = TUNING_RECIPE if fine_tune else NUMBER_RECIPE
     recipe = replace(
         recipe,
         epochs=recipe.epochs if epochs is None else epochs,
@@ -300,7 +309,7 @@ def train_number(
     )
     saved = out / "number.partial"
     if is_expert:
-        network = train_expert(seed, recipe, saved, fine_tune, hands).eval()
+        network = train_expert(seed, recipe, saved, fine_tune, hands, blend).eval()
     else:
         network = train_networks(seed, recipe, saved, fine_tune, hands, blend).eval()
     print("calibrating and testing, for some minutes …", file=sys.stderr)

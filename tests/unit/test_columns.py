@@ -9,9 +9,10 @@ import torch.nn.functional as F
 
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.values import ValueSet
-from digitq.worker.learning.column_batches import NOT_LEARNED, cut_off, measure_losses
+from digitq.worker.learning.column_batches import NOT_LEARNED, measure_losses
 from digitq.worker.learning.columns import Columns, Expert, fold
 from digitq.worker.learning.number_examples import cut_strips
+from digitq.worker.learning.strip_variations import cut_off, draw_sides, show_row, vary
 from digitq.worker.models.number_networks import BLANK, COLUMNS_SIZE, EXPERT_SIZE, STRIDE, StripSize
 from digitq.worker.sight.numbers.ctc import (
     align,
@@ -170,7 +171,7 @@ def test_each_digit_has_its_columns(size: StripSize) -> None:
             assert named == digits
             at_digit = ((columns >= 0) & (columns < BLANK)).nonzero()[:, 0]
             ink = image[0, size.height // 2, STRIDE * at_digit]
-            assert abs(ink.mean() - image[0, 2].mean()) > 0.5
+            assert abs(ink.mean() - image[image != 0].median()) > 0.3  # 0 beyond the strip
 
 
 def test_signs_that_are_cut_off_are_not_learned() -> None:
@@ -185,6 +186,49 @@ def test_signs_that_are_cut_off_are_not_learned() -> None:
         at = whole.text.index(part.text)
         apart = whole.middles[at : at + len(part.text)] - part.middles
         assert np.allclose(apart, apart[0])  # the digits stay where they are in the picture
+
+
+def test_a_strip_is_shown_between_the_rules_of_a_table() -> None:
+    rng = np.random.default_rng(0)
+    (whole,) = cut_strips([draw_scene([1, 5, 7, 9])], rng, EXPERT_SIZE)
+    left, right = whole.middles[[0, -1]].round().astype(int)
+    sides = []
+    for _ in range(40):
+        drawn = draw_sides(whole.values, whole.middles, rng)
+        assert drawn.shape == whole.values.shape and drawn.dtype == np.float32
+        assert abs(drawn.mean()) < 1e-4 and drawn.std() == pytest.approx(1, abs=0.01)
+        is_rule = (drawn < -0.5).mean(0) > 0.9
+        sides.append((is_rule[:left].any(), is_rule[right:].any()))
+        assert not is_rule[left + 6 : right - 6].any()
+    assert {*map(tuple, sides)} >= {(True, True), (True, False), (False, True)}
+
+
+def test_the_row_beside_a_strip_covers_none_of_its_ink() -> None:
+    rng = np.random.default_rng(0)
+    first, second = cut_strips([draw_scene([1, 5]), draw_scene([8, 8])], rng, EXPERT_SIZE)
+    changed = []
+    for _ in range(20):
+        shown = show_row(first.values, second.values, rng)
+        assert (shown <= first.values).all()
+        changed.append((shown < first.values).any(1))
+    middle = EXPERT_SIZE.height // 2
+    assert not np.any(changed, 0)[middle - 2 : middle + 2].any()
+    assert {(bool(one[:middle].any()), bool(one[middle:].any())) for one in changed} == {
+        (True, False),
+        (False, True),
+    }
+
+
+def test_a_varied_strip_is_still_what_it_was() -> None:
+    rng = np.random.default_rng(0)
+    strips = [*cut_strips([draw_scene([1, 5, 7, 9]), draw_scene([3])], rng, EXPERT_SIZE)]
+    for _ in range(30):
+        for before, after in zip(strips, vary(strips, rng), strict=True):
+            assert after.values.dtype == np.float32 and np.isfinite(after.values).all()
+            assert after.values.shape[0] == EXPERT_SIZE.height
+            assert after.values.shape[1] % STRIDE == 0
+            assert after.text in before.text and len(after.middles) == len(after.text)
+            assert (after.middles > 0).all() and (after.middles < after.values.shape[1]).all()
 
 
 @pytest.mark.parametrize(("make", "size"), [(Columns, COLUMNS_SIZE), (Expert, EXPERT_SIZE)])

@@ -138,6 +138,29 @@ def test_the_expert_reads_a_line_of_which_the_columns_are_unsure(
 
 
 @pytest.mark.parametrize(
+    ("chance", "looks", "number"), [(0.99, 1, "7"), (0.8, 1, "7"), (0.6, 2, "1")]
+)
+def test_the_expert_looks_again_if_a_number_is_not_likely(
+    chance: float, looks: int, number: str
+) -> None:
+    """First a little higher, where it sees a 7 with a chance; the line itself shows a 1."""
+    line = candidates("1")._replace(digits=np.full((1, 10), 0.1, np.float32))
+    picture = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
+    found = FoundLine(picture, np.eye(2, 3), line, line)
+    seen: list[torch.Tensor] = []
+
+    def read(strips: torch.Tensor) -> torch.Tensor:
+        seen.append(strips)
+        answer = {"7": chance, "1": 1 - chance} if len(seen) == 1 else {"1": 0.99, "7": 0.01}
+        return show(answer)(strips)
+
+    reader = NumberReader(show(), show({"1": 0.5, "7": 0.5}), read)
+    choice = choose_readings(read_line(reader, found), Known())
+    assert choice.numbers[0].number == number
+    assert len(seen) == looks and not (looks == 2 and torch.equal(*seen))
+
+
+@pytest.mark.parametrize(
     ("pattern", "number", "reason"),
     [
         (None, "7½", ""),

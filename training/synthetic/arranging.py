@@ -31,7 +31,7 @@ MARKS_AFTER = (
     *("dash", "dash", *["slash"] * 4, *["steep"] * 3, "joined", "equals", "star", "point", "close"),
     *("percent", "hash", "wave", "tick", "comma", "long", "long"),
 )
-FRACTION_SHARE = 0.15  # this share of the numbers on a line ends in a fraction
+FRACTION_SHARE = 0.18  # this share of the numbers on a line ends in a fraction
 FRACTION_TEXTS = (*["½"] * 5, "¼", "¾")
 UNITS = (*["$"] * 7, "Rs.", "No", "#", "USD", "R$", "S/.")  # printed before numbers
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them

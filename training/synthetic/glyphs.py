@@ -107,6 +107,17 @@ MARK_TEXTS = {  # those that are read; all others are passed over
 MARK_SIZES = {head.split()[0]: tuple(map(float, head.split()[1:])) for head, _ in _MARKS}
 
 
+# A half as some write it: its slash and its 2, or all of it, in one stroke
+JOINED_HALVES = (
+    "35,0 5,100 5,100 30,55 55,50 60,70 40,95 40,95 60,92 100,96",
+    "10,2 5,42/60,0 15,100 15,100 50,55 75,48 82,62 58,96 58,96 100,92",
+    "10,2 5,45/65,0 20,100/50,60 70,50 85,62 60,98 60,98 80,90 110,98",
+    "55,0 10,62 10,62 60,52 40,100 40,100 70,92 100,100",
+    "60,0 20,20 55,42 55,42 12,70 45,96 100,90",
+    "50,0 20,25 45,45 25,62 55,100 95,92",
+)
+
+
 @cache
 def glyph_basis(glyph: str) -> tuple[Points, list[Points]]:
     """A glyph's separate points, (N, 2), and for each stroke the curve's weights of them, (M, N).

@@ -13,6 +13,7 @@ from training.chance import Images, Labels, Rng, pick
 from training.hands import Writers
 from training.synthetic.glyphs import (
     ANGULAR_DIGITS,
+    JOINED_HALVES,
     MARK_SIZES,
     MARK_TEXTS,
     MARKS,
@@ -35,6 +36,7 @@ DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 MEAN_LEANS = np.array([0.23, 0.26, 0.13, 0.085, 0.07, 0.24, 0.04, 0.04, 0.19, 0.0]) - 0.2
 MIN_PEN_WIDTH = 1.1  # px
 REAL_SHARE = 0.6  # this share of the writers is real, if there are real ones
+JOINED_SHARE = 0.2  # this share of the halves has joined strokes
 FRACTION_DIGITS = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4)}
 PICKS = 160  # MNIST digits that are looked at to find some of each value
 
@@ -205,6 +207,13 @@ def write_fraction(text: str, height: float, hand: Hand, rng: Rng) -> Sign:
     """Write ½, ¼ or ¾: two digits, and a slash or a bar between them; its left is 0."""
     tall = height * rng.uniform(0.38, 0.95)
     pen = max(1, round(hand.pen * height))
+    foot = round((0.1 + rng.normal(0, 0.12)) * height)
+    if text == "½" and rng.random() < JOINED_SHARE:
+        size = height * rng.uniform(0.6, 1.25)
+        canvas, *_ = draw_strokes(
+            pick(JOINED_HALVES, rng), (size * rng.uniform(0.6, 1.1), size), pen, hand, rng
+        )
+        return Sign(canvas, 0, foot - len(canvas), text=text)
     upper, lower = (write_digit(digit, tall, hand, rng).mask for digit in FRACTION_DIGITS[text])
     (deep, wide), (low_deep, low_wide) = upper.shape, lower.shape
     kind = rng.random()
@@ -217,11 +226,11 @@ def write_fraction(text: str, height: float, hand: Hand, rng: Rng) -> Sign:
         line = line[:0] if kind < 0.05 else line  # some leave the bar out
     else:
         lean, down = rng.uniform(0.1, 0.6) * tall, rng.uniform(0.1, 0.9) * deep
-        across = wide + rng.uniform(-0.05, 0.3) * tall
+        across = wide + rng.uniform(-0.05, 0.5) * tall
         first, second = (0.0, 0.0), (across + rng.uniform(-0.3, 0.5) * lean, down)
-        foot = down + low_deep * rng.uniform(0.6, 1.1)
+        lowest = down + low_deep * rng.uniform(0.6, 1.1)
         top = across + lean, rng.uniform(-0.2, 0.3) * tall
-        line = np.array([top, (across - lean * rng.uniform(0.2, 1.2), foot)])
+        line = np.array([top, (across - lean * rng.uniform(0.2, 1.2), lowest)])
     ends = np.array([*line, first, second, (first[0] + wide, first[1] + deep)])
     ends = np.concatenate([ends, [(second[0] + low_wide, second[1] + low_deep)]])
     corner = ends.min(0) - pen
@@ -232,7 +241,6 @@ def write_fraction(text: str, height: float, hand: Hand, rng: Rng) -> Sign:
         fine = np.round((line - corner) * 16).astype(np.int32)
         cv2.polylines(canvas, [fine], False, 255, pen, cv2.LINE_AA, 4)
     canvas = crop(canvas)
-    foot = round((0.1 + rng.normal(0, 0.12)) * height)
     return Sign(canvas, 0, foot - len(canvas), text=text)
 
 

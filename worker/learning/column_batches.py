@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from digitq.protocol.asked.values import ALPHABET, DIGIT_SIGNS
+from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.chunk import CLASSES
 from digitq.worker.learning.learner import Recipe, has_bfloat16
 from digitq.worker.models.number_networks import BLANK, COLUMNS_SIZE, STRIDE, StripSize
@@ -24,15 +23,12 @@ POOLED = 2_000  # batches are made of this many pictures, so that those of one s
 AT_SIGN = 1.6  # a column nearer than this to a sign's middle shows the sign
 NEAR_SIGN = 3.6  # a column nearer than this may show the sign; any other is blank
 BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a sign's column 1
-CUT_OFF_SHARE = 0.12  # this share of the strips lacks signs at one end
-GREY_STEPS = (1, 1, 2, 3, 3, 7)  # one less than how many grey values a coarse picture has
-INK_SHARES = (1.0, 1.0, 0.6, 0.35, 0.25)  # how much of a rule is ink: solid, dashed or dotted
 NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
+SHARED_RANGE = 4.0  # signs this much below the likeliest learn 1/e of what it learns
 NEVER = -1e4  # the log-odds of a sign that is passed over; CTC has no gradient at minus infinity
 
 Rng = np.random.Generator
-Values = NDArray[np.float32]  # (height, W), those of a strip
 MakeBatches = Callable[[Sequence[Any], Rng], list[Any]]
 
 
@@ -95,111 +91,6 @@ def cut_inexactly(
     if len(boxes):
         text = "".join(sign for sign, is_inside in zip(text, inside, strict=True) if is_inside)
     return LearnedStrip(values, middles[inside], text)
-
-
-def cut_off(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
-    """Leave out signs at one end, as if the edge of a cell were there, or its rule.
-
-    A part of the last one that is left out may be seen: it is no digit of the number.
-    """
-    values, middles, text, _ = strip
-    at = int(rng.integers(1, len(text)))
-    first, second = middles[at - 1 : at + 1]
-    is_left = rng.random() < 0.5
-    share = rng.uniform(0.25, 0.6) if is_left else rng.uniform(0.4, 0.75)
-    cut = STRIDE * round((first + share * (second - first)) / STRIDE)
-    kept = np.s_[cut:] if is_left else np.s_[:cut]
-    values, texts = values[:, kept].copy(), (text[at:] if is_left else text[:at])
-    if not any(sign in DIGIT_SIGNS for sign in texts) or values.shape[1] < len(values) // 2:
-        return strip
-    if rng.random() < 0.4:
-        wide, off = rng.integers(1, 4), rng.integers(0, 4)
-        low, high = np.percentile(values, [5, 60])
-        rule = np.s_[off : off + wide] if is_left else np.s_[-off - wide : -off or None]
-        values[:, rule] = high + (low - high) * rng.uniform(0.4, 1)
-    middles = middles[at:] - cut if is_left else middles[:at]
-    return strip._replace(values=values, middles=middles, text=texts)
-
-
-def vary(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
-    """The strip as another pen, paper and camera might show it, a little stretched and bent."""
-    if 1 < len(strip.text) == len(strip.middles) and rng.random() < CUT_OFF_SHARE:
-        strip = cut_off(strip, rng)
-    height, width = strip.values.shape
-    wide = max(2 * STRIDE, STRIDE * round(width * np.exp(rng.normal(0, 0.1)) / STRIDE))
-    values = cv2.resize(strip.values, (wide, height))
-    if rng.random() < 0.4:
-        values = bend(values, rng)
-    if rng.random() < 0.2:
-        values = change_pen(values, rng)
-    if rng.random() < 0.2:
-        values = coarsen(values, rng)
-    if rng.random() < 0.15:
-        values = draw_rule(values, rng)
-    if rng.random() < 0.15:
-        values = -values
-    if rng.random() < 0.3:
-        low, high = float(values.min()), float(values.max())
-        values = ((values - low) / (high - low + 1e-6)) ** np.exp(rng.normal(0, 0.35))
-        values = (values - values.mean()) / (values.std() + 1e-3)
-    if rng.random() < 0.3:
-        values = values + rng.normal(0, rng.uniform(0, 0.25), values.shape)
-    return strip._replace(values=values.astype(np.float32), middles=strip.middles * (wide / width))
-
-
-def bend(values: Values, rng: Rng) -> Values:
-    """Slant the digits, and move their parts a little; their middles stay."""
-    height, width = values.shape
-    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height))
-    slant = rng.normal(0, 0.12) * (down - height / 2)
-    rough = rng.normal(0, rng.uniform(0, 0.025) * height, (2, 4, 2 + width * 4 // height))
-    dx, dy = (cv2.resize(each.astype(np.float32), (width, height)) for each in rough)
-    moved = (across + dx + slant).astype(np.float32), (down + dy).astype(np.float32)
-    bent = cv2.remap(values, *moved, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(bent, np.float32)
-
-
-def change_pen(values: Values, rng: Rng) -> Values:
-    """Make the dark strokes thicker or thinner, by up to a pixel."""
-    change = cv2.erode if rng.random() < 0.5 else cv2.dilate
-    share = rng.uniform(0.3, 1)
-    changed = (1 - share) * values + share * change(values, np.ones((2, 2), np.uint8))
-    return np.asarray(changed, np.float32)
-
-
-def coarsen(values: Values, rng: Rng) -> Values:
-    """Lose detail, as in a small picture, or in one with few grey values."""
-    height, width = values.shape
-    factor = rng.uniform(1, 2.5)
-    size = max(4, round(width / factor)), max(8, round(height / factor))
-    values = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
-    if rng.random() < 0.4:
-        lowest = values.min()
-        step = (values.max() - lowest) / rng.choice(GREY_STEPS) + 1e-6
-        values = np.round((values - lowest) / step) * step
-        values = ((values - values.mean()) / (values.std() + 1e-3)).astype(np.float32)
-    near = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(values, (width, height), interpolation=near), np.float32)
-
-
-def draw_rule(values: Values, rng: Rng) -> Values:
-    """Draw a solid, dashed or dotted line along the strip, such as digits are written on."""
-    height, width = values.shape
-    thick = int(rng.integers(1, 3))
-    at = rng.normal(0.78, 0.12) if rng.random() < 0.8 else rng.uniform(0, 1)
-    top = int(np.clip(at * height, 0, height - thick))
-    across = np.arange(width)
-    period = rng.uniform(2, 10)
-    is_drawn = (across + rng.uniform(0, period)) % period < rng.choice(INK_SHARES) * period
-    low, high = np.percentile(values, [5, 60])
-    dark = high + (low - high) * rng.uniform(0.25, 1)
-    values = values.copy()
-    tops = np.clip(top + np.round(rng.normal(0, 0.02) * (across - width / 2)), 0, height - thick)
-    for down in range(thick):
-        rows = (tops + down).astype(int)[is_drawn]
-        columns = across[is_drawn]
-        values[rows, columns] = np.minimum(values[rows, columns], dark)
-    return values
 
 
 def batch_strips(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
@@ -288,11 +179,13 @@ def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tenso
 def pass_over_signs(logits: Tensor) -> Tensor:
     """The log-probabilities as if signs were blank: (N, 21, T) → (N, 21, T).
 
-    Their gradient moves all signs and the blank alike, so that how these share what is no digit
-    stays as it is: the likeliest, mostly the blank, would learn more than the others.
+    Their gradient moves signs and the blank nearly alike, so that how these share what is no digit
+    stays as it is: the likeliest, mostly the blank, would learn more than the others. Signs that
+    are far less likely stay where they are: nothing would stop them on their way down.
     """
     digits, others = logits[:, :CLASSES], logits[:, CLASSES:]
-    mean = others.mean(1, keepdim=True)
+    shares = (others.detach() / SHARED_RANGE).softmax(1)
+    mean = (shares * others).sum(1, keepdim=True)
     blank = others.logsumexp(1, keepdim=True).detach() + mean - mean.detach()
     none = torch.full_like(logits[:, CLASSES:BLANK], NEVER)
     return torch.cat([digits, none, blank], 1).log_softmax(1)

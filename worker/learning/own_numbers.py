@@ -37,7 +37,6 @@ from digitq.worker.learning.column_batches import (
     batch_strips,
     draw_batches,
     measure_losses,
-    vary,
 )
 from digitq.worker.learning.columns import Columns, Expert, fold
 from digitq.worker.learning.learner import Learner
@@ -50,6 +49,7 @@ from digitq.worker.learning.number_examples import (
     place_number,
 )
 from digitq.worker.learning.own import Compared, OwnImage, Trained, leave_out, read_own
+from digitq.worker.learning.strip_variations import vary
 from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
     COLUMNS_SIZE,
@@ -67,7 +67,8 @@ from digitq.worker.sight.decoding.scales import DECODED_SIDE
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import find_readings
 
-RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
+RECIPE = NumberRecipe(epochs=16, warm_up_steps=20, ema_decay=0.98)
+COLUMNS_RATE, EXPERT_RATE = 5e-4, 1e-4  # with the columns' rate, the expert unlearns what it knows
 OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
 REHEARSAL_FILE = Path(__file__).parent / "rehearsal.arrow"
@@ -109,7 +110,7 @@ def mix_strips(
     chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
     numbers = (cut_number(own[row], rng, size) for row in chosen.tolist())
     strips = *cut_strips(scenes, rng, size), *numbers
-    return batch_strips([vary(strip, rng) for strip in strips], rng)
+    return batch_strips(vary(strips, rng), rng)
 
 
 def learn_lines(
@@ -121,16 +122,16 @@ def learn_lines(
 ) -> Weights:
     """Train the networks that read a line; gives the weights with their new ones."""
     torch.set_num_threads(usable_cores())
-    for name, network, size in (
-        ("columns", fold(Columns()), COLUMNS_SIZE),
-        ("expert", fold(Expert()), EXPERT_SIZE),
+    for name, network, size, rate in (
+        ("columns", fold(Columns()), COLUMNS_SIZE, COLUMNS_RATE),
+        ("expert", fold(Expert()), EXPERT_SIZE, EXPERT_RATE),
     ):
         print(f"training the {name}", file=sys.stderr)
         torch.manual_seed(seed)
         old = take_weights(weights, name)
         network.load_state_dict({key: torch.from_numpy(value) for key, value in old.items()})
         optimiser = torch.optim.AdamW(
-            network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            network.parameters(), rate, weight_decay=recipe.weight_decay, fused=True
         )
         learner = Learner(network, measure_losses, recipe, [optimiser])
         learned = learner.train(partial(draw_batches, scenes, partial(mix_strips, own, size), seed))

@@ -56,7 +56,8 @@ from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_nu
 # most real numbers of other sources are right
 DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
 SURE_CHANCE = 0.97  # the expert looks at a line whose number has a lower chance
-SECOND_SHIFT = 0.12  # heights of a digit: if it is not sure, it looks again so much higher
+EXPERT_SHIFT = 0.12  # heights of a digit: it sees the line so much higher than it was placed
+LIKELY_CHANCE = 0.7  # with a lower chance, it also looks where it was placed: that changes answers
 MIN_SUM = -60.0  # the least logarithm of a sum of probabilities
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 # If the numbers that are weighed have a greater probability, all others are not summed up
@@ -97,6 +98,7 @@ class Seen:
     reason: Reason  # why a person should look at it: what else is written in the picture
     size: StripSize = COLUMNS_SIZE
     look_closer: "Callable[[], Seen] | None" = None  # the same line as it is seen next, if unsure
+    enough: float = SURE_CHANCE  # a number with this chance is sure
 
     @cached_property
     def digits_answer(self) -> Answer:
@@ -299,13 +301,15 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
 
     @cache
     def look_closer() -> Seen:
-        answer, to_strip = read_strip(reader.expert, found.picture, fitted, EXPERT_SIZE)
-        closer = replace(first, answer=answer, to_strip=to_strip, size=EXPERT_SIZE)
+        higher = fitted._replace(y=fitted.y - EXPERT_SHIFT * fitted.height)
+        answer, to_strip = read_strip(reader.expert, found.picture, higher, EXPERT_SIZE)
+        closer = replace(
+            first, answer=answer, to_strip=to_strip, size=EXPERT_SIZE, enough=LIKELY_CHANCE
+        )
 
         @cache
         def look_again() -> Seen:
-            higher = fitted._replace(y=fitted.y - SECOND_SHIFT * fitted.height)
-            again, _ = read_strip(reader.expert, found.picture, higher, EXPERT_SIZE)
+            again, _ = read_strip(reader.expert, found.picture, fitted, EXPERT_SIZE)
             return replace(closer, answer=average(answer, again))
 
         return replace(closer, look_closer=look_again)
@@ -331,7 +335,7 @@ class Choice(NamedTuple):
     def is_sure(self) -> bool:
         """Whether nobody needs to look closer. The expert has learned no line without a digit."""
         best = self.numbers[0]
-        return not best.number or best.chance >= SURE_CHANCE and self.reason != "not allowed"
+        return not best.number or best.chance >= self.seen.enough and self.reason != "not allowed"
 
 
 def choose_readings(seen: Seen, known: Known) -> Choice:
