@@ -29,6 +29,7 @@ from training.synthetic.rendering import start_processes
 class ScenesRecipe(NumberRecipe):
     """How to train a network on rendered scenes."""
 
+    learning_rate: float = 2e-3
     scenes: int = 8_000  # how many scenes are rendered for each epoch
 
 

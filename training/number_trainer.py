@@ -65,7 +65,7 @@ NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
 # The expert learns alone, after the other two; on one core an epoch takes about 300 s
 EXPERT_RECIPE = ScenesRecipe(epochs=16, scenes=4_000)
-# Its normalisations are folded then: with a rate of 1.2e-3, it unlearns what it knows
+# With --fine-tune, its normalisations are folded: a rate of 1.2e-3 would unlearn what it knows
 EXPERT_TUNING_RECIPE = ScenesRecipe(epochs=11, learning_rate=3e-4, scenes=4_000)
 # This many real numbers are learned for each rendered scene, if there are any
 LEARNED_SHARE, EXPERT_SHARE = 0.35, 0.6
@@ -173,7 +173,7 @@ def train_networks(
     begun_with = card.sha256 if fine_tune else None
     if not fine_tune:
         network = NumberNetwork(Detector(), Columns(), network.expert)
-    begun = deepcopy(network.columns)
+    begun = fold(deepcopy(network.columns))
     real = RealNumbers(hands)
     detector = SceneLearner(
         network.detector,
@@ -233,9 +233,9 @@ def train_expert(
         shown_epochs=5,
     )
     train({"expert": expert}, recipe, seed, saved, card.sha256, hands)
-    # It is saved in 16 bits, and the confidence is calibrated with what is saved
     learned = fold(expert.learned)
     blend_weights(learned, begun, blend)
+    # It is saved in 16 bits, and the confidence is calibrated with what is saved
     network.expert = learned.half().float()
     return network
 

@@ -25,9 +25,11 @@ from training.detector_batches import make_batches, measure_losses
 from training.epochs import SceneLearner, ScenesRecipe, make_optimisers, save
 from training.muon import Muon, make_orthogonal
 from training.number_trainer import (
+    EXPERT_TUNING_RECIPE,
     TUNING_RECIPE,
     RealNumbers,
     read_networks,
+    train_expert,
     train_networks,
     train_number,
 )
@@ -262,3 +264,18 @@ def test_the_expert_is_trained_apart(mnist_root: Path, tmp_path: Path) -> None:
         is_expert = name.startswith("expert.")
         assert torch.equal(value.float(), installed[name]) != is_expert
         assert (value.dtype == torch.float16) == is_expert
+
+
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.slow
+def test_the_expert_in_use_keeps_a_share_of_its_weights(mnist_root: Path, tmp_path: Path) -> None:
+    recipe = replace(EXPERT_TUNING_RECIPE, epochs=1, scenes=60, warm_up_steps=1, ema_decay=0.5)
+    installed = read_networks()[0].expert
+    new, mean = (
+        train_expert(0, recipe, tmp_path / str(blend), True, blend=blend).expert
+        for blend in (1.0, 0.25)
+    )
+    networks = [one.parameters() for one in (installed, new, mean)]
+    for old, changed, mixed in zip(*networks, strict=True):
+        assert not torch.equal(old, changed)
+        torch.testing.assert_close(mixed, old.lerp(changed, 0.25), atol=1e-3, rtol=1e-3)

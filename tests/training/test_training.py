@@ -173,6 +173,15 @@ def test_the_weights_in_use_learn_real_hands(mnist_root: Path, tmp_path: Path) -
     installed = load_model("mlp").card
     assert card.test_accuracy == pytest.approx(installed.test_accuracy, abs=2e-4)
     assert card.review_below != installed.review_below
+    networks = [load_model("mlp").network]
+    for blend in (1.0, 0.25):
+        folder = tmp_path / str(blend)
+        folder.mkdir()
+        train_model("mlp", 3, 1, folder, 100, True, (tmp_path / "hands",), blend)
+        networks.append(read_model(folder / "mlp.json").network)
+    for old, new, mean in zip(*(one.parameters() for one in networks), strict=True):
+        assert not torch.equal(old, new)
+        torch.testing.assert_close(mean, old.lerp(new, 0.25))
 
 
 def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:

@@ -222,13 +222,16 @@ def test_the_row_beside_a_strip_covers_none_of_its_ink() -> None:
 def test_a_varied_strip_is_still_what_it_was() -> None:
     rng = np.random.default_rng(0)
     strips = [*cut_strips([draw_scene([1, 5, 7, 9]), draw_scene([3])], rng, EXPERT_SIZE)]
+    changed = 0
     for _ in range(30):
         for before, after in zip(strips, vary(strips, rng), strict=True):
             assert after.values.dtype == np.float32 and np.isfinite(after.values).all()
+            changed += not np.array_equal(after.values, before.values)
             assert after.values.shape[0] == EXPERT_SIZE.height
             assert after.values.shape[1] % STRIDE == 0
             assert after.text in before.text and len(after.middles) == len(after.text)
             assert (after.middles > 0).all() and (after.middles < after.values.shape[1]).all()
+    assert changed > 50  # of 60
 
 
 @pytest.mark.parametrize(("make", "size"), [(Columns, COLUMNS_SIZE), (Expert, EXPERT_SIZE)])

@@ -204,7 +204,10 @@ def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
 
 
 def write_fraction(text: str, height: float, hand: Hand, rng: Rng) -> Sign:
-    """Write ½, ¼ or ¾: two digits, and a slash or a bar between them; its left is 0."""
+    """Write ½, ¼ or ¾: two digits, and a slash or a bar between them; its left is 0.
+
+    Some halves have joined strokes.
+    """
     tall = height * rng.uniform(0.38, 0.95)
     pen = max(1, round(hand.pen * height))
     foot = round((0.1 + rng.normal(0, 0.12)) * height)

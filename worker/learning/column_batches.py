@@ -39,7 +39,6 @@ class NumberRecipe(Recipe):
     warm_up_steps: int = 200
     ema_decay: float = 0.998
     max_gradient: float = 10.0
-    learning_rate: float = 2e-3
     weight_decay: float = 0.05
 
 

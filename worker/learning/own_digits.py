@@ -49,10 +49,7 @@ from digitq.worker.sight.normalisation.steps import Views
 
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one
-NEW_SHARE = {
-    "mlp": 1.0,
-    "cnn": 0.85,
-}  # the rest is of the old weights
+NEW_SHARE = {"mlp": 1.0, "cnn": 0.85}  # so much of the new weights, the rest of the old
 VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
 SAMPLE_VALIDATION = 1_000  # this many images of MNIST's sample are held back
 

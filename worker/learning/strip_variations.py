@@ -1,6 +1,7 @@
 """Shows a strip as other pens, papers, tables and cameras might show it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,10 @@ Values = NDArray[np.float32]  # (height, W), those of a strip
 
 
 def vary(strips: Sequence[LearnedStrip], rng: Rng) -> list[LearnedStrip]:
-    """The strips, each a little changed; some show pieces of another one as a row beside theirs."""
+    """The strips, each a little changed.
+
+    Some also show a part of another strip, as the row above or below.
+    """
     return [vary_one(strip, strips[int(rng.integers(len(strips)))], rng) for strip in strips]
 
 
@@ -32,7 +36,7 @@ def vary_one(strip: LearnedStrip, other: LearnedStrip, rng: Rng) -> LearnedStrip
     values = change_strokes(values, rng)
     values = add_table(values, middles, other.values, rng)
     values = change_greys(values, rng)
-    return strip._replace(values=values.astype(np.float32), middles=middles)
+    return strip._replace(values=values, middles=middles)
 
 
 def change_strokes(values: Values, rng: Rng) -> Values:
@@ -47,7 +51,7 @@ def change_strokes(values: Values, rng: Rng) -> Values:
 
 
 def add_table(values: Values, middles: NDArray[np.float64], other: Values, rng: Rng) -> Values:
-    """The strip as if it were in a table: with the row beside it, and rules."""
+    """The strip as in a table, with a part of the row above or below, and with rules."""
     if rng.random() < 0.12:
         values = show_row(values, other, rng)
     is_cell = rng.random() < CELL_SHARE
@@ -64,10 +68,10 @@ def change_greys(values: Values, rng: Rng) -> Values:
         values = -values
     if rng.random() < 0.3:
         low, high = float(values.min()), float(values.max())
-        values = ((values - low) / (high - low + 1e-6)) ** np.exp(rng.normal(0, 0.35))
-        values = (values - values.mean()) / (values.std() + 1e-3)
+        values = normalise(((values - low) / (high - low + 1e-6)) ** np.exp(rng.normal(0, 0.35)))
     if rng.random() < 0.3:
-        values = values + rng.normal(0, rng.uniform(0, 0.25), values.shape).astype(np.float32)
+        noise = rng.normal(0, rng.uniform(0, 0.25), values.shape)
+        values = np.asarray(values + noise, np.float32)
     return values
 
 
@@ -125,7 +129,7 @@ def coarsen(values: Values, rng: Rng) -> Values:
         lowest = values.min()
         step = (values.max() - lowest) / rng.choice(GREY_STEPS) + 1e-6
         values = np.round((values - lowest) / step) * step
-        values = ((values - values.mean()) / (values.std() + 1e-3)).astype(np.float32)
+        values = normalise(values)
     near = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_NEAREST
     return np.asarray(cv2.resize(values, (width, height), interpolation=near), np.float32)
 
@@ -146,7 +150,7 @@ def show_row(values: Values, other: Values, rng: Rng) -> Values:
 def draw_sides(values: Values, middles: NDArray[np.float64], rng: Rng) -> Values:
     """Draw the rules of a table's column, mostly darker than ink, beside or on the outer signs.
 
-    Beyond a rule, there may be what a picture that ends there is continued with.
+    Beyond a rule, the strip may repeat the column at the rule, as it does beyond a picture's edge.
     """
     height, width = values.shape
     values = values.copy()
@@ -164,12 +168,11 @@ def draw_sides(values: Values, middles: NDArray[np.float64], rng: Rng) -> Values
             beyond = np.s_[:, : at + 1] if side < 0 else np.s_[:, at:]
             values[beyond] = values[:, at : at + 1] + rng.normal(0, 0.3)
         mask = np.zeros((height, width), np.float32)
-        lowest = round(at + lean + rng.normal(0, 0.01) * height)
-        cv2.line(mask, (round(at - lean), 0), (lowest, height - 1), 1.0, thick)
+        foot = round(at + lean + rng.normal(0, 0.01) * height)
+        cv2.line(mask, (round(at - lean), 0), (foot, height - 1), 1.0, thick)
         mask = cv2.GaussianBlur(mask, (3, 3), rng.uniform(0.3, 1))
         values = np.minimum(values, values * (1 - mask) + dark * mask)
-    changed = (values - values.mean()) / (values.std() + 1e-3)
-    return np.asarray(changed, np.float32)
+    return normalise(values)
 
 
 def draw_rule(values: Values, rng: Rng) -> Values:
@@ -190,3 +193,8 @@ def draw_rule(values: Values, rng: Rng) -> Values:
         columns = across[is_drawn]
         values[rows, columns] = np.minimum(values[rows, columns], dark)
     return values
+
+
+def normalise(values: NDArray[Any]) -> Values:
+    """The values with a mean of 0 and a standard deviation of 1."""
+    return np.asarray((values - values.mean()) / (values.std() + 1e-3), np.float32)

@@ -1,4 +1,6 @@
-"""Cuts the line of a number out of a picture: upright, and its digits of one height."""
+"""Cuts the line of a number out of a picture, upright and with digits of one height, and shows it
+to a network.
+"""
 
 import math
 from collections.abc import Callable

@@ -56,8 +56,8 @@ from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_nu
 # most real numbers of other sources are right
 DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
 SURE_CHANCE = 0.97  # the expert looks at a line whose number has a lower chance
-EXPERT_SHIFT = 0.12  # heights of a digit: it sees the line so much higher than it was placed
-LIKELY_CHANCE = 0.7  # with a lower chance, it also looks where it was placed: that changes answers
+EXPERT_SHIFT = 0.12  # heights of a digit: it looks so much higher than the line is placed
+LIKELY_CHANCE = 0.7  # if its number has a lower chance, it looks again, at the line itself
 MIN_SUM = -60.0  # the least logarithm of a sum of probabilities
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 # If the numbers that are weighed have a greater probability, all others are not summed up
@@ -98,7 +98,7 @@ class Seen:
     reason: Reason  # why a person should look at it: what else is written in the picture
     size: StripSize = COLUMNS_SIZE
     look_closer: "Callable[[], Seen] | None" = None  # the same line as it is seen next, if unsure
-    enough: float = SURE_CHANCE  # a number with this chance is sure
+    sure_chance: float = SURE_CHANCE  # nobody looks closer if the number has this chance
 
     @cached_property
     def digits_answer(self) -> Answer:
@@ -304,7 +304,7 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
         higher = fitted._replace(y=fitted.y - EXPERT_SHIFT * fitted.height)
         answer, to_strip = read_strip(reader.expert, found.picture, higher, EXPERT_SIZE)
         closer = replace(
-            first, answer=answer, to_strip=to_strip, size=EXPERT_SIZE, enough=LIKELY_CHANCE
+            first, answer=answer, to_strip=to_strip, size=EXPERT_SIZE, sure_chance=LIKELY_CHANCE
         )
 
         @cache
@@ -335,7 +335,8 @@ class Choice(NamedTuple):
     def is_sure(self) -> bool:
         """Whether nobody needs to look closer. The expert has learned no line without a digit."""
         best = self.numbers[0]
-        return not best.number or best.chance >= self.seen.enough and self.reason != "not allowed"
+        is_likely = best.chance >= self.seen.sure_chance
+        return not best.number or (is_likely and self.reason != "not allowed")
 
 
 def choose_readings(seen: Seen, known: Known) -> Choice:

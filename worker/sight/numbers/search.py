@@ -78,24 +78,23 @@ def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
 
 def is_better(
     reader: NumberReader,
-    turned: tuple[Grey, Candidates],
-    level: tuple[Grey, Candidates],
+    after: tuple[Grey, Candidates],
+    before: tuple[Grey, Candidates],
     tilt: float,
 ) -> bool:
-    """Whether the turned picture shows the line better than the picture before.
+    """Whether a picture shows its line better after it was turned by so many degrees.
 
-    It must have more clear digits. If the tilt is small, it may be the slant of some digits: then
-    the columns must be surer of what they read, too.
+    It must show more clear digits. A small tilt may be the slant of some digits: then the columns
+    must also be surer of what they read.
     """
-    after, before = (line.likely(CLEAR).chances.sum() for _, line in (turned, level))
-    if after <= before or tilt > MAX_SLANT:
-        return bool(after > before)
-    read = (
-        read_strip(reader.columns, picture, place_line(line), COLUMNS_SIZE)[0]
-        for picture, line in (turned, level)
+    new, old = (float(line.likely(CLEAR).chances.sum()) for _, line in (after, before))
+    if new <= old or tilt > MAX_SLANT:
+        return new > old
+    new, old = (
+        float(read_strip(reader.columns, picture, place_line(line), COLUMNS_SIZE)[0].max(0).sum())
+        for picture, line in (after, before)
     )
-    after, before = (answer.max(0).sum() for answer in read)
-    return bool(after > before)
+    return new > old
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
