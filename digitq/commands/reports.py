@@ -125,6 +125,7 @@ def wide(results: Path, out: str | None, overwrite: bool) -> None:
     its tables. The column `review` names the fields that a person should check.
     """
     show_wide(str(results), out or "-", overwrite)
+    show_people(results)
 
 
 def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
@@ -149,6 +150,16 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
     rows = write_wide(open_results(Path(results)), target, overwrite)
     if out != "-":
         echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
+
+
+def show_people(results: Path) -> None:
+    """Say what is to be known of the lists of people that the form of a result file names."""
+    from digitq.producer.results import open_results
+    from digitq.review.people import find_people
+
+    _, notes = find_people(open_results(results).record)
+    for note in notes:
+        echo_err(note)
 
 
 def check_readable(out: str | None, option: str) -> None:

@@ -55,8 +55,9 @@ function show(card, isNew) {
   const isSame = isGiven && answer === card.dataset.answer;
   card.classList.toggle("done", isGiven);
   card.classList.toggle("changed", isGiven && !isSame);
-  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
   const field = part("input", card);
+  const name = [...(field?.list?.options ?? [])].find((one) => one.value === answer)?.label ?? "";
+  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : `${answer || nothing} ${name}`.trimEnd();
   if (field && (isNew || field !== document.activeElement)) field.value = answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);

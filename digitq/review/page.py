@@ -32,12 +32,14 @@ from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum
 from digitq.review.page_fields import find_broken_rules, find_form, find_place
+from digitq.review.people import NOBODY, People, find_people
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import read_pages
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
+MAX_OFFERED = 500  # people of a longer list are not offered where a number is typed
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
 TEMPLATES = Path(__file__).parent
 MEANINGS: dict[str, str] = {  # what each reason to review means
@@ -69,6 +71,7 @@ class PageImage:
     rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
+    people: People = NOBODY  # the list that has names beside its number
 
     def __post_init__(self) -> None:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
@@ -144,11 +147,16 @@ def write_page(
     form, notes = None, list[str]()
     if results.has_form:
         form, notes = find_form(results.record)
+        people, more = find_people(results.record)
+        notes += more
         images, left_out = complete_lines(images, results)
         if left_out:
             notes.append(
                 f"{plural(left_out, 'row')} of tables without the cells that need no review"
             )
+        for image in images:
+            field, table, _ = find_place(image.row)
+            image.people = people.get((field, table), NOBODY)
     if form:
         name_broken_rules(images, results, form)
     choose_keys(images, results.record, form)
@@ -384,6 +392,11 @@ def render(
             for page, fields in groupby(images, attrgetter("page"))
         ],
         notes=notes,
+        offered=[
+            one
+            for one in dict.fromkeys(image.people for image in images)
+            if 0 < len(one.rows) <= MAX_OFFERED
+        ],
         answers=chart_answers(survey),
         confidences=chart_confidences(survey),
         worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix

@@ -6,6 +6,7 @@ from contextlib import closing, nullcontext
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
 from digitq.review.page_fields import find_form
+from digitq.review.people import NOBODY, Lists, find_people
 
 RESULT_COLUMNS = (
     *("id", "page", "table", "row", "field", "number", "confidence", "review", "reason"),
@@ -54,7 +56,8 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     if not results.has_form:
         raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
     form, _ = find_form(results.record)
-    batches = spread_pages(read_pages(results), form)
+    people, _ = find_people(results.record)
+    batches = spread_pages(read_pages(results), form, people)
     if str(out) == "-":
         with output_errors("the rows"):
             return write_table(batches, sys.stdout.buffer, ".csv")
@@ -80,38 +83,51 @@ def read_pages(results: ResultFile) -> Iterator[list[ResultRow]]:
 
 
 def spread_pages(
-    pages: Iterator[list[ResultRow]], form: Form | None = None
+    pages: Iterator[list[ResultRow]],
+    form: Form | None = None,
+    people: Lists = MappingProxyType({}),
 ) -> Iterator[pa.RecordBatch]:
-    """The wide rows; all pages have the fields of the first one. There is at least one batch."""
+    """The wide rows; all pages have the fields of the first one. After a field are the columns that
+    its list shows. There is at least one batch."""
     first = next(pages, [])
     tables = {place["table"] for place in first if place["row"] is not None}
-    fields = dict.fromkeys(place["field"] for place in first)
+    fields = dict[str, None]()
+    for place in first:
+        shown = people.get((place["field"], place["table"] or ""), NOBODY).columns
+        fields |= dict.fromkeys([place["field"], *shown])
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
     schema = pa.schema([*named, *((name, pa.string()) for name in fields), ("review", pa.string())])
     left = chain([first], pages)
     while part := [*islice(left, BATCH_PAGES)]:
-        rows = [row for page in part for row in spread_page(page, form)]
+        rows = [row for page in part for row in spread_page(page, form, people)]
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def spread_page(page: Iterable[ResultRow], form: Form | None) -> Iterator[dict[str, Any]]:
+def spread_page(
+    page: Iterable[ResultRow], form: Form | None, people: Lists
+) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     places = [place for place in page if place["reason"] != ABSENT]
     shared = [place for place in places if place["row"] is None]
     rows = [place for place in places if place["row"] is not None]
     if not rows and shared:
-        yield join(shared, form)
+        yield join(shared, form, people)
     for (table, number), row in groupby(rows, key=itemgetter("table", "row")):
-        yield {"table": table, "row": number} | join([*shared, *row], form)
+        yield {"table": table, "row": number} | join([*shared, *row], form, people)
 
 
-def join(places: list[ResultRow], form: Form | None) -> dict[str, Any]:
+def join(places: list[ResultRow], form: Form | None, people: Lists) -> dict[str, Any]:
     """One wide row, with the names of the fields that a person should look at."""
     review = ", ".join(place["field"] for place in places if is_doubtful(place, form))
     numbers = {place["field"]: place["number"] for place in places}
-    return {"page": places[0]["page"], **numbers, "review": review or None}
+    shown = dict[str, str]()
+    for place in places:
+        one = people.get((place["field"], place["table"] or ""), NOBODY)
+        cells = one.rows.get(place["number"], ())  # none for a number that is not in the list
+        shown |= zip(one.columns, cells, strict=False)
+    return {"page": places[0]["page"], **shown, **numbers, "review": review or None}
 
 
 def is_doubtful(place: ResultRow, form: Form | None) -> bool:

@@ -3,6 +3,7 @@
 import io
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
-from digitq.protocol.asked.known import Known, read_allowed, read_text
+from digitq.protocol.asked.known import Known, read_allowed, read_shown, read_text
 from digitq.protocol.asked.rules import MAX_NUMBER
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
@@ -90,10 +91,22 @@ class KnownPart(StrictModel):
     pattern: str | None = None
     fill: str | None = None
     allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
+    # Columns of this table that people see beside a number. They do not travel to workers
+    show: Annotated[list[str], AfterValidator(check_columns)] = []
 
     def check(self, folder: Path) -> Known:
-        allowed = None if self.allowed is None else read_allowed(str(folder / self.allowed))
+        allowed: list[str] | None = None
+        if self.show:
+            allowed = [*self.read_shown(folder)]
+        elif self.allowed is not None:
+            allowed = read_allowed(str(folder / self.allowed))
         return Known.check(self.length, allowed, self.pattern, self.fill)
+
+    def read_shown(self, folder: Path) -> dict[str, tuple[str, ...]]:
+        """The cells of the columns `show`, by the number beside them. Raises `UsageError`."""
+        if self.allowed is None:
+            raise UsageError('`show` needs the table that has its columns: allowed = "FILE:COLUMN"')
+        return read_shown(str(folder / self.allowed), self.show)
 
 
 class FieldPart(KnownPart):
@@ -120,6 +133,34 @@ class FormFile(StrictModel):
     fields: dict[FieldName, FieldPart] = {}
     tables: dict[Name, TablePart] = {}
     checks: list[CheckPart] = []
+
+
+def list_known(file: FormFile) -> Iterator[tuple[str, str, str, KnownPart]]:
+    """What is known of each field and column: the key, its name, its table or "", and the part."""
+    for name, field in file.fields.items():
+        yield f"fields.{name}", name, "", field
+    for name, table in file.tables.items():
+        for column in filter(None, table.columns):
+            yield f"tables.{name}", column, name, table
+
+
+def name_shown(file: FormFile) -> dict[tuple[str, str], str]:
+    """How a wide table names each column that `show` carries along, by the field and that column:
+    as the list does, after the field if several fields have such a column.
+
+    Raises `UsageError` if the wide table has another column of this name.
+    """
+    shown = {(name, one): key for key, name, _, part in list_known(file) for one in part.show}
+    often = Counter(one for _, one in shown)
+    names = {pair: " ".join(pair) if often[pair[1]] > 1 else pair[1] for pair in shown}
+    taken = {*RESERVED_NAMES, *(name for _, name, _, _ in list_known(file))}
+    for pair, name in names.items():
+        if name in taken:
+            raise UsageError(
+                f"{shown[pair]}.show: the wide table has a column {name!r} already: rename it in "
+                "the list"
+            )
+    return names
 
 
 KINDS_OF_PART: dict[str, type[StrictModel]] = {
@@ -202,6 +243,7 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
             raise UsageError(f"{key}.box: a box is in px of the blank, and there is none")
         if box and size and (box[2] > size[0] or box[3] > size[1]):
             raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
+    name_shown(file)
     count = len(file.fields)
     for name, table in file.tables.items():
         check_rows(name, table, size is not None)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral
@@ -29,8 +29,14 @@ from digitq.protocol.asked.values import (
     tidy,
 )
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_rows import find, find_column, is_workbook, open_rows
-from digitq.protocol.text import name_some
+from digitq.protocol.formats.csv_rows import (
+    find,
+    find_column,
+    find_first,
+    is_workbook,
+    open_rows,
+)
+from digitq.protocol.text import in_one_line, name_some
 
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
@@ -209,15 +215,46 @@ def read_allowed(where: str) -> list[str]:
     `find_column` finds, without the empty cells. Raises `UsageError` if they can't be read, or one
     is no number.
     """
-    name, sheet, column = find_column(where)
+    name, _, column = find_column(where)
     if not column and not is_workbook(name):
         return read_lines(name)
-    numbers: list[str] = []
+    return [number for _, number, _ in read_listed(where)]
+
+
+def read_shown(where: str, show: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The cells of the columns `show` beside each allowed number in a table. Raises `UsageError`
+    as `read_allowed`, for a column that is missing, and for a number with two different rows."""
+    shown: dict[str, tuple[str, ...]] = {}
+    lines: dict[str, int] = {}
+    for line, number, cells in read_listed(where, show):
+        if shown.setdefault(number, cells) != cells:
+            raise UsageError(
+                f"lines {lines[number]} and {line} of {find_column(where)[0]} have {number} with "
+                f"different cells in {', '.join(show)}: remove one of the lines"
+            )
+        lines.setdefault(number, line)
+    return shown
+
+
+def read_listed(where: str, show: Sequence[str] = ()) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """The line of each allowed number in a table, the number, and the cells of these columns."""
+    name, sheet, column = find_column(where)
+    if show and not column:
+        raise UsageError(
+            f"`show` names columns beside the numbers of a table, but allowed is {name.name!r}: "
+            'write allowed = "FILE.csv:COLUMN"'
+        )
     with open_rows(name, sheet) as rows:
         names: list[str] = rows.fieldnames or []
         if not column:
             raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
         found = find(name, names, [column.strip().lower()])
+        beside = [find_first(names, [one.strip().lower()]) for one in show]
+        if None in beside:
+            raise UsageError(
+                f"{name} has no column {show[beside.index(None)]!r}; it has "
+                f"{in_one_line(', '.join(names))}"
+            )
         for row in rows:
             number = tidy(row[found] or "")
             if not is_written(number):
@@ -225,5 +262,5 @@ def read_allowed(where: str) -> list[str]:
                     f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
                     f"it must be {WRITTEN_WORDS}"
                 )
-            numbers += [number] * bool(number)
-    return numbers
+            if number:
+                yield rows.line_num, number, tuple((row[one] or "").strip() for one in beside)
