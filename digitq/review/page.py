@@ -1,7 +1,5 @@
 """The page of a result file: one HTML file that loads nothing."""
 
-import hashlib
-from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,8 +13,6 @@ from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
 from digitq.producer.found_images import FoundImage, find_images
 from digitq.producer.provenance import Record, all_fingerprints, all_weights
@@ -35,13 +31,13 @@ from digitq.review.page_fields import find_broken_rules, find_form, find_place
 from digitq.review.people import NOBODY, People, find_people
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
+from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import read_pages
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
 MAX_OFFERED = 500  # people of a longer list are not offered where a number is typed
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
-TEMPLATES = Path(__file__).parent
 MEANINGS: dict[str, str] = {  # what each reason to review means
     "no digit": "does not look like a digit",
     "pages": "the file has more pages; one was read",
@@ -352,25 +348,18 @@ def render(
     results: ResultFile, survey: Survey, images: Sequence[PageImage], notes: Sequence[str]
 ) -> str:
     """The text of the page. Text from files is escaped; only digitq's own text is markup."""
-    script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     figures = survey.scores.figures()
     wrong = np.array(figures.get("confusion", 0)) * ~np.eye(CLASSES, dtype=bool)
     record = results.record
     finished = record and datetime.fromisoformat(record.finished)
-    return environment.get_template("page.html").render(
+    return fill_template(
+        "page.html",
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
         results=results,
         illegible=ILLEGIBLE,
         nothing="nothing written" if results.reads_numbers else "no digit",
         max_characters=MAX_CHARACTERS,
-        script=Markup(script),
-        script_hash=f"sha256-{b64encode(digest).decode()}",
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",
         survey=survey,
         counts=survey.counts,
