@@ -12,6 +12,7 @@ from digitq.protocol.text import in_one_line
 EXTRAS = {
     "worker": ("torch", "onnxruntime", "cv2"),
     "flower": ("flower",),
+    "review": ("segno", "tomlkit", "tornado"),
 }
 
 

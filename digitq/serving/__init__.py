@@ -1,0 +1,1 @@
+"""Pages that digitq serves to browsers on this computer or its network."""

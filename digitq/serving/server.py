@@ -1,0 +1,188 @@
+"""Serves pages to those who have the link: its token is made anew at each start."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from errno import EACCES, EADDRINUSE
+from hmac import compare_digest
+from io import StringIO
+from secrets import token_urlsafe
+from typing import Any
+from urllib.parse import urlsplit
+from zlib import crc32
+
+import click
+import segno
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
+from tornado.web import Application, RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from digitq.protocol.errors import UsageError
+from digitq.terminal import echo_err
+
+TOKEN_BYTES = 18  # random bytes of the token in the link, which nobody can guess
+FIRST_PORT, PORTS = 20_000, 12_000  # a page is tried on one of these ports before any free one
+TICK_MS = 1_000  # how often `serve` calls its `tick`
+PING_SECONDS = 10  # a browser that answers no ping for this long has lost its connection
+MAX_MESSAGE_BYTES = 1 << 22  # a browser may send this much at once
+# By the version of IP: an address that no machine has (RFC 5737 and 3849), and a port
+OUTSIDE = {4: ("192.0.2.1", 9), 6: ("2001:db8::1", 9)}
+# What a page may do, besides running its own script, whose hash each page adds
+POLICY = (
+    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REFUSAL = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>digitq</title><body style="max-width: 40rem; margin: 3rem auto; padding: 0 1rem;
+font: 1.1rem/1.5 system-ui, sans-serif; color-scheme: light dark"><p>{}</p>"""
+NO_TOKEN = (
+    "Open the link that the terminal shows. It changes each time digitq is started, and this "
+    "address lacks its token."
+)
+OTHER_ORIGIN = "This was asked by a page of another origin."
+
+
+class Guarded(RequestHandler):
+    """Answers only those who have the token, and no page of another origin."""
+
+    def prepare(self) -> None:
+        origin = self.request.headers.get("Origin")
+        given = self.get_query_argument("token", "").encode()
+        if not compare_digest(given, self.settings["token"].encode()):
+            self.refuse(403, NO_TOKEN)
+        elif origin is not None and urlsplit(origin).netloc != self.request.host:
+            self.refuse(403, OTHER_ORIGIN)
+
+    def refuse(self, status: int, why: str) -> None:
+        self.set_status(status)
+        self.finish(REFUSAL.format(why))
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def write_error(self, status_code: int, **details: Any) -> None:
+        self.finish(REFUSAL.format(f"There is nothing here ({status_code})."))
+
+    def compute_etag(self) -> None:
+        """None: no browser keeps the page."""
+
+
+class ServedPage(Guarded):
+    """A page whose text stays the same. `script` is the hash of its script, for the policy."""
+
+    def initialize(self, text: str, script: str) -> None:
+        self.text, self.script = text, script
+
+    def get(self) -> None:
+        self.set_header("Content-Security-Policy", f"{POLICY}; script-src '{self.script}'")
+        self.finish(self.text)
+
+    head = get  # by which a page asks whether its token still counts
+
+
+class LiveConnection(Guarded, WebSocketHandler):
+    """A WebSocket of those who have the token."""
+
+
+def serve(
+    routes: Sequence[Any], host: str, port: int | None, what: str, tick: Callable[[], None]
+) -> None:
+    """Serve handlers that are `Guarded`, until Ctrl-C or SIGTERM; `tick` is called each second.
+
+    Without a port, `what` is served on the same port each time, if it is free: a browser keeps
+    answers by the address. Raises `UsageError` if the address can't be served.
+    """
+    listener = bind(host, port, what)
+    address, port, *_ = listener.getsockname()
+    token = token_urlsafe(TOKEN_BYTES)
+    link = f"http://{name_host(host)}:{port}/?token={token}"
+    echo_err(f"{what} is at {link}")
+    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        show_code(link)
+        echo_err("everyone who has this link can see and answer: show it only to those who may")
+    echo_err("Ctrl-C ends it")
+    asyncio.run(serve_until_signal(listener, routes, token, tick))
+
+
+async def serve_until_signal(
+    listener: socket.socket, routes: Sequence[Any], token: str, tick: Callable[[], None]
+) -> None:
+    """Serve until Ctrl-C, or the end of the terminal or of the system."""
+    application = Application(
+        [*routes],
+        default_handler_class=Guarded,
+        token=token,
+        log_function=lambda handler: None,  # a log would have the token
+        websocket_ping_interval=PING_SECONDS,
+        websocket_max_message_size=MAX_MESSAGE_BYTES,
+    )
+    server = HTTPServer(application, max_body_size=MAX_MESSAGE_BYTES)
+    server.add_socket(listener)
+    ticking = PeriodicCallback(tick, TICK_MS)
+    ticking.start()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await ended.wait()
+    ticking.stop()
+    server.stop()
+    await server.close_all_connections()
+
+
+def bind(host: str, port: int | None, what: str) -> socket.socket:
+    """A socket that listens at an address. Raises `UsageError` if it can't be served."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    usual = FIRST_PORT + crc32(what.encode()) % PORTS
+    for one in (usual, 0) if port is None else (port,):
+        try:
+            listener = socket.create_server((host, one), family=family)
+            listener.setblocking(False)
+            return listener
+        except OSError as error:
+            if one == usual and port is None and error.errno == EADDRINUSE:
+                continue
+            remedy = "--host must be an address of this machine, or 0.0.0.0 for all of them"
+            if port is not None and error.errno in (EADDRINUSE, EACCES):
+                remedy = "leave out --port, or name another one"
+            reason = error.strerror or error
+            raise UsageError(f"can't serve at {host}, port {one}: {reason}: {remedy}") from None
+    raise AssertionError("the last port was tried")
+
+
+def show_code(link: str) -> None:
+    """Print a link as a QR code on the terminal, white on black whatever its colours are."""
+    code = StringIO()
+    segno.make(link, micro=False).terminal(code, border=2, compact=True)
+    for line in code.getvalue().splitlines():
+        click.echo(click.style(line, fg="bright_white", bg="black"), err=True)
+
+
+def name_host(host: str) -> str:
+    """The host in the link: for 0.0.0.0 this machine's address in its network."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return host
+    if address.is_unspecified:
+        host = find_own_address(address.version)
+    return f"[{host}]" if ":" in host else host
+
+
+def find_own_address(version: int) -> str:
+    """This machine's address in its network, or else its name. Nothing is sent: the system only
+    chooses a way."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect(OUTSIDE[version])
+            return str(one.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
