@@ -21,7 +21,6 @@ from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
 from digitq.protocol.asked.form import Form, name_place
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.rules import Place
 from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
@@ -226,11 +225,10 @@ def name_broken_rules(images: Sequence[PageImage], results: ResultFile, form: Fo
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
     """Give the images whose numbers have no signs a keypad that has none."""
-    known: dict[Place | None, Known]
-    known = {cell.place: cell.known for cell in form.cells} if form else {}
     of_all = Known(record.pattern if record else None)
     for image in images:
-        if not known.get(image.place, of_all).automaton.signs:
+        cell = form.by_place.get(image.place) if form and image.place else None
+        if not (cell.known if cell else of_all).automaton.signs:
             image.keys = "numeric"
 
 

@@ -45,12 +45,11 @@ def find_broken_rules(
         else Written(row["number"], bool(row.get(CORRECTED.name)))
         for row in rows
     ]
-    known = {cell.place: cell for cell in form.cells}
     places = [*map(find_place, rows)]
     each_page = {cell.place for cell in form.cells if cell.is_sure}
-    if not each_page <= {*places} <= known.keys():
+    if not each_page <= {*places} <= form.by_place.keys():
         return  # the form has changed, or the rows of a page were deleted
-    cells = [known[place] for place in places]
+    cells = [form.by_place[place] for place in places]
     for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
         wanted = f" wants {breach.wanted} here" if breach.wanted else ""
         yield f"{breach.rule}{wanted}", {rows[at]["id"] for at in breach.cells}

@@ -22,7 +22,7 @@ from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
-from digitq.review.page_fields import find_form
+from digitq.review.page_fields import find_form, find_place
 from digitq.review.people import NOBODY, Lists, find_people
 
 RESULT_COLUMNS = (
@@ -135,10 +135,8 @@ def is_doubtful(place: ResultRow, form: Form | None) -> bool:
     be, which shows itself."""
     if place["reason"] != "empty" or place["confidence"] <= SURE_EMPTY:
         return bool(place["review"])
-    is_field = place["row"] is None
-    name = place["field"] if is_field else place["table"]
-    parts = (form.fields if is_field else form.tables) if form else ()
-    is_optional = next((part.optional for part in parts if part.name == name), not is_field)
+    cell = form.by_place.get(find_place(place)) if form else None
+    is_optional = cell.optional if cell else place["row"] is not None
     return bool(place["review"]) and not is_optional
 
 

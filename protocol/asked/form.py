@@ -1,6 +1,6 @@
 """A form: which fields and tables a page has, what their values are, and the rules between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from digitq.protocol.asked.form_file import (
     PAGE_ROWS,
     Align,
     Box,
+    ChoicePart,
+    TablePart,
     check_layout,
     measure_blank,
     parse_form_file,
@@ -28,7 +30,7 @@ MAX_BOUND = 20_000  # the rules of a page take some seconds with so many values
 # Gives the rows of a table by its name, the blank, its box and the number of its columns; or 0
 CountRows = Callable[[str, Path, Box, int], int]
 FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
-FORM_VERSION = b"2"  # follows them; workers that would pass over a key of the form can't read it
+FORM_VERSION = b"3"  # follows them; workers that would pass over a key of the form can't read it
 # What is known of a field, which travels as it does for numbers alone
 Encoded = Annotated[
     Known,
@@ -48,6 +50,18 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Questions with bubbles or boxes, of which one or several are marked."""
+
+    names: tuple[str, ...]  # of its questions
+    known: Encoded  # the options, and whether several may be marked
+    box: Box  # around all bubbles
+    boxes: tuple[Box, ...] = ()  # a box for each option; or else the bubbles are even in `box`
+    is_across: bool = True  # whether the options of a question are side by side
+    optional: bool = True  # whether nothing may be marked
+
+
+@dataclass(frozen=True)
 class Table:
     """Values in rows and columns."""
 
@@ -59,6 +73,13 @@ class Table:
     fewest: int | None = None  # a page has at least so many rows; None: all
     head: int | None = None  # so many rows of head are above; None: a page shows whether one is
     optional: bool = True  # whether its places may be empty
+    own: tuple[tuple[str, Encoded], ...] = ()  # what is known of columns that differ
+
+    @cached_property
+    def column_known(self) -> tuple[Known, ...]:
+        """What is known of the values in each column."""
+        own = dict(self.own)
+        return tuple(own.get(name, self.known) for name in self.columns)
 
     @property
     def row_counts(self) -> range:
@@ -88,6 +109,7 @@ class Cell:
     table: str  # "" for a field
     row: int  # from 1; 0 for a field
     known: Known
+    optional: bool = False  # whether it may be empty
     is_sure: bool = True  # whether each page has such a row
 
     @property
@@ -114,20 +136,29 @@ class Form:
     checks: tuple[Check, ...]
     risk: Risk | None = None  # what is asked of the answers that are not marked
     network: OwnNetwork | None = None  # the one that must answer; None for any
+    choices: tuple[Choice, ...] = ()
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """All that is read on a page, in order: the fields, then the tables row by row."""
-        cells = [Cell(one.name, "", 0, one.known) for one in self.fields]
+        """All that is read on a page, in order: the fields, the questions, then the tables row by
+        row."""
+        cells = [Cell(one.name, "", 0, one.known, one.optional) for one in self.fields]
+        cells += [
+            Cell(name, "", 0, one.known, one.optional) for one in self.choices for name in one.names
+        ]
         for table in self.tables:
             for row in range(1, table.rows + 1):
                 is_sure = row <= table.row_counts.start
                 cells += [
-                    Cell(name, table.name, row, table.known, is_sure)
-                    for name in table.columns
+                    Cell(name, table.name, row, known, table.optional, is_sure)
+                    for name, known in zip(table.columns, table.column_known, strict=True)
                     if name
                 ]
         return tuple(cells)
+
+    @cached_property
+    def by_place(self) -> dict[Place, Cell]:
+        return {cell.place: cell for cell in self.cells}
 
     def encode(self) -> bytes:
         """The form as it travels, in JSON with the blank in base64."""
@@ -135,9 +166,9 @@ class Form:
 
     @staticmethod
     def decode(payload: bytes) -> "Form":
-        """What `encode` encoded, also in a version before 2, which wrote none. Raises `ValueError`
-        for a later one, and for a key that is unknown: to pass it over could give wrong answers."""
-        return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC).removeprefix(FORM_VERSION))
+        """What `encode` encoded, also in an earlier version. Raises `ValueError` for a later one,
+        and for a key that is unknown: to pass it over could give wrong answers."""
+        return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC).lstrip(b"2" + FORM_VERSION))
 
 
 ENCODER = TypeAdapter(Form)
@@ -161,21 +192,50 @@ def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
             table.rows = PAGE_ROWS
     with telling(str(path)):
         check_layout(file, size)
-    fields, tables = [], []
+    fields, choices, tables = [], [], []
     for name, field in file.fields.items():
         with telling(f"{path}: fields.{name}"):
             fields.append(Field(name, field.box, field.check(folder), field.optional))
+    for name, choice in file.choices.items():
+        choices.append(make_choice(choice.list_names(name), choice))
     for name, table in file.tables.items():
         with telling(f"{path}: tables.{name}"):
-            known, columns = table.check(folder), tuple(table.columns)
-            fewest, most = table.rows or (0, 0)
-            tables.append(
-                Table(name, table.box, most, columns, known, fewest, table.head, table.optional)
-            )
+            tables.append(make_table(name, table, folder))
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
-    form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
+    form = Form(blank, file.align, tuple(fields), tuple(tables), checks, choices=tuple(choices))
     check_rules(form, path)
     return form
+
+
+def make_choice(names: Sequence[str], part: ChoicePart) -> Choice:
+    """The questions that this part of the form's file describes."""
+    lefts, tops, rights, bottoms = zip(*part.areas, strict=True)
+    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+    is_across = right - left >= bottom - top if len(names) == 1 else bool(part.rows)
+    known = Known(options=tuple(part.options), many=part.many)
+    boxes = tuple(part.boxes or ())
+    return Choice(tuple(names), known, (left, top, right, bottom), boxes, is_across, part.optional)
+
+
+def make_table(name: str, part: TablePart, folder: Path) -> Table:
+    """The table that this part of the form's file describes. Raises `UsageError`."""
+    own = []
+    for column in part.columns:
+        if column.has_own:
+            with telling(f"columns.{column.name}"):
+                own.append((column.name, column.check(folder)))
+    fewest, most = part.rows or (0, 0)
+    return Table(
+        name,
+        part.box,
+        most,
+        tuple(column.name for column in part.columns),
+        part.check(folder),
+        fewest,
+        part.head,
+        part.optional,
+        tuple(own),
+    )
 
 
 def check_rules(form: Form, path: Path) -> None:

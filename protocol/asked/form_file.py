@@ -6,6 +6,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from warnings import catch_warnings
@@ -21,7 +22,14 @@ from pydantic import (
     ValidationError,
 )
 
-from digitq.protocol.asked.known import Known, read_allowed, read_shown, read_text
+from digitq.protocol.asked.known import (
+    OPTION_SEPARATOR,
+    TICK,
+    Known,
+    read_allowed,
+    read_shown,
+    read_text,
+)
 from digitq.protocol.asked.rules import MAX_NUMBER
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
@@ -33,7 +41,10 @@ MAX_HEAD = 5  # a table has at most this many rows of head
 PAGE_ROWS = 1, 100  # a table that is found by its lines has so many rows if the form does not say
 # Columns of the wide table that are no fields, and those that are written in another way
 RESERVED_NAMES = ("page", "table", "row", "review", "digits", "alternatives", "probabilities")
+MAX_OPTIONS = 64  # a question has at most this many options
+MAX_OPTION = 32  # the text of an option has at most this many characters
 Align = Literal["page", "lines"]
+Kind = Literal["number", "mark"]  # what is in a field or a cell: a mark is there or not
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 # Left, top, right and bottom in px of the blank
 SidesOfBox = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
@@ -73,11 +84,20 @@ Name = Annotated[str, Field(min_length=1), AfterValidator(check_name)]
 FieldName = Annotated[Name, AfterValidator(refuse_column)]
 
 
-def check_columns(columns: list[str]) -> list[str]:
-    names = [name for name in columns if name]
-    if not names or len({*names}) < len(names):
+def check_option(option: str) -> str:
+    if OPTION_SEPARATOR in option or option != option.strip() or not option.isprintable():
+        raise ValueError(f"an option has no {OPTION_SEPARATOR}, and no space around it")
+    return option
+
+
+def check_names(names: list[str]) -> list[str]:
+    named = [name for name in names if name]
+    if not named or len({*named}) < len(named):
         raise ValueError("there must be a name, and none twice")
-    return columns
+    return names
+
+
+Option = Annotated[str, Field(min_length=1, max_length=MAX_OPTION), AfterValidator(check_option)]
 
 
 class StrictModel(BaseModel):
@@ -92,9 +112,14 @@ class KnownPart(StrictModel):
     fill: str | None = None
     allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
     # Columns of this table that people see beside a number. They do not travel to workers
-    show: Annotated[list[str], AfterValidator(check_columns)] = []
+    show: Annotated[list[str], AfterValidator(check_names)] = []
+    kind: Kind = "number"
 
     def check(self, folder: Path) -> Known:
+        if self.kind == "mark":
+            if told := [name for name in KNOWN_KEYS if getattr(self, name)]:
+                raise UsageError(f"a mark has no {told[0]}: that is of numbers")
+            return Known(options=TICK)
         allowed: list[str] | None = None
         if self.show:
             allowed = [*self.read_shown(folder)]
@@ -109,9 +134,72 @@ class KnownPart(StrictModel):
         return read_shown(str(folder / self.allowed), self.show)
 
 
+KNOWN_KEYS = [name for name in KnownPart.model_fields if name != "kind"]
+
+
 class FieldPart(KnownPart):
     box: Box
     optional: Annotated[bool, Field(strict=True)] = False
+
+
+class ChoicePart(StrictModel):
+    """Questions with bubbles or boxes: those of one, or of one in each row or column."""
+
+    options: Annotated[list[Option], Field(max_length=MAX_OPTIONS), AfterValidator(check_names)]
+    boxes: list[Box] | None = None  # of one question: a box for each option
+    box: Box | None = None  # around all bubbles, which are evenly spread in it
+    many: Annotated[bool, Field(strict=True)] = False
+    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)] | None = None
+    columns: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)] | None = None
+    optional: Annotated[bool, Field(strict=True)] = True
+
+    def check_boxes(self) -> None:
+        """Raises `UsageError` if it is not clear where the bubbles are."""
+        if (self.boxes is None) == (self.box is None):
+            raise UsageError(
+                "where are its bubbles? Give `boxes`, one for each option, or the `box` around them"
+            )
+        if self.rows and self.columns:
+            raise UsageError(
+                "rows are questions below each other, columns are questions side by side: give one"
+            )
+        if self.boxes is None:
+            return
+        if self.rows or self.columns:
+            raise UsageError("boxes are those of one question: give the box around all bubbles")
+        if len(self.boxes) != len(self.options):
+            count = f"{len(self.options)} options and {len(self.boxes)} boxes"
+            raise UsageError(f"there are {count}: each option has one")
+
+    @property
+    def areas(self) -> list[SidesOfBox]:
+        """What it has of the page: a box for each option, or one around all bubbles."""
+        return [*(self.boxes or ()), *([self.box] if self.box else ())]
+
+    def list_names(self, name: str) -> list[str]:
+        """The names of the questions: of one that of the choice, of several with a number."""
+        count = self.rows or self.columns
+        return [f"{name}{number}" for number in range(1, count + 1)] if count else [name]
+
+
+class ColumnPart(KnownPart):
+    """A column of a table. What is known of its values is that of the table, or its own."""
+
+    name: Column
+
+    @property
+    def has_own(self) -> bool:
+        """Whether it says itself what is known of its values."""
+        return self.model_fields_set > {"name"}
+
+
+def name_column(column: Any) -> Any:
+    return {"name": column} if isinstance(column, str) else column
+
+
+def check_columns(columns: list[ColumnPart]) -> list[ColumnPart]:
+    check_names([column.name for column in columns])
+    return columns
 
 
 class TablePart(KnownPart):
@@ -119,7 +207,9 @@ class TablePart(KnownPart):
     rows: Annotated[tuple[int, int], BeforeValidator(read_rows)] | None = None
     head: Annotated[int, Field(strict=True, ge=0, le=MAX_HEAD)] | None = None
     optional: Annotated[bool, Field(strict=True)] = True
-    columns: Annotated[list[Column], AfterValidator(check_columns)]
+    columns: Annotated[
+        list[Annotated[ColumnPart, BeforeValidator(name_column)]], AfterValidator(check_columns)
+    ]
 
 
 class CheckPart(StrictModel):
@@ -131,6 +221,7 @@ class FormFile(StrictModel):
     blank: str | None = None
     align: Align = "page"
     fields: dict[FieldName, FieldPart] = {}
+    choices: dict[FieldName, ChoicePart] = {}
     tables: dict[Name, TablePart] = {}
     checks: list[CheckPart] = []
 
@@ -140,8 +231,10 @@ def list_known(file: FormFile) -> Iterator[tuple[str, str, str, KnownPart]]:
     for name, field in file.fields.items():
         yield f"fields.{name}", name, "", field
     for name, table in file.tables.items():
-        for column in filter(None, table.columns):
-            yield f"tables.{name}", column, name, table
+        for column in table.columns:
+            part = column if column.has_own else table
+            if column.name:
+                yield f"tables.{name}", column.name, name, part
 
 
 def name_shown(file: FormFile) -> dict[tuple[str, str], str]:
@@ -153,7 +246,7 @@ def name_shown(file: FormFile) -> dict[tuple[str, str], str]:
     shown = {(name, one): key for key, name, _, part in list_known(file) for one in part.show}
     often = Counter(one for _, one in shown)
     names = {pair: " ".join(pair) if often[pair[1]] > 1 else pair[1] for pair in shown}
-    taken = {*RESERVED_NAMES, *(name for _, name, _, _ in list_known(file))}
+    taken = {*RESERVED_NAMES, *list_fields(file), *(name for _, name, _, _ in list_known(file))}
     for pair, name in names.items():
         if name in taken:
             raise UsageError(
@@ -165,6 +258,7 @@ def name_shown(file: FormFile) -> dict[tuple[str, str], str]:
 
 KINDS_OF_PART: dict[str, type[StrictModel]] = {
     "fields": FieldPart,
+    "choices": ChoicePart,
     "tables": TablePart,
     "checks": CheckPart,
 }
@@ -185,11 +279,14 @@ def parse_form_file(path: Path) -> FormFile:
         mistake = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         keys = [one + 1 if isinstance(one, int) else one for one in mistake["loc"]]  # from 1
         where = [str(one) for one in keys if one != "[key]"]
+        is_column = "columns" in where[2:]
+        where = where[:-1] if is_column and where[-1] == "name" else where
         match mistake["type"]:
             case "missing":
                 message = "it is missing"
             case "extra_forbidden":
-                known = (KINDS_OF_PART[where[0]] if where[1:] else FormFile).model_fields
+                kind = KINDS_OF_PART[where[0]] if where[1:] else FormFile
+                known = (ColumnPart if is_column else kind).model_fields
                 message = f"there is no such key; there are {', '.join(known)}"
             case _:
                 reason = mistake["msg"].removeprefix("Value error, ")
@@ -227,6 +324,17 @@ def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
     raise UsageError(f"can't read {path}: {reason}")
 
 
+def list_fields(file: FormFile) -> list[str]:
+    """The names of fields and questions. Raises `UsageError` if one is there twice."""
+    names = [*file.fields]
+    for key, choice in file.choices.items():
+        for name in choice.list_names(key):
+            if name in names:
+                raise UsageError(f"choices.{key}: {name!r} is the name of another field, too")
+            names.append(name)
+    return names
+
+
 def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
     if file.align == "page" and not size:
@@ -234,6 +342,7 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     places: list[tuple[str, SidesOfBox | None]]
     places = [(f"fields.{name}", part.box) for name, part in file.fields.items()]
     places += [(f"tables.{name}", part.box) for name, part in file.tables.items()]
+    places += list_choices(file)
     without = [key for key, box in places if not box]
     if without[file.align == "lines" :]:
         only = 'only with align = "lines" one table, the largest, needs none'
@@ -243,17 +352,40 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
             raise UsageError(f"{key}.box: a box is in px of the blank, and there is none")
         if box and size and (box[2] > size[0] or box[3] > size[1]):
             raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
+    for name, choice in file.choices.items():
+        with telling(f"choices.{name}"):
+            choice.check_boxes()
+    check_overlaps(file)
+    check_values(file, size is not None)
+
+
+def check_values(file: FormFile, has_blank: bool) -> None:
+    """Raises `UsageError` for a name that is there twice, unclear rows, and too many values."""
+    names = list_fields(file)
     name_shown(file)
-    count = len(file.fields)
+    count = len(names)
     for name, table in file.tables.items():
-        check_rows(name, table, size is not None)
-        if both := [column for column in table.columns if column in file.fields]:
+        check_rows(name, table, has_blank)
+        if both := [column.name for column in table.columns if column.name in names]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
-        count += sum(map(bool, table.columns)) * (table.rows or (0, 0))[1]
+        count += sum(bool(column.name) for column in table.columns) * (table.rows or (0, 0))[1]
     if not count:
         raise UsageError("the form has no field")
     if count > MAX_CELLS:
         raise UsageError(f"a form has at most {MAX_CELLS:,} values, not {count:,}")
+
+
+def list_choices(file: FormFile) -> list[tuple[str, SidesOfBox]]:
+    """The areas of all questions, with their keys."""
+    return [(f"choices.{name}", box) for name, part in file.choices.items() for box in part.areas]
+
+
+def check_overlaps(file: FormFile) -> None:
+    """Raises `UsageError` for marks that would be read in two places."""
+    marks = [(f"fields.{name}", one.box) for name, one in file.fields.items() if one.kind == "mark"]
+    for (name, one), (other, box) in combinations([*marks, *list_choices(file)], 2):
+        if one[0] < box[2] and box[0] < one[2] and one[1] < box[3] and box[1] < one[3]:
+            raise UsageError(f"{other}: the box {[*box]} overlaps {[*one]} of {name}")
 
 
 def check_rows(name: str, table: TablePart, has_blank: bool) -> None:

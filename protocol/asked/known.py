@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral
@@ -41,6 +41,8 @@ from digitq.protocol.text import in_one_line, name_some
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
 FILL_MARKS = "X-/"
+TICK = ("1",)  # the only option of a box that is ticked or not
+OPTION_SEPARATOR = ","  # between several options that are marked
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
 
 
@@ -53,10 +55,35 @@ class Known:
     fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
     risk: Risk | None = None  # what is asked of the answers that are not marked
     network: OwnNetwork | None = None  # the one that must answer; None for any
+    options: tuple[str, ...] = ()  # the answer is the text of what is marked, and no number
+    many: bool = False  # whether several options may be marked
 
     @property
     def is_nothing(self) -> bool:
         return self.pattern is None and self.allowed is None
+
+    def can_be(self, answer: str) -> bool:
+        """Whether a person's answer can be this one, perhaps against the pattern or the list."""
+        if not self.options:
+            return is_written(answer)
+        marked = answer.split(OPTION_SEPARATOR) if answer else []
+        return answer == self.join(marked) and len(marked) <= (
+            len(self.options) if self.many else 1
+        )
+
+    def join(self, marked: Collection[str]) -> str:
+        """The answer if these options are marked."""
+        return OPTION_SEPARATOR.join(one for one in self.options if one in marked)
+
+    @property
+    def wanted(self) -> str:
+        """What a person's answer must be, in words."""
+        if self.options == TICK:
+            return "1 if it is ticked, or empty"
+        if self.options:
+            how = f", or several with {OPTION_SEPARATOR} between" if self.many else ""
+            return f"one of {name_some(self.options)}{how}, or empty"
+        return WRITTEN_WORDS
 
     @cached_property
     def automaton(self) -> Automaton:
@@ -112,13 +139,13 @@ class Known:
         return cls(pattern, np.unique(np.array([*map(encode, numbers)])), fill)
 
     def encode(self) -> bytes:
-        """The pattern, the marks, the risk and the network as JSON in the first line, then an
-        allowed number in each line; empty for nothing."""
+        """The pattern, the fill, the risk, the network and the options as JSON in the first line,
+        then an allowed number in each line; empty for nothing."""
         asked: list[Any] = [self.pattern, self.fill]
-        if self.risk or self.network:
-            asked.append(self.risk and asdict(self.risk))
-        if self.network:
-            asked.append(asdict(self.network))
+        asked += (one and asdict(one) for one in (self.risk, self.network))
+        asked.append([self.options, self.many] if self.options else None)
+        while asked[2:] and asked[-1] is None:
+            asked.pop()
         first = json.dumps(asked).encode() if any(asked) else b""
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])
@@ -128,7 +155,8 @@ class Known:
         """What `encode` encoded."""
         first, *numbers = payload.split(b"\n")
         pattern, fill, *asked = json.loads(first or b'[null, ""]')
-        risk, network = [*asked, None, None][:2]
+        risk, network, choice = [*asked, None, None, None][:3]
+        options, many = choice or ((), False)
         allowed = np.array(numbers, np.bytes_) if numbers else None
         return cls(
             pattern,
@@ -136,6 +164,8 @@ class Known:
             fill,
             None if risk is None else RISK.validate_python(risk),
             None if network is None else OWN_NETWORK.validate_python(network),
+            tuple(options),
+            many,
         )
 
 

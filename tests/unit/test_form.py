@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from digitq.protocol.asked.form import Check, Field, Form, Table, read_form
-from digitq.protocol.asked.form_file import KINDS_OF_PART, FormFile
+from digitq.protocol.asked.form_file import KINDS_OF_PART, ColumnPart, FormFile
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.reading import decode_known
 from digitq.protocol.errors import DigitqError, UsageError
@@ -47,12 +47,12 @@ def change_form(place: tuple[str | int, ...], **keys: object) -> bytes:
     """A form as it travels, with more keys at a place of it."""
     table = Table("t", None, 2, ("v",), Known(), head=0)
     form = Form(None, "lines", (Field("a", None, Known()),), (table,), (Check("a == 1", 0),))
-    content = json.loads(form.encode().removeprefix(b"FORM2"))
+    content = json.loads(form.encode().removeprefix(b"FORM3"))
     inside = content
     for key in place:
         inside = inside[key]
     inside.update(keys)
-    return b"FORM2" + json.dumps(content).encode()
+    return b"FORM3" + json.dumps(content).encode()
 
 
 PLACES: list[tuple[str | int, ...]] = [(), ("fields", 0), ("tables", 0), ("checks", 0)]
@@ -65,14 +65,14 @@ def test_a_worker_refuses_a_form_with_a_key_that_it_does_not_know(
     """A worker that passed it over, such as `optional`, gave wrong answers in silence."""
     assert isinstance(decode_known(change_form(place)), Form)
     told = "or of a newer version of digitq than this worker's: update the worker"
-    for payload in (change_form(place, new=True), b"FORM3" + change_form(place)[5:]):
+    for payload in (change_form(place, new=True), b"FORM4" + change_form(place)[5:]):
         with pytest.raises(DigitqError, match=told):
             decode_known(payload)
 
 
 def test_a_form_of_an_older_program_is_read_and_none_is_read_by_an_older_worker() -> None:
     payload = Form(None, "lines", (), (Table("t", None, 2, ("v",), Known()),), ()).encode()
-    content = json.loads(payload.removeprefix(b"FORM2"))
+    content = json.loads(payload.removeprefix(b"FORM3"))
     del content["risk"]
     for key in ("fewest", "head", "optional"):
         del content["tables"][0][key]
@@ -278,6 +278,85 @@ def test_the_form_in_the_pages_is_one(tmp_path: Path) -> None:
     Image.new("1", (1654, 2339), 1).save(tmp_path / "blank.pdf", resolution=200)
     assert len(read_form(tmp_path / "form.toml").cells) == 47
     table = page.split("| key | default |")[1].split("\n\n")[0]
-    keys = {name for part in (*KINDS_OF_PART.values(), FormFile) for name in part.model_fields}
+    keys = {
+        name
+        for part in (*KINDS_OF_PART.values(), ColumnPart, FormFile)
+        for name in part.model_fields
+    }
     shown = " ".join(line.split(" | ")[0] for line in table.splitlines())
     assert {*re.findall(r"`(\w+)(?:\.NAME)?`", shown)} == keys
+
+
+def write_choices(folder: Path, old: str = "", new: str = "") -> Path:
+    """The form with marks of the docs, with a change, on a blank of 1200×1700 px."""
+    page = (Path(__file__).parents[2] / "docs/forms.md").read_text()
+    Image.new("1", (1200, 1700), 1).save(folder / "blank.png")
+    text = 'blank = "blank.png"\n' + page.split("```toml\n")[2].split("```")[0]
+    path = folder / "form.toml"
+    path.write_text(text.replace(old, new, 1) if old else text)
+    return path
+
+
+def test_questions_are_fields(tmp_path: Path) -> None:
+    form = read_form(write_choices(tmp_path))
+    names = [cell.id for cell in form.cells]
+    assert names[:2] == ["agreed", "q1"] and names[2:4] == ["answers1", "answers2"]
+    assert len(names) == 1 + 1 + 20 + 9 and names[-1] == "id9"
+    q1 = form.by_place["q1", "", 0].known
+    assert [q1.can_be(one) for one in ("", "A", "A,B", "a", "F")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    travelled = Form.decode(form.encode())
+    assert travelled.cells[1].known.options == ("A", "B", "C", "D", "E")
+    several = Known(options=("A", "B", "C"), many=True)
+    assert [several.can_be(one) for one in ("A,C", "C,A", "A,A")] == [True, False, False]
+
+
+def test_a_column_may_have_values_of_its_own(tmp_path: Path) -> None:
+    columns = '[{ name = "present", kind = "mark" }, "", "points", { name = "id", length = 4 }]'
+    path = tmp_path / "form.toml"
+    path.write_text(f"align = 'lines'\n[tables.t]\nhead = 0\nlength = 2\ncolumns = {columns}\n")
+    present, points, id = (cell.known for cell in read_form(path).cells[:3])
+    assert present.options == ("1",) and points.pattern == r"\d{2}" and id.pattern == r"\d{4}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("box = [160, 240, 510, 270]", "", "choices.q1: where are its bubbles"),
+        ("box = [160, 240, 510, 270]", "boxes = [[1, 1, 9, 9]]", "choices.q1: there are 5 options"),
+        ("rows = 20", "rows = 20\ncolumns = 2", "choices.answers: rows are questions below each"),
+        (
+            "[160, 240, 510, 270]",
+            "[160, 200, 510, 270]",
+            r"choices.q1: the box .* of fields.agreed",
+        ),
+        (
+            "[160, 240, 510, 270]",
+            "[160, 240, 510, 2270]",
+            "choices.q1.box: it is outside of the bl",
+        ),
+        ('"B", ', '"A", ', "choices.q1.options: .*there must be a name, and none twice"),
+        ('"B", ', '"A,B", ', "choices.q1.options.2: 'A,B': an option has no ,"),
+        (
+            "choices.q1",
+            "choices.answers7",
+            "choices.answers: 'answers7' is the name of another fie",
+        ),
+        ('kind = "mark"', 'kind = "tick"', "fields.agreed.kind: 'tick': Input should be 'number'"),
+        ('kind = "mark"', 'kind = "mark"\nlength = 1', "fields.agreed: a mark has no length: that"),
+        (
+            'options = ["A"',
+            'option = ["A"',
+            "choices.q1.option: there is no such key; there are opt",
+        ),
+    ],
+)
+def test_a_mistake_in_a_question_is_told(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = write_choices(tmp_path, old, new)
+    with pytest.raises(UsageError, match=f"{re.escape(str(path))}:? {message}"):
+        read_form(path)
