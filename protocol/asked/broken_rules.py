@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, islice, product
 from typing import NamedTuple
 
@@ -43,24 +43,57 @@ class Held:
     def within(self) -> Fraction:
         return Fraction(repr(self.check.within))
 
-    def subtract(self, values: Sequence[Fraction]) -> Fraction:
-        """The left side without the right one, if each cell has this value."""
-        keys = self.places.items()
-        return self.rule.subtract(
-            {key: sum((values[at] for at in each), Fraction(0)) for key, each in keys}
-        )
+    @cached_property
+    def tested(self) -> set[int]:
+        """The cells of which it counts what is written there, not only what that is worth."""
+        return {at for key, one in self.rule.values.items() if one.test for at in self.places[key]}
 
-    def is_satisfied(self, values: Sequence[Fraction]) -> bool:
-        """Whether it is, if each cell has this value."""
+    @cached_property
+    def valued(self) -> set[int]:
+        """The cells of which it counts what the number is worth."""
+        values = self.rule.values.items()
+        return {at for key, one in values if not one.test for at in self.places[key]}
+
+    @cached_property
+    def single(self) -> set[int]:
+        """The cells in whose place a number may be wanted, if they are empty."""
+        alone = [key for key, one in self.rule.values.items() if not (one.is_sum or one.test)]
+        return {at for key in alone for at in self.places[key]}
+
+    def measure(self, written: Sequence[Written], worth: Sequence[Fraction]) -> dict[str, Fraction]:
+        """The rule's values by their keys, if what is written in each cell is worth so much."""
+        return {
+            key: sum(
+                (
+                    one.measure(written[at].number, worth[at]) or Fraction(0)
+                    for at in self.places[key]
+                ),
+                Fraction(0),
+            )
+            for key, one in self.rule.values.items()
+        }
+
+    def is_satisfied(self, written: Sequence[Written], worth: Sequence[Fraction]) -> bool:
+        """Whether it is, if what is written in each cell is worth so much."""
         try:
-            return bool(self.rule.compare(self.subtract(values), self.within))
+            difference = self.rule.subtract(self.measure(written, worth))
+            return bool(self.rule.compare(difference, self.within))
         except ZeroDivisionError:
             return False
 
     def find_factor(self, at: int) -> Fraction:
-        """What the value of a cell is multiplied by in a linear rule."""
-        counts = {key: places.count(at) for key, places in self.places.items()}
-        return sum((self.rule.coefficients[key] * counts[key] for key in counts), Fraction(0))
+        """What the worth of a cell is multiplied by in a linear rule."""
+        factors = self.rule.coefficients
+        values = self.rule.values.items()
+        counts = {key: self.places[key].count(at) for key, one in values if not one.test}
+        return sum((factors[key] * count for key, count in counts.items()), Fraction(0))
+
+    def bound_change(self, at: int) -> float:
+        """How much the tests of what is written in a cell change a linear rule at most."""
+        tests = [
+            key for key, one in self.rule.values.items() if one.test and at in self.places[key]
+        ]
+        return float(sum(abs(self.rule.coefficients[key]) for key in tests))
 
 
 class Breach(NamedTuple):
@@ -103,20 +136,22 @@ def find_breach(
 ) -> Breach | None:
     """The breach of one rule, if it is broken."""
     places = {*chain(*held.places.values())}
-    if not all(values[at] for at in places) or not any(written[at].number for at in places):
+    if not all(values[at] for at in held.valued) or not any(written[at].number for at in places):
         return None  # there is nothing to compare
-    combinations = [*combine(values, sorted(places))]
-    if any(map(held.is_satisfied, combinations)):
+    combinations = [*combine(values, sorted(held.valued))]
+    empty = {at for at in held.single if written[at].number == "" and not written[at].is_sure}
+    gaps = empty & {at for key in held.rule.filled for at in held.places[key]}
+    if not gaps and any(held.is_satisfied(written, one) for one in combinations):
         return None
-    single = {at for key in held.rule.names for at in held.places[key]}
-    empty = {at for at in single if written[at].number == "" and not written[at].is_sure}
     unread = {at for at in places if written[at].number is None}
     free = sorted(empty | unread)
-    if not free or not any(can_hold(held, cells, free, one) for one in combinations):
+    if not free or not any(can_hold(held, cells, free, written, one) for one in combinations):
         return Breach(held.check.rule, places, "")
     if not empty:
         return None  # what could not be read is to be looked at anyway
-    wanted = {find_wanted(held, free[0], one) for one in combinations} if len(free) == 1 else {""}
+    wanted = {""}
+    if len(free) == 1:
+        wanted = {find_wanted(held, free[0], written, one) for one in combinations}
     return Breach(held.check.rule, empty, wanted.pop() if len(wanted) == 1 else "")
 
 
@@ -135,33 +170,41 @@ def combine(
 
 
 def can_hold(
-    held: Held, cells: Sequence[Cell], free: Sequence[int], values: list[Fraction]
+    held: Held,
+    cells: Sequence[Cell],
+    free: Sequence[int],
+    written: Sequence[Written],
+    worth: Sequence[Fraction],
 ) -> bool:
-    """Whether the rule may be satisfied with numbers that are possible in these cells, whose
-    values are 0."""
-    if len(free) == 1 and (possible := list_possible(cells[free[0]].known)) is not None:
-        sums = {
-            key: float(sum(values[at] for at in places)) + places.count(free[0]) * possible
-            for key, places in held.places.items()
+    """Whether the rule may be satisfied with what is possible in these cells, whose worth is 0."""
+    values = held.measure(written, worth)
+    is_tried = len(free) == 1 and free[0] not in held.tested
+    possible = list_possible(cells[free[0]].known) if is_tried else None
+    if possible is not None:
+        tried = {
+            key: float(value) + held.places[key].count(free[0]) * possible
+            for key, value in values.items()
         }
-        return bool(held.rule.are_satisfied(sums, float(held.within)).any())
+        return bool(held.rule.are_satisfied(tried, float(held.within)).any())
     if not held.rule.is_linear:
         return True  # as far as is known
-    low = high = float(held.subtract(values))
+    low = high = float(held.rule.subtract(values))
     for at in free:
-        factor = held.find_factor(at)
-        ends = [float(factor * end) if end else 0.0 for end in bound_possible(cells[at].known)]
-        low, high = low + min(0.0, *ends), high + max(0.0, *ends)
+        factor, change = held.find_factor(at), held.bound_change(at)
+        bounds = bound_possible(cells[at].known) if factor else ()
+        ends = [float(factor * end) if end else 0.0 for end in bounds]
+        low, high = low + min([0.0, *ends]) - change, high + max([0.0, *ends]) + change
     # Only an equation needs a value between them
     differences = (low, high, 0.0) if low < 0 < high else (low, high)
     return any(held.rule.compare(one, float(held.within)) for one in differences)
 
 
-def find_wanted(held: Held, at: int, values: list[Fraction]) -> str:
-    """The number that a linear equation wants in a cell with the value 0; "" if it is not known."""
-    if not (held.rule.is_equation and held.rule.is_linear and (factor := held.find_factor(at))):
+def find_wanted(held: Held, at: int, written: Sequence[Written], worth: Sequence[Fraction]) -> str:
+    """The number that a linear equation wants in a cell whose worth is 0; "" if it is not known."""
+    is_solvable = held.rule.is_equation and held.rule.is_linear and at not in held.tested
+    if not (is_solvable and (factor := held.find_factor(at))):
         return ""
-    value = -held.subtract(values) / factor
+    value = -held.rule.subtract(held.measure(written, worth)) / factor
     text = f"{float(value):.15g}"
     return text if Fraction(text) == value else ""
 

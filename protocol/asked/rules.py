@@ -7,23 +7,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache, reduce
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.check_digits import CHECK_DIGITS
 from digitq.protocol.asked.values import FRACTIONS
 from digitq.protocol.errors import UsageError
 from digitq.protocol.text import name_some
 
-MAX_RULE = 500  # a rule has at most this many characters
+MAX_RULE = 2_000  # a rule has at most this many characters
+MAX_OPERATIONS = 150  # a rule has at most this many + - * /, because each nests the others
 MAX_NUMBER = 10**15  # the numbers in a rule are at most this large, and their denominators
-HOW = "it is like a + b == c: names, numbers, + - * /, sum(c, d), ( ) and == != < <= > >="
+HOW = (
+    "it is like a + b == c: names, numbers, + - * /, sum(c, d), digits(c, d), (c == 'text'), ( ) "
+    "and == != < <= > >=; or luhn(a), mod11(a), mod97(a)"
+)
 MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
 ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 SUM = "sum("  # the key of a sum begins so
+DIGITS = "digits"  # the function that makes a number of places with a digit each
 QUOTE = "a name in a rule begins with a letter, or is in quotes"
 BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
 VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
@@ -49,32 +55,56 @@ Place = tuple[str, str, int]  # the name of a field or column, the table ("" for
 
 
 @dataclass(frozen=True)
+class Value:
+    """A value in a rule."""
+
+    names: tuple[str, ...]  # of the places that it is made of; several only for a sum
+    is_sum: bool = False
+    # It is 1 or 0: whether this is true of what is written. None: it is what the number is worth
+    test: Callable[[str], bool] | None = None
+    text: str | None = None  # what is compared with what is written
+
+    def measure(self, number: str | None, worth: Fraction | None) -> Fraction | None:
+        """The value where this number is written, which is worth so much; None if it has none.
+        `number` is None if it could not be read."""
+        if self.test is None:
+            return worth
+        return None if number is None else Fraction(self.test(number))
+
+
+@dataclass(frozen=True)
 class Rule:
-    """Two sides that are compared. A value in them has a key: its name, or `sum(name, name)`."""
+    """Two sides that are compared.
+
+    A value in them has a key: its name, `sum(name, name)`, or `name == 'text'`. The last one is 1
+    or 0, so that a rule with it is linear, and the same place may occur under several keys.
+    """
 
     left: ast.expr
     right: ast.expr
     compare: Callable[[Any, Any], Any]  # one of `COMPARISONS`
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the single values, sorted."""
-        return [key for key in self.keys if not is_sum(key)]
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """The values by their keys, which are sorted."""
+        return dict(sorted((find_values(self.left) | find_values(self.right)).items()))
 
     @property
-    def sums(self) -> list[str]:
-        return [key for key in self.keys if is_sum(key)]
+    def keys(self) -> list[str]:
+        return [*self.values]
 
     @cached_property
-    def keys(self) -> list[str]:
-        return sorted(find_keys(self.left) | find_keys(self.right))
+    def filled(self) -> set[str]:
+        """The keys of places that are a digit of a number: an empty one is no 0."""
+        nodes = [*ast.walk(self.left), *ast.walk(self.right)]
+        return {key for node in nodes if is_call(node, DIGITS) for key in find_values(node)}
 
     @cached_property
     def is_linear(self) -> bool:
         """Whether no value is multiplied or divided by one."""
         nodes = [*ast.walk(self.left), *ast.walk(self.right)]
         return not any(
-            find_keys(node.right) and (isinstance(node.op, ast.Div) or find_keys(node.left))
+            find_values(node.right) and (isinstance(node.op, ast.Div) or find_values(node.left))
             for node in nodes
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div)
         )
@@ -115,18 +145,13 @@ class Rule:
         return measure(self.left, values, number), measure(self.right, values, number)
 
 
+@lru_cache(maxsize=256)  # a worker asks for each page
 def parse_rule(text: str) -> list[Rule]:
     """The rules that a text says: `a < b < c` says two. Raises `UsageError`."""
     if len(text) > MAX_RULE:
-        raise UsageError(f"a rule has at most {MAX_RULE} characters, not {len(text)}")
+        raise UsageError(f"a rule has at most {MAX_RULE:,} characters, not {len(text):,}")
     try:
-        parsed = ast.parse(text.strip(), mode="eval")
-        compared = Unquote().visit(parsed).body
-        if not isinstance(compared, ast.Compare):
-            raise UsageError(f"{text!r} compares nothing: {HOW}")
-        sides = pairwise([compared.left, *compared.comparators])
-        kinds = [COMPARISONS[type(kind)] for kind in compared.ops]
-        rules = [Rule(*both, kind) for both, kind in zip(sides, kinds, strict=True)]
+        rules = split_rules(text)
     except KeyError:
         raise UsageError(f"{text!r} has a comparison that is not supported: {HOW}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -144,45 +169,81 @@ def parse_rule(text: str) -> list[Rule]:
     return rules
 
 
+def split_rules(text: str) -> list[Rule]:
+    """The rules that a text says, with whatever values. Raises `UsageError` if it compares none,
+    and the errors of `ast.parse`."""
+    compared = ast.parse(text.strip(), mode="eval").body
+    if any(is_call(compared, name) for name in CHECK_DIGITS):
+        compared = ast.Compare(compared, [ast.Eq()], [ast.Constant(1)])
+    if not isinstance(compared, ast.Compare):
+        raise UsageError(f"{text!r} compares nothing: {HOW}")
+    signs = ast.operator | ast.unaryop
+    operations = sum(isinstance(node, signs) for node in ast.walk(compared))
+    if operations > MAX_OPERATIONS:
+        raise UsageError(f"a rule has at most {MAX_OPERATIONS} operations, not {operations}")
+    sides = pairwise(map(Unquote().visit, [compared.left, *compared.comparators]))
+    kinds = [COMPARISONS[type(kind)] for kind in compared.ops]
+    return [Rule(*both, kind) for both, kind in zip(sides, kinds, strict=True)]
+
+
 class Unquote(ast.NodeTransformer):
-    """Makes names of those that are in quotes, which may have other signs than letters."""
+    """Makes names of those in a side that are in quotes, which may have other signs than letters.
+    A text that a name is compared with stays one."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        return ast.Compare(self.visit(node.left), node.ops, node.comparators)
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         match node.value:
-            case str() as name if name and not is_sum(name):
+            case str() as name if name and not name.startswith(SUM):
                 return ast.Name(name)
         return node
 
 
-def is_sum(key: str) -> bool:
-    return key.startswith(SUM)
+def is_call(node: ast.AST, name: str) -> bool:
+    """Whether a node calls the function of this name."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == name
 
 
-def names_of(key: str) -> list[str]:
-    """The names in a key."""
-    return key.removeprefix(SUM).removesuffix(")").split(", ") if is_sum(key) else [key]
-
-
-def find_keys(side: ast.expr) -> set[str]:
-    """The keys of the values in a side. Raises `UsageError` for what a rule can't have."""
+def find_values(side: ast.AST) -> dict[str, Value]:
+    """The values in a side by their keys. Raises `UsageError` for what a rule can't have."""
     match side:
         case ast.Name(id=name):
-            return {name}
-        case ast.Call(ast.Name("sum"), [_, *_] as summed, []) if all(
-            isinstance(one, ast.Name) and "," not in one.id for one in summed
-        ):
-            return {ast.unparse(side)}
+            return {name: Value((name,))}
+        case ast.Call() | ast.Compare() if found := find_computed(side):
+            return found
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             if abs(value) <= MAX_NUMBER:
-                return set()
+                return {}
         case ast.UnaryOp(ast.UAdd() | ast.USub(), inner):
-            return find_keys(inner)
+            return find_values(inner)
         case ast.BinOp(left, kind, right) if type(kind) in ARITHMETIC:
-            keys = find_keys(right)
-            if isinstance(kind, ast.Div) and not keys and not measure(right, {}, Fraction):
+            values = find_values(right)
+            if isinstance(kind, ast.Div) and not values and not measure(right, {}, Fraction):
                 raise UsageError(f"`{ast.unparse(side)}` divides by zero")
-            return find_keys(left) | keys
+            return find_values(left) | values
     raise UsageError(f"`{ast.unparse(side)}` is not supported: {HOW}")
+
+
+def find_computed(node: ast.Call | ast.Compare) -> dict[str, Value]:
+    """The values in a call or a comparison by their keys; none if it is not supported."""
+    key = ast.unparse(node)
+    match node:
+        case ast.Call(ast.Name(id=function), [_, *_] as places, []):
+            names = [one.id for one in places if isinstance(one, ast.Name) and "," not in one.id]
+            if len(names) < len(places):
+                return {}
+            if function == "sum":
+                return {key: Value((*names,), is_sum=True)}
+            if function == DIGITS:
+                return {name: Value((name,)) for name in names}
+            if function in CHECK_DIGITS and len(names) == 1:
+                return {key: Value((*names,), test=CHECK_DIGITS[function])}
+        case ast.Compare(ast.Name(id=name), [ast.Eq()], [ast.Constant(str() as text)]):
+            return {key: Value((name,), test=text.__eq__, text=text)}
+        case ast.Compare(ast.Name(id=name), [ast.NotEq()], [ast.Constant(str() as text)]):
+            return {key: Value((name,), test=lambda one: one not in ("", text), text=text)}
+    return {}
 
 
 def measure(side: ast.expr, values: Mapping[str, Any], number: type) -> Any:
@@ -196,6 +257,8 @@ def measure(side: ast.expr, values: Mapping[str, Any], number: type) -> Any:
         case ast.BinOp(left, kind, right):
             both = measure(left, values, number), measure(right, values, number)
             return ARITHMETIC[type(kind)](*both)
+        case ast.Call(ast.Name("digits"), places):
+            return reduce(lambda total, one: 10 * total + values[ast.unparse(one)], places, 0)
     return values[ast.unparse(side)]
 
 
@@ -209,7 +272,7 @@ def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]
     columns: dict[str, Columns] = {}
     for index, (name, table, row) in enumerate(places):
         columns.setdefault(name, {}).setdefault(table, {})[row] = index
-    for name in (name for key in rule.keys for name in names_of(key)):
+    for name in (name for value in rule.values.values() for name in value.names):
         if name not in columns:
             raise UsageError(
                 f"there is no field or column {name!r}; there are {name_some(columns)}"
@@ -220,28 +283,30 @@ def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]
                 raise UsageError(
                     f"`{node.value!r}`: {QUOTE}; the number is {float(repr(node.value))!r}"
                 )
-    single = [name for name in rule.names if "" not in columns[name]]
+    single = {key: one.names[0] for key, one in rule.values.items() if not one.is_sum}
+    in_rows = [name for name in single.values() if "" not in columns[name]]
     tables = [
         table
         for table in dict.fromkeys(table for _, table, _ in places if table)
-        if all(table in columns[name] for name in single)
+        if all(table in columns[name] for name in in_rows)
     ]
-    if single and not tables:
-        raise UsageError(f"no table has all of the columns {name_some(single)}")
+    if in_rows and not tables:
+        raise UsageError(f"no table has all of the columns {name_some(dict.fromkeys(in_rows))}")
     bound = []
-    for table in tables if single else [""]:
+    for table in tables if in_rows else [""]:
         sums = {
             key: [
                 index
-                for name in names_of(key)
+                for name in one.names
                 for index in find_column(key, name, table, columns).values()
             ]
-            for key in rule.sums
+            for key, one in rule.values.items()
+            if one.is_sum
         }
-        for row in columns[single[0]][table] if single else [0]:
+        for row in columns[in_rows[0]][table] if in_rows else [0]:
             values = {
-                name: [columns[name][table][row] if name in single else columns[name][""][0]]
-                for name in rule.names
+                key: [columns[name][""][0] if "" in columns[name] else columns[name][table][row]]
+                for key, name in single.items()
             }
             bound.append(values | sums)
     return bound

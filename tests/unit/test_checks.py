@@ -337,3 +337,89 @@ def test_an_empty_place_may_want_a_half() -> None:
     written = [Written(number) for number in ("", "2", "9½")]
     (breach,) = find_breaches(cells, written, hold_checks(cells, [Check("a + b == t", 0.0)]))
     assert (breach.cells, breach.wanted) == ({0}, "7.5")
+
+
+MARKED = {"A": 0.98, "B": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("points", "q1", "q2", "answer", "marked"),
+    [
+        ({"4": 0.5, "9": 0.3, "2": 0.2}, MARKED, {"B": 1.0}, ["2", "A", "B"], []),
+        ({"3": 1.0}, {"A": 0.6, "B": 0.4}, {"C": 1.0}, ["3", "B", "C"], []),
+        ({"3": 1.0}, {"A": 0.6, "": 0.4}, {"C": 1.0}, ["3", "", "C"], []),
+        ({"5": 1.0}, {"B": 1.0}, {"C": 1.0}, ["5", "B", "C"], ["points", "q1", "q2"]),
+        ({"5": 1.0}, {"": 1.0}, {"C": 1.0}, ["5", "", "C"], ["points", "q1", "q2"]),
+        ({"5": 1.0}, {}, {"C": 1.0}, ["5", "", "C"], []),  # it could not be read: it may be A
+        ({"9": 1.0}, {}, {"C": 1.0}, ["9", "", "C"], ["points", "q1", "q2"]),
+        ({"": 1.0}, {"A": 1.0}, {"C": 1.0}, ["", "A", "C"], ["points"]),
+        ({"": 1.0}, {"": 1.0}, {"": 1.0}, ["", "", ""], []),
+        ({"5": 1.0}, {"A": 1.0}, {"A,C": 0.6, "C": 0.4}, ["5", "A", "C"], []),
+    ],
+)
+def test_points_are_decided_with_the_answers_that_give_them(
+    points: Chances, q1: Chances, q2: Chances, answer: list[str], marked: list[str]
+) -> None:
+    fields = {"points": points, "q1": q1, "q2": q2}
+    for rule in (
+        'points == 2 * (q1 == "A") + 3 * (q2 == "C")',
+        "points / (1 + 0 * points) == 2 * (q1 == 'A') + 3 * (q2 == 'C')",  # not linear
+    ):
+        decided = solve(fields, rule)
+        unread = [name for name, chances in fields.items() if not chances]
+        if "/" not in rule or not unread:
+            assert numbers(decided) == answer and failed(decided) == marked
+        assert not marked or failed(decided) or unread
+    if not marked and points and q1 and q2 and points != {"": 1.0}:
+        assert min(one.confidence for one in decided.values()) > 0.95
+
+
+def test_an_answer_that_is_not_a_text() -> None:
+    rule = 'points == 5 - (q1 != "A") - (q2 != "A") - 2 * (q1 == "") + (q2 == "A,C")'
+    for q1, q2, points in (("A", "A", "5"), ("B", "A", "4"), ("", "B", "2"), ("A", "A,C", "5")):
+        fields: dict[str, Chances] = {"points": {"9": 0.6, points: 0.4}, "q1": {q1: 1.0}}
+        assert numbers(solve(fields | {"q2": {q2: 1.0}}, rule))[0] == points
+
+
+def test_a_place_may_count_in_several_ways() -> None:
+    rule = 'points == (q1 == "1") + 3 * (q1 == "2") + sum(q1, q2)'
+    fields: dict[str, Chances] = {"points": {"7": 1.0}, "q1": {"1": 0.7, "2": 0.3}, "q2": {"2": 1}}
+    assert numbers(solve(fields, rule)) == ["7", "2", "2"]
+    assert not failed(solve(fields | {"points": {"4": 1.0}}, rule))
+    table: dict[str, Chances] = {"q/1": {"A": 1.0}, "p/1": {"1": 0.6, "2": 0.4}}
+    table |= {"q/2": {"B": 1.0}, "p/2": {"0": 0.7, "2": 0.3}}
+    assert numbers(solve(table, "p == 2 * (q == 'A')")) == ["A", "2", "B", "0"]
+
+
+BUBBLES: dict[str, Chances] = {"id1": {"2": 1.0}, "id2": {"0": 0.6, "8": 0.4}, "id3": {"5": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "answer", "marked"),
+    [
+        ({}, ["285", "2", "8", "5"], []),
+        ({"id2": {"0": 1.0}}, ["205", "2", "0", "5"], []),
+        ({"id2": {"": 0.97, "0": 0.03}, "student": {"205": 1.0}}, ["205", "2", "", "5"], ["id2"]),
+        ({"id2": {"": 0.5, "0": 0.5}}, ["205", "2", "0", "5"], []),
+        ({"id2": {"": 1.0}, "id3": {"": 1.0}}, ["285", "2", "", ""], ["id2", "id3"]),
+        ({"id1": {"": 1.0}, "id2": {"": 1.0}, "id3": {"": 1.0}, "student": {"000": 1.0}},
+         ["000", "", "", ""], ["id1", "id2", "id3"]),
+        ({"id1": {"3": 1.0}}, ["285", "3", "0", "5"], ["student", "id1", "id2", "id3"]),
+        ({"student": {"": 1.0}}, ["", "2", "0", "5"], ["student"]),
+    ],
+)  # fmt: skip
+def test_a_number_and_its_bubbles_decide_together(
+    changed: dict[str, Chances], answer: list[str], marked: list[str]
+) -> None:
+    fields = {"student": {"205": 0.4, "285": 0.6}, **BUBBLES, **changed}
+    decided = solve(fields, "student == digits(id1, id2, id3)")
+    assert numbers(decided) == answer and failed(decided) == marked
+    is_sure = min(one.confidence for one in decided.values()) > 0.75
+    assert is_sure == bool(changed) or marked  # without a change, 205 is as probable
+
+
+def test_a_person_may_leave_bubbles_empty() -> None:
+    cells = [Cell(name, "", 0, Known()) for name in ("student", "id1", "id2")]
+    held = hold_checks(cells, [Check("student == digits(id1, id2)", 0)])
+    written = [Written("20"), Written("2"), Written("", is_sure=True)]
+    assert not [*find_breaches(cells, written, held)]

@@ -77,6 +77,10 @@ def test_a_linear_rule_has_coefficients() -> None:
         ("sum(student, total) == 9", [{"sum(student, total)": [0, 1]}]),
         ("sum(c2, c3) == total", [{"sum(c2, c3)": [3, 5, 7], "total": [1]}]),
         ("'student' == \"total\"", [{"student": [0], "total": [1]}]),
+        ("total == 2 * ('student' == 'A')", [{"student == 'A'": [0], "total": [1]}]),
+        ("c1 == (c2 != 'A')", [{"c1": [at], "c2 != 'A'": [at + 1]} for at in (2, 4)]),
+        ("student == digits(total, student)", [{"student": [0], "total": [1]}]),
+        ("luhn(c3)", [{"luhn(c3)": [7]}]),
     ],
 )
 def test_where_a_rule_is_held(text: str, bound: list[dict[str, list[int]]]) -> None:
@@ -135,6 +139,14 @@ def test_a_name_that_is_no_word_is_in_quotes() -> None:
         ("a == b'c'", "`b'c'` is not supported"),
         ("2b + a == c", "`2b`: a name in a rule begins with a letter, or is in quotes"),
         ("a == True", "`True` is not supported"),
+        ("a == (b == c)", "`b == c` is not supported"),
+        ("a == ('b' == c)", "`b == c` is not supported"),
+        ("a == (b < 'c')", "`b < 'c'` is not supported"),
+        ("a == (b == 'c' == 'd')", "`b == 'c' == 'd'` is not supported"),
+        ("a == digits(b, 2)", "`digits.b, 2.` is not supported"),
+        ("a == digits()", "`digits..` is not supported"),
+        ("luhn(a, b)", "`luhn.a, b.` is not supported"),
+        ("luhn(a + b)", "`luhn.a . b.` is not supported"),
         ("a == 1e999", "is not supported"),
         ("a == b / 0", "`b / 0` divides by zero"),
         ("a == b / (0.5 - 1 / 2)", "divides by zero"),
@@ -142,9 +154,26 @@ def test_a_name_that_is_no_word_is_in_quotes() -> None:
         ("a == 1e-20", "has numbers that are too large or have too many decimals"),
         ("a == 1e9 * 1e9", "has numbers that are too large or have too many decimals"),
         ("a == " + "(" * 300 + "b" + ")" * 100, "can't be read"),
-        ("a == " + "b + " * 200 + "1", "a rule has at most 500 characters, not 806"),
+        ("a == " + "b + " * 151 + "1", "a rule has at most 150 operations, not 151"),
+        ("a == " + " " * 2000 + "b", "a rule has at most 2,000 characters, not 2,006"),
     ],
 )
 def test_what_is_no_rule(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_rule(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "right", "wrong"),
+    [
+        ("luhn(a)", ["79927398713", "0", "4111-1111-1111-1111"], ["79927398710", "97927398713"]),
+        ("mod11(a)", ["0306406152", "0198526636", "0-306-40615-2"], ["0306406151", "0306460152"]),
+        ("mod97(a)", ["98", "1", "1000000000000053"], ["2", "0", "97"]),
+    ],
+)
+def test_check_digits(rule: str, right: list[str], wrong: list[str]) -> None:
+    ((key, value),) = parse_rule(rule)[0].values.items()
+    assert key == rule and value.names == ("a",)
+    assert [value.measure(one, None) for one in right] == [1] * len(right)
+    assert [value.measure(one, None) for one in [*wrong, "", "7½"]] == [0] * (len(wrong) + 2)
+    assert value.measure(None, None) is None

@@ -53,11 +53,11 @@ class Decision(NamedTuple):
 
 
 class Option(NamedTuple):
-    """A reading of a place, and a value that it may have; None if it has none."""
+    """A reading of a place, and what it may be worth; None if it is worth nothing."""
 
-    number: str
+    number: str | None  # None: it could not be read
     chance: float
-    value: Fraction | None
+    worth: Fraction | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,25 +76,29 @@ class BoundRule:
         options: Sequence[Sequence[Option]],
     ) -> Self:
         """The rule between its places. A linear rule has one sum, another one has one for each
-        key; the last column counts the values that are missing. An empty place adds 0 to a column.
+        key; the last column counts the values that are missing. An empty place adds 0 to a column,
+        but is no digit of a number.
         """
         rule, places = held.rule, held.places
-        used = [option.value for one in places.values() for at in one for option in options[at]]
-        numbers = [value for value in used if value]
+        used = [one.worth for at in held.valued for one in options[at]]
+        numbers = [worth for worth in used if worth]
         numbers += rule.coefficients.values() if rule.is_linear else ()
         scale = math.lcm(*(number.denominator for number in numbers))
         added = dict[int, Sums]()
-        for index, key in enumerate(rule.keys):
+        for index, (key, value) in enumerate(rule.values.items()):
             factor = rule.coefficients[key] * scale if rule.is_linear else 1
             for place in places[key]:
                 here, width = options[place], 2 if rule.is_linear else len(places) + 1
                 sums = added.setdefault(place, np.zeros((len(here), width)))
+                found = [value.measure(one.number, one.worth) for one in here]
+                empty = math.nan if key in rule.filled else 0.0  # nothing is satisfied with NaN
                 sums[:, 0 if rule.is_linear else index] += [
-                    float(factor * (option.value or 0)) for option in here
+                    empty if one.number == "" and x is None else float(factor * (x or 0))
+                    for x, one in zip(found, here, strict=True)
                 ]
                 sums[:, -1] += [
-                    option.value is None and (key in rule.names or option.number > "")
-                    for option in here
+                    x is None and not (value.is_sum and one.number == "")
+                    for x, one in zip(found, here, strict=True)
                 ]
         return cls(rule, held.within, scale, added)
 
@@ -148,8 +152,8 @@ def decide(
             if readings[place]:
                 chances: dict[str, float] = defaultdict(float)
                 for option, share in zip(options[place], marginal.tolist(), strict=True):
-                    chances[option.number] += share
-                decisions[place] = choose(options[place][chosen[place]].number, chances)
+                    chances[option.number or ""] += share
+                decisions[place] = choose(options[place][chosen[place]].number or "", chances)
     written = [
         Written(one.number if read else None) for one, read in zip(decisions, readings, strict=True)
     ]
@@ -173,7 +177,7 @@ def choose(number: str, chances: Mapping[str, float]) -> Decision:
 def list_options(readings: Sequence[Proposal]) -> list[Option]:
     """The readings with their values. What could not be read is a value that is missing."""
     if not readings:
-        return [Option("?", 1.0, None)]
+        return [Option(None, 1.0, None)]
     options = []
     for number, chance in sorted(readings, key=lambda one: -one.chance)[:MAX_READINGS]:
         values: Sequence[Fraction | None] = read_values(number) or [None]
