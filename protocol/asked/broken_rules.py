@@ -212,7 +212,7 @@ def find_wanted(held: Held, at: int, written: Sequence[Written], worth: Sequence
 @lru_cache(maxsize=64)
 def list_possible(known: Known) -> NDArray[np.float64] | None:
     """The values that a number may have, by what is known of it; None if there are too many."""
-    texts = list_values(known.automaton, MAX_TRIED)
+    texts = known.options or list_values(known.automaton, MAX_TRIED)
     if texts is None:
         return None
     return np.array([float(value) for text in texts for value in read_values(text)])

@@ -22,7 +22,7 @@ from digitq.protocol.asked.form_file import (
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.own_network import OwnNetwork
 from digitq.protocol.asked.risk import Risk
-from digitq.protocol.asked.rules import Place, bind_rule, parse_rule
+from digitq.protocol.asked.rules import Place, Value, bind_rule, parse_rule, read_values
 from digitq.protocol.asked.values import encode
 from digitq.protocol.errors import UsageError
 
@@ -246,8 +246,26 @@ def check_rules(form: Form, path: Path) -> None:
             for rule in parse_rule(check.rule):
                 for values in bind_rule(rule, places):
                     bound += sum(map(len, values.values()))
+                    for key, value in rule.values.items():
+                        for at in values[key]:
+                            check_value(key, value, form.cells[at])
             if bound > MAX_BOUND:
                 raise UsageError(
                     f"the rules up to here connect {bound:,} values in all, counted for each time "
                     f"that a rule is held: at most {MAX_BOUND:,} can be"
                 )
+
+
+def check_value(key: str, value: Value, cell: Cell) -> None:
+    """Raises `UsageError` if a text is no answer of its place, or the answers are no numbers."""
+    known, name = cell.known, cell.field
+    listed = f"{', '.join(known.options)}{', or several of them' if known.many else ''}"
+    if value.text is not None and not known.can_be(value.text):
+        answers = f"is one of {listed}" if known.options else f"has {known.wanted}"
+        raise UsageError(f"`{key}`: {name} {answers}")
+    has_worth = not known.many and all(map(read_values, known.options))
+    if not value.test and not has_worth:
+        raise UsageError(
+            f"`{key}`: {name} is no number, but {listed}: compare it, as in "
+            f"({name} == {known.options[0]!r})"
+        )

@@ -360,3 +360,43 @@ def test_a_mistake_in_a_question_is_told(old: str, new: str, message: str, tmp_p
     path = write_choices(tmp_path, old, new)
     with pytest.raises(UsageError, match=f"{re.escape(str(path))}:? {message}"):
         read_form(path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("agreed == (q1 == 'A') + (answers20 == '')", ""),
+        ("agreed == (agreed == '1') + id1", ""),
+        ("agreed == (q1 == 'F')", "`q1 == 'F'`: q1 is one of A, B, C, D, E"),
+        ("agreed == (q1 == 'A,B')", "`q1 == 'A,B'`: q1 is one of A, B, C, D, E"),
+        ("agreed == (agreed == '2')", "`agreed == '2'`: agreed is one of 1"),
+        ("agreed == q1", r"`q1`: q1 is no number, but A, B, C, D, E: compare it, .* \(q1 == 'A'\)"),
+        ("sum(id1, q1) == 4", r"`sum\(id1, q1\)`: q1 is no number"),
+    ],
+)
+def test_a_rule_compares_a_question_with_its_options(
+    rule: str, message: str, tmp_path: Path
+) -> None:
+    path = write_choices(tmp_path)
+    path.write_text(f'{path.read_text()}\n[[checks]]\nrule = "{rule}"\n')
+    if not message:
+        assert read_form(path).checks[0].rule == rule
+        return
+    with pytest.raises(UsageError, match=f"checks.1.rule: {message}"):
+        read_form(path)
+
+
+def test_a_rule_may_ask_for_several_options(tmp_path: Path) -> None:
+    path = write_choices(tmp_path, "[choices.q1] ", "[choices.q1]\nmany = true\n#")
+    text = path.read_text()
+    path.write_text(f"{text}\n[[checks]]\nrule = \"agreed == (q1 == 'A,C')\"\n")
+    assert read_form(path).checks
+    path.write_text(f"{text}\n[[checks]]\nrule = \"agreed == (q1 == 'C,A')\"\n")
+    with pytest.raises(UsageError, match="q1 is one of A, B, C, D, E, or several of them"):
+        read_form(path)
+
+
+def test_a_number_is_not_compared_with_words(folder: Path) -> None:
+    path = write(folder, "c1 == c2 / 2", "c1 == (c2 == 'A')")
+    with pytest.raises(UsageError, match=r"checks.2.rule: `c2 == 'A'`: c2 has 1 to 20 digits"):
+        read_form(path)
