@@ -29,7 +29,7 @@ HOW = (
 MAX_VALUE_DIGITS = 15  # sums of more digits would not be exact
 ROUNDING = 1e-9  # sides of a rule with products are equal if they differ by this share
 SUM = "sum("  # the key of a sum begins so
-DIGITS = "digits"  # the function that makes a number of places with a digit each
+JOINED = "digits"  # the function that makes a number of places with a digit each
 QUOTE = "a name in a rule begins with a letter, or is in quotes"
 BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
 VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
@@ -97,7 +97,7 @@ class Rule:
     def filled(self) -> set[str]:
         """The keys of places that are a digit of a number: an empty one is no 0."""
         nodes = [*ast.walk(self.left), *ast.walk(self.right)]
-        return {key for node in nodes if is_call(node, DIGITS) for key in find_values(node)}
+        return {key for node in nodes if is_call(node, JOINED) for key in find_values(node)}
 
     @cached_property
     def is_linear(self) -> bool:
@@ -235,7 +235,7 @@ def find_computed(node: ast.Call | ast.Compare) -> dict[str, Value]:
                 return {}
             if function == "sum":
                 return {key: Value((*names,), is_sum=True)}
-            if function == DIGITS:
+            if function == JOINED:
                 return {name: Value((name,)) for name in names}
             if function in CHECK_DIGITS and len(names) == 1:
                 return {key: Value((*names,), test=CHECK_DIGITS[function])}
