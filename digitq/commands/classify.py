@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitq import options
-from digitq.commands.reports import check_page, check_wide, show_page, show_wide
+from digitq.commands.reports import (
+    check_page,
+    check_wide,
+    show_page,
+    show_people,
+    show_wide,
+)
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import find_weights, settings
 from digitq.protocol.text import plural, shown
@@ -118,6 +124,8 @@ def classify(
         show_wide(str(out))
     if page:
         show_page(Path(str(out)), (), page)
+    else:
+        show_people(out)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 

@@ -12,7 +12,13 @@ import click
 
 import digitq
 from digitq import options
-from digitq.commands.reports import check_page, check_wide, show_page, show_wide
+from digitq.commands.reports import (
+    check_page,
+    check_wide,
+    show_page,
+    show_people,
+    show_wide,
+)
 from digitq.operate.tables import (
     View,
     describe_job,
@@ -210,6 +216,8 @@ def collect(
         show_wide(str(out))
     if page:
         show_page(Path(str(out)), (), page)
+    else:
+        show_people(out)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 

@@ -75,6 +75,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         read_corrections,
     )
     from digitq.review.page_fields import find_form
+    from digitq.review.people import call_rolls, find_people
 
     table = open_results(results)
     given = read_corrections(corrections, table)
@@ -84,7 +85,10 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
         echo_err("the form can't be read: its rules are not checked again")
-    looked = measure_sample(table, given) if given.drawn else Looked()
+    looked = Looked()
+    if given.drawn:
+        people, _ = find_people(table.record)
+        looked = measure_sample(table, given, call_rolls(table, people))
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
@@ -112,6 +116,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             "they do not count, as rows that are hard to read are skipped more often"
         )
     report_rows(sink, has_speed=False, what=table.row)
+    show_people(out)
 
 
 @click.command()
@@ -125,7 +130,7 @@ def wide(results: Path, out: str | None, overwrite: bool) -> None:
     its tables. The column `review` names the fields that a person should check.
     """
     show_wide(str(results), out or "-", overwrite)
-    show_people(results)
+    show_people(str(results))
 
 
 def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
@@ -152,12 +157,19 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
         echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
 
 
-def show_people(results: Path) -> None:
-    """Say what is to be known of the lists of people that the form of a result file names."""
-    from digitq.producer.results import open_results
-    from digitq.review.people import find_people
+def show_people(results: str | None) -> None:
+    """Say who of the lists of people is missing in a result file, or occurs twice, if there are
+    lists and the file can be read."""
+    from digitq.producer.results import READERS, open_results
+    from digitq.protocol.formats.stores import is_stored
+    from digitq.review.people import call_rolls, find_people
 
-    _, notes = find_people(open_results(results).record)
+    if not results or is_stored(results) or Path(results).suffix.lower() not in READERS:
+        return
+    table = open_results(Path(results))
+    people, notes = find_people(table.record if table.has_form else None)
+    for roll in call_rolls(table, people).values():
+        notes += roll.describe()
     for note in notes:
         echo_err(note)
 
@@ -203,3 +215,5 @@ def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int =
     else:
         found, *notes = write_page(table, sources, page, sample)
     echo_err("\n".join([f"the page is {page}: {found}", *notes]))
+    if is_workbook(page):
+        show_people(str(results))

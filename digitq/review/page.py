@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from textwrap import shorten
@@ -27,7 +27,14 @@ from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum
 from digitq.review.page_fields import find_broken_rules, find_form, find_place
-from digitq.review.people import NOBODY, People, find_people
+from digitq.review.people import (
+    NOBODY,
+    OCCURS_TWICE,
+    People,
+    call_rolls,
+    find_people,
+    mark_repeated,
+)
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.template import fill_template
@@ -43,6 +50,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "empty": "nothing is written in the picture",
     "ink, but no digit": "something is written or drawn, such as a dash or a tick",
     "several lines": "there is another line or number",
+    OCCURS_TWICE: "the number is in another place, too, and belongs in one",
     "check failed": "the rules of the form do not hold for what is written",
     "other signs": "letters, something crossed out, a fraction, or a 1 that may be a slash",
     "not allowed": "no number that was allowed is plausible",
@@ -67,6 +75,7 @@ class PageImage:
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
     people: People = NOBODY  # the list that has names beside its number
+    others: Sequence[str] = ()  # other places with its number, which belongs in one
 
     def __post_init__(self) -> None:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
@@ -137,13 +146,14 @@ def write_page(
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
-    survey = Survey(results.read, results.places(), sample)
+    people, more = find_people(results.record if results.has_form else None)
+    rolls = call_rolls(results, people)
+    survey = Survey(results.read, mark_repeated(results.places(), rolls), sample)
     images = list_images(survey)
     form, notes = None, list[str]()
     if results.has_form:
         form, notes = find_form(results.record)
-        people, more = find_people(results.record)
-        notes += more
+        notes += [*more, *chain.from_iterable(roll.describe() for roll in rolls.values())]
         images, left_out = complete_lines(images, results)
         if left_out:
             notes.append(
@@ -152,6 +162,8 @@ def write_page(
         for image in images:
             field, table, _ = find_place(image.row)
             image.people = people.get((field, table), NOBODY)
+            if roll := rolls.get((field, table)):
+                image.others = roll.list_others(image.row)
     if form:
         name_broken_rules(images, results, form)
     choose_keys(images, results.record, form)

@@ -31,6 +31,7 @@ from digitq.protocol.asked.known import (
     read_text,
 )
 from digitq.protocol.asked.rules import MAX_NUMBER
+from digitq.protocol.asked.values import tidy
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
 from digitq.protocol.settings import settings
@@ -113,6 +114,8 @@ class KnownPart(StrictModel):
     allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
     # Columns of this table that people see beside a number. They do not travel to workers
     show: Annotated[list[str], AfterValidator(check_names)] = []
+    # Whether each number of the list belongs in one place; None: in a field, if `show` names people
+    once: Annotated[bool, Field(strict=True)] | None = None
     kind: Kind = "number"
 
     def check(self, folder: Path) -> Known:
@@ -120,18 +123,19 @@ class KnownPart(StrictModel):
             if told := [name for name in KNOWN_KEYS if getattr(self, name)]:
                 raise UsageError(f"a mark has no {told[0]}: that is of numbers")
             return Known(options=TICK)
-        allowed: list[str] | None = None
-        if self.show:
-            allowed = [*self.read_shown(folder)]
-        elif self.allowed is not None:
-            allowed = read_allowed(str(folder / self.allowed))
+        if self.show or self.once:
+            self.read_list(folder)  # raises `UsageError` before anything starts
+        allowed = None if self.allowed is None else read_allowed(str(folder / self.allowed))
         return Known.check(self.length, allowed, self.pattern, self.fill)
 
-    def read_shown(self, folder: Path) -> dict[str, tuple[str, ...]]:
-        """The cells of the columns `show`, by the number beside them. Raises `UsageError`."""
+    def read_list(self, folder: Path) -> dict[str, tuple[str, ...]]:
+        """The allowed numbers, each with the cells of the columns `show`. Raises `UsageError`."""
         if self.allowed is None:
-            raise UsageError('`show` needs the table that has its columns: allowed = "FILE:COLUMN"')
-        return read_shown(str(folder / self.allowed), self.show)
+            raise UsageError('`show` and `once` need a list: allowed = "FILE.csv:COLUMN"')
+        where = str(folder / self.allowed)
+        if self.show:
+            return read_shown(where, self.show)
+        return dict.fromkeys(filter(None, map(tidy, read_allowed(where))), ())
 
 
 KNOWN_KEYS = [name for name in KnownPart.model_fields if name != "kind"]

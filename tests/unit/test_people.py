@@ -74,7 +74,7 @@ def test_names_are_in_the_wide_table_and_on_the_page_but_do_not_travel(
     assert read_rows(wide) == [head, ada, ["1.png", "1012", "Ben", "2", "12", "id"]]
     assert run("report", out) == 0
     page = out.with_suffix(".html").read_text()
-    for text in (">Ben, 2<", ">Dan, 3<", '<option value="1007">Ada &lt;i&gt;, 2</option>'):
+    for text in (">Ben 2<", ">Dan 3<", '<option value="1007">Ada &lt;i&gt; 2</option>'):
         assert text in page
     corrections = write_corrections(form.with_name("c.csv"), [("1.png/id", "1019")], "number")
     assert run("correct", out, corrections, "-o", form.with_name("final.jsonl")) == 0
@@ -104,11 +104,11 @@ def test_a_list_that_is_changed_or_gone_is_told(
     )
     os.utime(listed, (4e9, 4e9))
     assert run("wide", out, "-o", wide) == 0
-    assert "class.csv:ID may have changed since the pages were read" in capsys.readouterr().err
+    assert "class.csv may have changed since the pages were read" in capsys.readouterr().err
     listed.unlink()
     assert run("report", out) == run("wide", out, "-o", wide, "--overwrite") == 0
     for text in (capsys.readouterr().err, out.with_suffix(".html").read_text()):
-        assert "name, group of class.csv:ID not shown: can" in text
+        assert "no names from a list: can" in text
     assert read_rows(wide) == [
         ["page", "id", "name", "group", "total", "review"],
         ["0.png", "1007", "", "", "12", ""],
@@ -123,7 +123,7 @@ def test_a_list_that_is_changed_or_gone_is_told(
         ('"name"', '"page"', ".show: the wide table has a column 'page' already: rename it in"),
         ('"name"', '"group"', ".show: .*there must be a name, and none twice"),
         ('["name", "group"]', '"name"', ".show: 'name': Input should be a valid list"),
-        ('allowed = "class.csv:ID"', "", ": `show` needs the table that has its columns: allowed"),
+        ('allowed = "class.csv:ID"', "", ": `show` and `once` need a list: allowed"),
         ("class.csv:ID", "ids.txt", ": `show` names columns beside .*, but allowed is 'ids.txt'"),
         ("class.csv", "book.xlsx", ": lines 2 and 4 of .*book.xlsx have 1007 with different cells"),
     ],
@@ -138,3 +138,76 @@ def test_what_is_wrong_with_show_is_told(old: str, new: str, message: str, form:
     form.write_text(FORM.replace(old, new))
     with pytest.raises(UsageError, match=re.escape(f"{form}: fields.id") + message):
         read_form(form)
+
+
+def test_who_is_missing_or_occurs_twice_is_told_and_marked(
+    form: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = write_pages(form, "1007", "1019", "1007", "9999", None, "1023", unsure="1023")
+    told = [
+        "id: 1 of 4 in class.csv is read on no page: 1012 Ben 2",
+        "id: 1 of 4 in class.csv is read on several pages: 1007 Ada <i> 2 (0.png; 2.png)",
+        "id: on 1 page it is not in class.csv: 9999 (3.png)",
+        "id: on 1 page it is missing: 4.png",
+        "id: on 1 page it is to review, which may change this: 5.png",
+    ]
+    wide, page = form.with_name("wide.csv"), out.with_suffix(".html")
+    assert run("wide", out, "-o", wide) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == told
+    assert [row[-1] for row in read_rows(wide)[1:]] == ["id", "", "id", "", "id", "id"]
+    assert run("report", out) == 0
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.endswith("12 fields, 3 to review") and lines[:5] == told
+    text = page.read_text()
+    assert told[0] in text
+    assert "also on <bdi>2.png</bdi>" in text and ">occurs twice <small>" in text
+    answers = [("2.png/id", "1012"), ("5.png/id", "1023")]
+    corrections = write_corrections(form.with_name("c.csv"), answers, "number")
+    assert run("correct", out, corrections, "-o", form.with_name("final.csv")) == 0
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "id: each of 4 in class.csv is read on one page",
+        *told[2:4],
+    ]
+
+
+def test_a_number_of_a_list_may_occur_often_unless_the_form_says_otherwise(
+    form: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for once, told in (
+        ("once = false", []),
+        ("once = true", ["id: each of 4 in class.csv is read on one page"]),
+    ):
+        form.write_text(FORM.replace('show = ["name", "group"]', once))
+        form.with_name("wide.csv").unlink(missing_ok=True)
+        out = write_pages(form, "1007", "1012", "1019", "1023")
+        assert run("wide", out, "-o", form.with_name("wide.csv")) == 0
+        assert capsys.readouterr().err.splitlines()[1:] == told
+        assert read_rows(form.with_name("wide.csv"))[0] == ["page", "id", "total", "review"]
+
+
+def test_a_column_of_a_table_may_have_a_list_of_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "class.csv").write_text(CLASS)
+    form, out = tmp_path / "form.toml", tmp_path / "out.csv"
+    form.write_text(
+        'align = "lines"\n[tables.marks]\nrows = "1-3"\nhead = 0\ncolumns = ["points", '
+        '{name = "id", allowed = "class.csv:id", show = ["name"], once = true}]\n'
+    )
+    rows = [
+        {"id": f"0.png/marks/{row}/{field}", "page": "0.png", "row": row, "field": field}
+        | {"number": number, "review": False, "reason": None if number else "absent"}
+        for row, id in enumerate(("1007", "1007", None), 1)
+        for field, number in (("points", id and "9"), ("id", id))
+    ]
+    write(out, pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), Origin(form=str(form)))
+    assert run("wide", out, "-o", tmp_path / "wide.csv") == 0
+    places = "0.png/marks/1; 0.png/marks/2"
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "id: 3 of 4 in class.csv are read in no row: 1012 Ben, 1019 Cleo, 1023 Dan",
+        f"id: 1 of 4 in class.csv is read in several rows: 1007 Ada <i> ({places})",
+    ]
+    assert read_rows(tmp_path / "wide.csv") == [
+        ["page", "row", "points", "id", "name", "review"],
+        *(["0.png", str(row), "9", "1007", "Ada <i>", "id"] for row in (1, 2)),
+    ]

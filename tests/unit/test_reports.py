@@ -42,6 +42,7 @@ from digitq.review import page, thumbnails
 from digitq.review.corrections import correct_batch
 from digitq.review.page import MEANINGS, PageImage, list_images, list_tabs
 from digitq.review.page_fields import find_form
+from digitq.review.people import OCCURS_TWICE
 from digitq.review.survey import (
     MAX_IN_CELL,
     MAX_OF_DIGIT,
@@ -128,7 +129,7 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
 
 
 def test_each_reason_has_a_meaning() -> None:
-    assert {*MEANINGS} == {*REASONS} - {"", "error"}
+    assert {*MEANINGS} == {*REASONS, OCCURS_TWICE} - {"", "error"}
 
 
 def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
