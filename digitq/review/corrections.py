@@ -174,10 +174,10 @@ def check_again(results: ResultFile, corrections: Corrections, form: Form) -> Ch
             settled |= {
                 row["id"] for row in page if row["reason"] == CHECK_FAILED and row["number"]
             }
-            before = [*find_broken_rules(form, page)]
+            before = [(one.rule, one.ids) for one in find_broken_rules(form, page)]
             for failed in find_broken_rules(form, page, new):
-                settled -= failed[1]
-                broken |= failed[1] if failed not in before else set()
+                settled -= failed.ids
+                broken |= failed.ids if (failed.rule, failed.ids) not in before else set()
     return settled, broken
 
 

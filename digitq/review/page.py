@@ -26,7 +26,7 @@ from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum
-from digitq.review.page_fields import find_broken_rules, find_form, find_place
+from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
 from digitq.review.people import (
     NOBODY,
     OCCURS_TWICE,
@@ -71,7 +71,7 @@ class PageImage:
     picture: Thumbnail | None = None
     seen: Thumbnail | None = None  # the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
-    rules: dict[str, None] = field(default_factory=dict)  # those of the form that fail here
+    rules: dict[str, BrokenRule] = field(default_factory=dict)  # that fail here, by how they do
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
     people: People = NOBODY  # the list that has names beside its number
@@ -230,9 +230,9 @@ def name_broken_rules(images: Sequence[PageImage], results: ResultFile, form: Fo
     pages = {image.page for image in failed.values()}
     for page in read_pages(results) if pages else ():
         if page[0]["page"] in pages:
-            for rule, ids in find_broken_rules(form, page):
-                for id in ids & failed.keys():
-                    failed[id].rules[rule] = None
+            for broken in find_broken_rules(form, page):
+                for id in broken.ids & failed.keys():
+                    failed[id].rules[broken.text] = broken
 
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from digitq.form_rows import read_form_file
 from digitq.producer.found_images import changed_since
@@ -29,11 +29,20 @@ def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
     return form, []
 
 
+class BrokenRule(NamedTuple):
+    """A rule that the rows of a page break."""
+
+    rule: str
+    text: str  # both sides with their values, such as `11 + 12 = 23, written 24`
+    ids: set[str]  # of the rows to look at
+    bound: set[str]  # the ids of all rows that the rule connects
+
+
 def find_broken_rules(
     form: Form, page: Iterable[Mapping[str, Any]], answers: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[tuple[str, set[str]]]:
-    """The rules that the result rows of a page break, if a person gives these answers by id; each
-    with the ids of the rows to look at. A worker has marked these, too."""
+) -> Iterator[BrokenRule]:
+    """The rules that the result rows of a page break, if a person gives these answers by id. A
+    worker has marked the rows to look at, too."""
     page = [*page]
     present = {  # a row of which a person has answered one cell is on the page with all its cells
         find_place(row)[1:] for row in page if row["reason"] != ABSENT or row["id"] in answers
@@ -51,8 +60,8 @@ def find_broken_rules(
         return  # the form has changed, or the rows of a page were deleted
     cells = [form.by_place[place] for place in places]
     for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
-        wanted = f" wants {breach.wanted} here" if breach.wanted else ""
-        yield f"{breach.rule}{wanted}", {rows[at]["id"] for at in breach.cells}
+        look_at, bound = ({rows[at]["id"] for at in each} for each in (breach.cells, breach.bound))
+        yield BrokenRule(breach.rule, breach.text, look_at, bound)
 
 
 def find_place(row: Mapping[str, Any]) -> Place:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from digitq.protocol.asked.both_sides import tell_sides
 from digitq.protocol.asked.form import Cell, Check
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.rules import Rule, bind_rule, parse_rule, read_values
@@ -81,6 +82,22 @@ class Held:
         except ZeroDivisionError:
             return False
 
+    def tell(self, written: Sequence[Written], worth: Sequence[Fraction], gaps: set[int]) -> str:
+        """How it is broken, if what is written in each cell is worth so much. `gaps` are cells
+        that are empty and must not be."""
+        if gaps and self.is_satisfied(written, worth):
+            names = [key for key, places in self.places.items() if not gaps.isdisjoint(places)]
+            return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} empty"
+        numbers = {
+            key: [written[at].number for at in places] for key, places in self.places.items()
+        }
+        is_whole = all(one is not None for each in numbers.values() for one in each)
+        shown = {
+            key: [self.rule.values[key].show(one) for one in each] for key, each in numbers.items()
+        }
+        values = self.measure(written, worth) if is_whole else None
+        return tell_sides(self.rule, shown, values, self.within)
+
     def find_factor(self, at: int) -> Fraction:
         """What the worth of a cell is multiplied by in a linear rule."""
         factors = self.rule.coefficients
@@ -100,8 +117,10 @@ class Breach(NamedTuple):
     """A rule that is broken."""
 
     rule: str
+    text: str  # both sides with their values, and the number that is wanted
     cells: set[int]  # the indexes of those to look at
-    wanted: str  # the number that the rule wants in the only one of them, if it is known
+    bound: set[int]  # the indexes of all that the rule connects
+    wanted: str = ""  # the number that the rule wants in the only one to look at, if it is known
 
 
 def hold_checks(cells: Sequence[Cell], checks: Iterable[Check]) -> list[Held]:
@@ -145,14 +164,17 @@ def find_breach(
         return None
     unread = {at for at in places if written[at].number is None}
     free = sorted(empty | unread)
+    text = held.tell(written, combinations[0], gaps)
     if not free or not any(can_hold(held, cells, free, written, one) for one in combinations):
-        return Breach(held.check.rule, places, "")
+        return Breach(held.check.rule, text, places, places)
     if not empty:
         return None  # what could not be read is to be looked at anyway
-    wanted = {""}
+    found = {""}
     if len(free) == 1:
-        wanted = {find_wanted(held, free[0], written, one) for one in combinations}
-    return Breach(held.check.rule, empty, wanted.pop() if len(wanted) == 1 else "")
+        found = {find_wanted(held, free[0], written, one) for one in combinations}
+    wanted = found.pop() if len(found) == 1 else ""
+    text += f": {wanted} is missing" if wanted else ""
+    return Breach(held.check.rule, text, empty, places, wanted)
 
 
 def combine(

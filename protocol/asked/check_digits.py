@@ -31,9 +31,9 @@ def check_digits(has_check: Callable[[str], bool]) -> Callable[[str], bool]:
     return test
 
 
-# By the function that a rule calls: whether its check digit is right
+# By the function that a rule calls: whether its check digit is right, and its name
 CHECK_DIGITS = {
-    "luhn": check_digits(has_luhn),
-    "mod11": check_digits(has_mod11),
-    "mod97": check_digits(has_mod97),
+    "luhn": (check_digits(has_luhn), "Luhn"),
+    "mod11": (check_digits(has_mod11), "mod 11"),
+    "mod97": (check_digits(has_mod97), "mod 97"),
 }

@@ -63,6 +63,7 @@ class Value:
     # It is 1 or 0: whether this is true of what is written. None: it is what the number is worth
     test: Callable[[str], bool] | None = None
     text: str | None = None  # what is compared with what is written
+    fault: str = ""  # what is wrong with a number whose check digit is not right
 
     def measure(self, number: str | None, worth: Fraction | None) -> Fraction | None:
         """The value where this number is written, which is worth so much; None if it has none.
@@ -70,6 +71,12 @@ class Value:
         if self.test is None:
             return worth
         return None if number is None else Fraction(self.test(number))
+
+    def show(self, number: str | None) -> str:
+        """The value as it is put into the rule for people."""
+        if number is None:
+            return "?"
+        return str(int(self.test(number))) if self.test and not self.fault else number or "empty"
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,8 @@ def find_computed(node: ast.Call | ast.Compare) -> dict[str, Value]:
             if function == JOINED:
                 return {name: Value((name,)) for name in names}
             if function in CHECK_DIGITS and len(names) == 1:
-                return {key: Value((*names,), test=CHECK_DIGITS[function])}
+                test, check = CHECK_DIGITS[function]
+                return {key: Value((*names,), test=test, fault=f"has no {check} check digit")}
         case ast.Compare(ast.Name(id=name), [ast.Eq()], [ast.Constant(str() as text)]):
             return {key: Value((name,), test=text.__eq__, text=text)}
         case ast.Compare(ast.Name(id=name), [ast.NotEq()], [ast.Constant(str() as text)]):

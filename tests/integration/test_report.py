@@ -434,7 +434,7 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
     expect(page.locator("#count")).to_have_text("0 of 5")
     left, right = (cards.nth(n).bounding_box() for n in (0, 1))
     assert left and right and left["y"] == right["y"] and left["x"] < right["x"]
-    expect(page.locator(".card code")).to_have_text(["valid + invalid == total"] * 3)
+    expect(page.locator(".card code")).to_have_text(["24 + 13 = 37, written 88"] * 3)
     page.keyboard.press("Tab")  # the first to review is current
     expect(page.locator(".card[aria-current] input")).to_be_focused()
     page.keyboard.type("34")

@@ -423,3 +423,46 @@ def test_a_person_may_leave_bubbles_empty() -> None:
     held = hold_checks(cells, [Check("student == digits(id1, id2)", 0)])
     written = [Written("20"), Written("2"), Written("", is_sure=True)]
     assert not [*find_breaches(cells, written, held)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "written", "text"),
+    [
+        ("oral + written == points", ("11", "12", "24"), "11 + 12 = 23, written 24"),
+        ("written == 3 * oral", ("12", "35", ""), "3 × 12 = 36, written 35"),
+        ("oral < points", ("14", "", "12"), "14 < 12 does not hold"),
+        ("oral + written <= points", ("7", "8", "12"), "7 + 8 ≤ 12 does not hold"),
+        ("oral == points", ("12,5", "", "12"), "12,5 = 12 does not hold"),
+        ("oral != points", ("12", "", "12"), "12 ≠ 12 does not hold"),
+        ("(oral + written) / 2 == 4", ("3", "4", ""), "(3 + 4) / 2 = 3.5, not 4"),
+        ("oral + 1 == written * 2", ("3", "4", ""), "3 + 1 = 4, but 4 × 2 = 8"),
+        ("sum(oral, written) * 2 == points", ("3", "4", "7"), "(3 + 4) × 2 = 14, written 7"),
+        ("oral + written == points", ("", "4", "9"), "empty + 4 = 4, written 9: 5 is missing"),
+        ("oral + written == points", (None, "4", "1"), "? + 4 = 1 does not hold"),
+        ("oral / points == written", ("4", "2", "0"), "4 / 0 = 2 does not hold"),
+        ("points == 2 * (oral == '7') + 3", ("7", "", "4"), "2 × 1 + 3 = 5, written 4"),
+        ("points == digits(oral, written)", ("1", "2", "13"), "digits(1, 2) = 12, written 13"),
+        ("points == digits(oral, written)", ("1", "", "10"), "written is empty: 0 is missing"),
+        ("luhn(points)", ("", "", "123456789"), "123456789 has no Luhn check digit"),
+        ("mod11(points)", ("", "", "123"), "123 has no mod 11 check digit"),
+        (f"points == {'+ '.join(['oral '] * 20)}", ("3", "", "5"),
+         "3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 + 3 … = 60, written 5"),
+    ],
+)  # fmt: skip
+def test_a_broken_rule_is_told_with_its_values(
+    rule: str, written: tuple[str | None, ...], text: str
+) -> None:
+    pattern = Known.check(pattern=r"\d{1,9}")
+    cells = [Cell(name, "", 0, pattern) for name in ("oral", "written", "points")]
+    (breach,) = find_breaches(cells, [*map(Written, written)], hold_checks(cells, [Check(rule, 0)]))
+    assert breach.text == text and breach.rule == rule
+
+
+def test_a_broken_sum_of_a_column_is_told_with_its_name() -> None:
+    cells = [Cell("points", "marks", row, Known()) for row in range(1, 12)]
+    cells.append(Cell("total", "", 0, Known()))
+    written = [*[Written("12.5")] * 11, Written("132")]
+    held = hold_checks(cells, [Check("total == sum(points)", 0.25)])
+    (breach,) = find_breaches(cells, written, held)
+    assert breach.text == "sum(points) = 137.5, written 132 (± 0.25)"
+    assert breach.cells == breach.bound == {*range(12)}
