@@ -16,6 +16,7 @@ from digitq.commands.evaluate import evaluate
 from digitq.commands.forms import form
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.reports import correct, report, wide
+from digitq.commands.review import review
 from digitq.commands.run import doctor, flower, inspect, metrics, up, worker
 from digitq.commands.train import train
 from digitq.protocol.errors import DigitqError, UsageError
@@ -25,7 +26,7 @@ from digitq.terminal import ExitStatus, echo_err
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),
     "Make the form of pages": (form,),
-    "Look at results and correct them": (report, correct, wide),
+    "Look at results and correct them": (report, review, correct, wide),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
     "Run and watch": (up, worker, flower, metrics, doctor),
     "Train": (train,),

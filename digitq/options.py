@@ -149,6 +149,24 @@ def check_new(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path} exists: --overwrite replaces it")
 
 
+def served(command: Callable[..., None]) -> Callable[..., None]:
+    """`--host` and `--port` of a page that is served."""
+    host = click.option(
+        "--host",
+        default="127.0.0.1",
+        show_default=True,
+        help="address of this machine at which the page is; 0.0.0.0 lets the network in, also "
+        "phones, for which a QR code is printed",
+    )
+    port = click.option(
+        "--port",
+        metavar="N",
+        type=click.IntRange(1, 65535),
+        help="port of the page [the same for the same file, if it is free]",
+    )
+    return host(port(command))
+
+
 limit = number("--limit", "take only the first N images")
 
 

@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -68,17 +68,12 @@ def read_corrections(path: Path, results: ResultFile) -> Given:
         )
     found: dict[str, str | None] = {}
     drawn: dict[str, int] = {}
-    wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
     for number, row in rows:
         if row["id"] is None or row[column] is None:
             raise UsageError(f"line {number:,} of {path} has too few columns")
         id, answer = plain_id(row["id"]), tidy(row[column])
-        is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
-        if not is_answer and answer != ILLEGIBLE:
-            raise UsageError(
-                f"line {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
-                f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
-            )
+        if fault := find_fault(id, answer, results):
+            raise UsageError(f"line {number:,} of {path} has {fault}")
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
             raise UsageError(f"{path} has two answers for {in_one_line(id)}")
@@ -89,9 +84,19 @@ def read_corrections(path: Path, results: ResultFile) -> Given:
                     "place in the draw, such as 17, or empty"
                 )
             drawn[id] = int(place)
-    if not found:
-        raise UsageError(f"{path} has no corrections")
     return Given(found, drawn)
+
+
+def find_fault(id: str, answer: str, results: ResultFile) -> str:
+    """What is wrong with a person's answer, in words; empty if it can be one."""
+    is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
+    if is_answer or answer == ILLEGIBLE:
+        return ""
+    wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
+    return (
+        f"the {results.answer_column} {answer!r} for {in_one_line(id)}: "
+        f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
+    )
 
 
 class Looked(NamedTuple):
@@ -145,8 +150,10 @@ def measure_sample(results: ResultFile, given: Given, rolls: Rolls) -> Looked:
 def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) -> list[str]:
     """The ids of the corrections that differ from the row's answer in leading zeros only.
 
-    Raises `UsageError` if the results lack an id of the corrections in `path`.
+    Raises `UsageError` if the results lack an id of the corrections in `path`, or if it has none.
     """
+    if not corrections:
+        raise UsageError(f"{path} has no corrections")
     missing, zeros = dict.fromkeys(corrections), list[str]()
     for batch in results.batches():
         for id in batch.column("id").to_pylist():
@@ -167,18 +174,22 @@ def check_again(results: ResultFile, corrections: Corrections, form: Form) -> Ch
     number stays what it was. Raises `UsageError` if a row can't be read."""
     settled, broken = set[str](), set[str]()
     for page in read_pages(results):
-        right = {row["id"]: corrections[row["id"]] for row in page if row["id"] in corrections}
-        if right:
-            new = {id: one or "" for id, one in right.items() if one != ILLEGIBLE}
+        if any(row["id"] in corrections for row in page):
             # An empty place that a rule wanted to be filled stays marked until a person has seen it
             settled |= {
                 row["id"] for row in page if row["reason"] == CHECK_FAILED and row["number"]
             }
             before = [(one.rule, one.ids) for one in find_broken_rules(form, page)]
-            for failed in find_broken_rules(form, page, new):
+            for failed in find_broken_rules(form, page, select_written(page, corrections)):
                 settled -= failed.ids
                 broken |= failed.ids if (failed.rule, failed.ids) not in before else set()
     return settled, broken
+
+
+def select_written(page: Sequence[Mapping[str, Any]], corrections: Corrections) -> dict[str, str]:
+    """What is written in the rows of a page, as far as a person could read it."""
+    answers = {row["id"]: corrections.get(row["id"], ILLEGIBLE) for row in page}
+    return {id: one or "" for id, one in answers.items() if one != ILLEGIBLE}
 
 
 def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:

@@ -1,35 +1,47 @@
 "use strict";
 
 const { read, nothing, illegible, images, column, results } = document.body.dataset;
+const savedIn = document.body.dataset.saved; // the file in which a server saves the answers, if one does
 const storageKey = `digitq ${results}`;
 const typed = read === "number" ? /[0-9½¼¾ .,\-+/:%]/ : /[0-9]/; // an answer's characters
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
+const cardOf = new Map(all.map((card) => [ids.get(card), card]));
 const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
 const touch = matchMedia("(pointer: coarse)");
 const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
+let saved = new Map(); // those that the server has saved
+let unsaved = new Map(); // id → { answer, known, isContested }: `answer` is null if it is taken back
+let person = Math.random().toString(36).slice(2); // this browser, for the server
+let socket; // to the server; undefined if there is none
+let isConnected = false; // whether the server has told all
 let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
 let current;
 
 function load() {
   tryStorage(() => {
-    given = new Map(JSON.parse(localStorage.getItem(storageKey) ?? "{}").given);
+    const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
+    given = new Map(kept.given);
+    unsaved = new Map([...(kept.unsaved ?? []), ...unsaved]); // another tab may have some
+    person = kept.person ?? person;
   });
+  if (savedIn) merge();
   for (const card of all) show(card);
   showProgress();
 }
 
 function keep() {
-  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify({ given: [...given] })));
+  const kept = savedIn ? { unsaved: [...unsaved], person } : { given: [...given] };
+  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify(kept)));
 }
 
 function tryStorage(use) {
   try {
     use();
   } catch {
-    say("This browser keeps nothing: save before you close the page");
+    say(`This browser keeps nothing: ${savedIn ? "wait until all is saved" : "save"} before you close the page`);
   }
 }
 
@@ -42,6 +54,16 @@ function isWanted(card) {
 function rowOf(card) {
   const line = card.closest(".line");
   return line ? cards.filter((one) => line.contains(one)) : [card];
+}
+
+/** Whether a card has an answer that nobody contests. */
+function isDone(card) {
+  const id = ids.get(card);
+  return given.has(id) && !unsaved.get(id)?.isContested;
+}
+
+function nameOf(card) {
+  return [homes.get(card).ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
 }
 
 function say(text) {
@@ -61,23 +83,26 @@ function show(card, isNew) {
   if (field && (isNew || field !== document.activeElement)) field.value = answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
+  if (savedIn) showContest(card);
 }
 
 function showProgress() {
   const wanted = cards.filter(isWanted);
-  const done = wanted.filter((card) => given.has(ids.get(card))).length;
+  const done = wanted.filter(isDone).length;
   part("#progress").max = Math.max(wanted.length, 1);
   part("#progress").value = done;
   part("#count").textContent = `${done} of ${wanted.length}`;
+  if (savedIn) return showSaved();
   part("#save").disabled = !given.size;
 }
 
-function give(card, answer) {
+function give(card, answer, isTyped) {
   const id = ids.get(card);
   const was = card.dataset.answer;
-  const name = [homes.get(card).ariaLabel, part("h3", card).textContent].filter(Boolean).join("/");
+  const name = nameOf(card);
   if (answer === undefined && !given.has(id)) return say(`${name}: there is nothing to take back`);
-  if (answer === undefined) given.delete(id);
+  if (savedIn) ask(id, answer ?? null, isTyped);
+  else if (answer === undefined) given.delete(id);
   else given.set(id, answer);
   keep();
   if (card.closest(".answers")) card.classList.remove("large"); // a look at the other ones
@@ -134,7 +159,9 @@ function goTo(next) {
   if (next) return select(next);
   const others = document.querySelectorAll(":is([data-group=sample], [data-group=failed])[aria-pressed=false]");
   const rest = [...others].map((tab) => `; ${part("span", tab).textContent} more under ${tab.firstChild.textContent.trim()}`);
-  say(`That was the last one: save corrections.csv${rest.join("")}`);
+  const open = cards.filter((card) => isWanted(card) && !isDone(card)).length;
+  const last = !savedIn ? "That was the last one: save corrections.csv" : open ? `That was the last one; ${open} before it are open` : "All of these are done";
+  say(`${last}${rest.join("")}`);
 }
 
 /** Put the chosen cards into a grid by their answers, or into the order of the draw, or all cards
@@ -181,7 +208,7 @@ function choose(pressed, match, title, note, focus = true) {
   arrange(note);
   part("#shown").textContent = title;
   for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
-  const first = cards.find((card) => isWanted(card) && !given.has(ids.get(card))) ?? cards[0];
+  const first = cards.find((card) => isWanted(card) && !isDone(card)) ?? cards[0];
   showProgress();
   select(first, focus);
 }
@@ -241,6 +268,7 @@ function cell(text) {
 }
 
 function save() {
+  if (savedIn) return;
   if (!given.size) return say("There is nothing to save yet");
   const drawn = new Map(all.map((card) => [ids.get(card), card.dataset.drawn]));
   const hasSample = all.some((card) => card.dataset.drawn);
@@ -252,6 +280,126 @@ function save() {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   say(`${given.size} ${given.size === 1 ? "answer" : "answers"} saved to corrections.csv`);
+}
+
+// If a server saves the answers:
+
+/** What is shown: what the server has saved, and over it what it has not saved yet. */
+function merge() {
+  given = new Map(saved);
+  for (const [id, { answer, isContested }] of unsaved)
+    if (isContested) continue;
+    else if (answer === null) given.delete(id);
+    else given.set(id, answer);
+}
+
+/** Let the server save an answer, or take it back (null). A number that is typed waits for its end. */
+function ask(id, answer, isTyped) {
+  const before = unsaved.get(id);
+  const known = before && !before.isContested ? before.known : saved.get(id) ?? null;
+  unsaved.set(id, { answer, known });
+  merge();
+  clearTimeout(ask.timer);
+  ask.timer = setTimeout(send, isTyped ? 400 : 0);
+}
+
+function send() {
+  const asked = [...unsaved].filter(([, one]) => !one.isContested).map(([id, { answer, known }]) => [id, answer, known]);
+  if (socket?.readyState !== WebSocket.OPEN || !asked.length) return;
+  socket.send(JSON.stringify({ person, asked }));
+  clearTimeout(send.timer);
+  send.timer = setTimeout(() => part("#trouble").textContent || countUnsaved() === 0 || disconnect(), 5000);
+}
+
+/** What the server says: answers that are saved, those of them that contest ours, and rules. */
+function take({ isWhole, answers, contested = [], rules = {}, trouble }) {
+  part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
+  if (!answers) return showSaved();
+  if (isWhole) (saved = new Map()), (isConnected = true);
+  for (const [id, answer] of answers)
+    if (answer === null) saved.delete(id);
+    else saved.set(id, answer);
+  for (const [id, one] of [...unsaved])
+    if ((saved.get(id) ?? null) === one.answer) unsaved.delete(id);
+    else if (contested.includes(id)) one.isContested = true;
+  merge();
+  keep();
+  const changed = new Map(isWhole ? all.map((card) => [ids.get(card), card]) : answers.map(([id]) => [id, cardOf.get(id)]));
+  for (const card of changed.values()) show(card);
+  for (const id of contested) if (unsaved.has(id)) say(`${nameOf(cardOf.get(id))}: ${part(".contest", cardOf.get(id)).firstChild.textContent}`);
+  for (const [id, each] of Object.entries(rules)) showRules(cardOf.get(id), each);
+  showProgress();
+  if (isWhole) send();
+}
+
+/** The rules of the form that fail for a card, and those that hold with the answers. */
+function showRules(card, rules) {
+  const made = rules.map(([text, title, isBroken]) => {
+    const code = document.createElement("code");
+    code.className = isBroken ? "why" : "true";
+    code.textContent = isBroken ? text : `✓ ${text}`;
+    code.title = title;
+    return code;
+  });
+  part(".rules", card).replaceChildren(...made);
+}
+
+/** Another person's answer beside ours, and a button for each. */
+function showContest(card) {
+  const id = ids.get(card);
+  const ours = unsaved.get(id);
+  part(".contest", card).hidden = !ours?.isContested;
+  if (!ours?.isContested) return;
+  const [their, our] = [saved.get(id) ?? null, ours.answer].map((one) => (one === null ? "no answer" : one || nothing));
+  const made = [`keep ${their}`, `take ${our}`].map((text, place) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.dataset.settle = place ? "ours" : "theirs";
+    return button;
+  });
+  part(".contest", card).replaceChildren(`another person answered ${their}; yours: ${our} `, ...made);
+}
+
+function settle(card, which) {
+  const id = ids.get(card);
+  if (which === "ours") return give(card, unsaved.get(id).answer ?? undefined);
+  unsaved.delete(id);
+  keep();
+  show(card, true);
+  showProgress();
+}
+
+function countUnsaved() {
+  return [...unsaved.values()].filter((one) => !one.isContested).length;
+}
+
+function showSaved() {
+  const contested = unsaved.size - countUnsaved();
+  const waiting = countUnsaved() ? `${countUnsaved()} not saved yet` : isConnected ? "saved" : "not connected";
+  part("#save").textContent = contested ? `${contested} to settle` : waiting;
+  part("#save").disabled = !contested;
+}
+
+function connect() {
+  socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/answers${location.search}`);
+  socket.onmessage = ({ data }) => take(JSON.parse(data));
+  socket.onclose = disconnect;
+}
+
+/** Say why there is no connection, and try again, unless the link is an old one. */
+async function disconnect() {
+  if (!socket) return; // it is known
+  socket.onclose = null;
+  socket.close();
+  socket = undefined;
+  isConnected = false;
+  showSaved();
+  const answer = await fetch(location.href, { method: "HEAD" }).catch(() => undefined);
+  const isOld = answer?.status === 403;
+  const remedy = isOld ? "digitq was started anew: open its new link" : "There is no connection to digitq";
+  part("#trouble").textContent = `${remedy}. Your answers are kept in this browser until they are saved.`;
+  if (!isOld) setTimeout(connect, 1000);
 }
 
 document.addEventListener("keydown", (event) => {
@@ -288,7 +436,7 @@ document.addEventListener("input", ({ target }) => {
   const number = tidy(text);
   const digits = number.replace(/[^0-9½¼¾]/g, "").length;
   const isNumber = digits > 0 && digits <= 20 && !number.includes(" ");
-  if (isNumber || given.has(ids.get(card))) give(card, isNumber ? number : undefined);
+  if (isNumber || given.has(ids.get(card))) give(card, isNumber ? number : undefined, true);
   target.value = text; // it may become a number
 });
 
@@ -303,7 +451,8 @@ document.addEventListener("click", ({ target }) => {
   if (card) {
     select(card, false);
     const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
-    if (button) give(card, isGiven ? undefined : button.dataset.give);
+    if (button?.dataset.settle) settle(card, button.dataset.settle);
+    else if (button) give(card, isGiven ? undefined : button.dataset.give);
     else if (target.closest(".frame, .answers .card, .large") && !target.matches("input")) card.classList.toggle("large");
     if (button && !isGiven && !card.closest(".answers")) goTo(nextAfter(card));
     else if (!target.matches("input")) card.focus({ preventScroll: true });
@@ -312,6 +461,7 @@ document.addEventListener("click", ({ target }) => {
     confirm();
   } else if (button?.dataset.group) chooseGroup(button);
   else if (button?.dataset.truth) chooseCell(button);
+  else if (button?.id === "save" && savedIn) choose(undefined, (one) => unsaved.get(ids.get(one))?.isContested, "Two answers", "cell");
   else if (button?.id === "save") save();
   else if (button?.id === "signs") changeKeys(button);
 });
@@ -324,4 +474,9 @@ addEventListener("storage", ({ key }) => {
 if (all.length) {
   load();
   chooseGroup(part("[data-group]"), false);
+}
+if (all.length && savedIn) {
+  addEventListener("offline", disconnect);
+  addEventListener("pagehide", send);
+  connect();
 }

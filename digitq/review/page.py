@@ -139,12 +139,33 @@ class Bar(NamedTuple):
     review_length: float = 0
 
 
+class ReviewPage(NamedTuple):
+    """A page, and what it shows."""
+
+    text: str
+    images: Sequence[PageImage]
+    form: Form | None
+    lines: list[str]  # what is there, and notes
+
+
 def write_page(
     results: ResultFile, sources: Sequence[str], out: Path, sample: int = 0
 ) -> list[str]:
-    """Write the page, with so many unmarked rows at random; gives lines about what is there.
+    """Write the page as a file; gives lines about what is there. Raises as `make_page`, and
+    `OutputError`."""
+    page = make_page(results, sources, sample)
+    with replacing(out) as partial:
+        partial.write_text(page.text, encoding="utf-8")
+    return page.lines
 
-    Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
+
+def make_page(
+    results: ResultFile, sources: Sequence[str], sample: int = 0, saved_in: str = ""
+) -> ReviewPage:
+    """Make the page, with so many unmarked rows at random. A server saves its answers in the file
+    of that name, or the page itself does.
+
+    Raises `UsageError` if the rows can't be read, or one of `sources` can't.
     """
     people, more = find_people(results.record if results.has_form else None)
     rolls = call_rolls(results, people)
@@ -172,11 +193,10 @@ def write_page(
         notes.append(
             "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
         )
-    text = render(results, survey, images, notes)
-    with replacing(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    text = render(results, survey, images, notes, saved_in)
     counts = survey.counts
-    return [f"{plural(counts.images, results.row)}, {counts.review:,} to review", *notes]
+    first = f"{plural(counts.images, results.row)}, {counts.review:,} to review"
+    return ReviewPage(text, images, form, [first, *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:
@@ -355,7 +375,11 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
 
 
 def render(
-    results: ResultFile, survey: Survey, images: Sequence[PageImage], notes: Sequence[str]
+    results: ResultFile,
+    survey: Survey,
+    images: Sequence[PageImage],
+    notes: Sequence[str],
+    saved_in: str,
 ) -> str:
     """The text of the page. Text from files is escaped; only digitq's own text is markup."""
     figures = survey.scores.figures()
@@ -391,6 +415,7 @@ def render(
             for page, fields in groupby(images, attrgetter("page"))
         ],
         notes=notes,
+        saved_in=saved_in,
         offered=[
             one
             for one in dict.fromkeys(image.people for image in images)

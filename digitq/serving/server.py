@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import json
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import segno
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, RequestHandler
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from digitq.protocol.errors import UsageError
 from digitq.terminal import echo_err
@@ -89,6 +90,14 @@ class ServedPage(Guarded):
 
 class LiveConnection(Guarded, WebSocketHandler):
     """A WebSocket of those who have the token."""
+
+    def tell(self, message: Any) -> None:
+        """Send something as JSON; nothing if the browser has gone."""
+        try:
+            sent = asyncio.ensure_future(self.write_message(json.dumps(message)))
+        except WebSocketClosedError:
+            return
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def serve(

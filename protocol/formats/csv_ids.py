@@ -14,6 +14,11 @@ def guard_ids(ids: pa.StringArray) -> pa.StringArray:
     return pc.replace_substring_regex(ids, FORMULA, r"'\1")
 
 
+def guard_id(id: str) -> str:
+    """One id as the cell of a CSV."""
+    return re.sub(FORMULA, r"'\1", id)
+
+
 def plain_ids(cells: pa.StringArray) -> pa.StringArray:
     """The ids in the cells of a CSV as they are."""
     return pc.replace_substring_regex(cells, PLAIN, r"\1")

@@ -1,0 +1,56 @@
+"""`review`: serves the page of results, and saves the answers that are given there."""
+
+from pathlib import Path
+
+import click
+
+from digitq import options
+from digitq.commands.reports import RESULT_PATH
+from digitq.protocol.asked.sample import MAX_SAMPLE
+from digitq.protocol.text import plural
+from digitq.terminal import echo_err, require
+
+
+@click.command(epilog=options.SOURCES_HELP)
+@click.argument("results", type=RESULT_PATH)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
+@options.served
+@options.number(
+    "--sample",
+    "also show N of the unmarked rows, drawn at random, as `report` does",
+    limits=click.IntRange(1, MAX_SAMPLE),
+)
+def review(
+    results: Path, sources: tuple[str, ...], host: str, port: int | None, sample: int | None
+) -> None:
+    """Correct results in a browser, several people at once.
+
+    RESULTS is a file that `classify` or `collect` wrote. The page is that of `report`. Its link
+    is printed, and each answer is saved at once, in RESULTS with .corrections.csv, for `correct`.
+    A SOURCE is only needed if the images are not where they were.
+    """
+    require("review")
+    from digitq.producer.results import open_results
+    from digitq.review.page import make_page
+    from digitq.review.template import read_script
+    from digitq.serving.answers import AnswerFile, Connection, Desk, served_once
+    from digitq.serving.server import ServedPage, bind, serve
+
+    table, what = open_results(results), f"the page of {results}"
+    with served_once(results):
+        bind(host, port, what).close()  # raises before the page is made, which may take a while
+        saved = AnswerFile(table)
+        page = make_page(table, sources, sample or 0, saved_in=saved.path.name)
+        desk = Desk(saved, page)
+        echo_err("\n".join(page.lines))
+        _, script = read_script()
+        routes = [
+            ("/", ServedPage, {"text": page.text, "script": script}),
+            ("/answers", Connection, {"desk": desk}),
+        ]
+        serve(routes, host, port, what, desk.settle)
+    if saved.answers:
+        echo_err(
+            f"{plural(len(saved.answers), 'answer')} in {saved.path}: `digitq correct {results} "
+            f"{saved.path} -o FINAL` writes the table with them"
+        )

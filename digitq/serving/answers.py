@@ -1,0 +1,272 @@
+"""The answers of all who have the page of results open, and the file that keeps them."""
+
+import asyncio
+import csv
+import fcntl
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from digitq.producer.results import ResultFile
+from digitq.producer.sinks.sink import replacing
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.formats.csv_ids import guard_id
+from digitq.protocol.text import in_one_line, plural
+from digitq.review.corrections import checksum, find_fault, read_corrections, select_written
+from digitq.review.page import ReviewPage
+from digitq.review.page_fields import BrokenRule, find_broken_rules
+from digitq.review.wide import read_pages
+from digitq.serving.server import LiveConnection
+from digitq.terminal import echo_err
+
+Answers = Mapping[str, str]  # by id; "" if there is no digit, or nothing is written
+Judged = tuple[str, str, bool]  # what a card says of a rule, its title, and whether it is broken
+
+
+class Asked(NamedTuple):
+    """What a person wants to be saved."""
+
+    id: str
+    answer: str | None  # None takes the answer back
+    known: str | None  # the answer that the person's page had before
+
+
+@dataclass
+class Request:
+    """What a page sends."""
+
+    person: str  # a random name of the browser
+    asked: list[Asked]
+
+
+REQUESTS = TypeAdapter(Request)
+
+
+def name_corrections(results: Path) -> Path:
+    """Where the answers to a result file are saved: beside it."""
+    return results.with_suffix(".corrections.csv")
+
+
+@contextmanager
+def served_once(results: Path) -> Iterator[None]:
+    """Raises `UsageError` if another process serves the results: both would write the answers."""
+    with open(results, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{results} is served already: use the link of that terminal, or end it there"
+            ) from None
+        except OSError:  # the file system has no locks
+            pass
+        yield
+
+
+class AnswerFile:
+    """The file of the answers. A person may change it, too."""
+
+    def __init__(self, results: ResultFile) -> None:
+        """Raises `UsageError` if the file has answers to earlier results, or can't be read."""
+        self.results, self.path = results, name_corrections(results.path)
+        self.answers: Answers = {}
+        self.drawn: dict[str, int] = {}  # by id: the place of a row in a page's random sample
+        self._seen: object = None
+        record = results.record
+        if (
+            self.path.exists()
+            and record
+            and self.path.stat().st_mtime < datetime.fromisoformat(record.finished).timestamp() - 1
+        ):
+            raise UsageError(
+                f"{self.path} is older than the results, so its answers are of earlier ones: "
+                "rename it, or `touch` it if they are of these"
+            )
+        self.read_again()
+
+    def read_again(self) -> set[str]:
+        """Read the file if someone has changed it; gives the ids that have another answer then.
+
+        If it is gone, its answers stay. Raises `UsageError` if it can't be read.
+        """
+        if not self.path.exists() or (now := describe(os.stat(self.path))) == self._seen:
+            return set()
+        found, drawn = read_corrections(self.path, self.results)
+        before, self.answers = self.answers, {id: one or "" for id, one in found.items()}
+        self.drawn |= drawn
+        self._seen = now
+        every = before.keys() | self.answers.keys()
+        return {id for id in every if before.get(id) != self.answers.get(id)}
+
+    def write(self, answers: Answers) -> None:
+        """Write these answers as a whole. Raises `OutputError`."""
+        columns = ["id", self.results.answer_column, "sample"][: 3 if self.drawn else 2]
+        rows = ((guard_id(id), one, self.drawn.get(id, "")) for id, one in answers.items())
+        with (
+            replacing(self.path) as partial,
+            open(partial, "w", encoding="utf-8", newline="") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(columns)
+            table.writerows(row[: len(columns)] for row in rows)
+            file.flush()
+            if self.path.exists():
+                os.fchmod(file.fileno(), os.stat(self.path).st_mode)
+            os.fsync(file.fileno())
+            self._seen = describe(os.fstat(file.fileno()))
+        self.answers = answers
+
+
+def describe(found: os.stat_result) -> object:
+    """What differs in another file, or after a change."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class Desk:
+    """Takes the answers of all pages, saves them, and tells all pages."""
+
+    def __init__(self, file: AnswerFile, page: ReviewPage) -> None:
+        self.file, self.results, self.form = file, file.results, page.form
+        file.drawn |= {image.id: image.drawn for image in page.images if image.drawn}
+        self.shown = {image.id: image.page or "" for image in page.images}
+        self.connections: set[Connection] = set()
+        # By the page and the id of a row
+        self._waiting: dict[tuple[Connection, str], tuple[str, Asked]] = {}
+        self._given_by: dict[str, str] = {}  # by id: who has given the answer
+        self._trouble = ""  # why nothing is saved
+        self._results_seen = (
+            describe(os.stat(self.results.path)),
+            checksum(self.results.path),
+        )
+        shown = {*self.shown.values()}
+        pages = read_pages(self.results) if self.form else ()
+        self._pages = {one[0]["page"]: one for one in pages if one[0]["page"] in shown}
+        self._first = {page: self._judge(page, {}) for page in self._pages}
+
+    def join(self, connection: "Connection") -> None:
+        """Tell a new page all."""
+        self.connections.add(connection)
+        connection.tell(self._describe(self.shown) | {"isWhole": True})
+
+    def ask(self, connection: "Connection", request: Request) -> None:
+        """Save answers as soon as those that have arrived by now are known."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.settle)
+        self._waiting |= {(connection, one.id): (request.person, one) for one in request.asked}
+
+    def settle(self) -> None:
+        """Save what waits, after what another program has written; then tell all pages. Called each
+        second, too: what could not be saved is tried again."""
+        try:
+            self._check_results()
+            changed = self.file.read_again()
+            for id in changed:
+                self._given_by.pop(id, None)
+            if changed:
+                echo_err(f"{self.file.path} was changed: {plural(len(changed), 'other answer')}")
+            contested = self._save()
+            changed |= {id for _, id in self._waiting}
+            self._waiting, trouble = {}, ""
+        except (DigitqError, OSError) as error:
+            changed, contested, trouble = set(), {}, in_one_line(str(error))
+        if trouble and trouble != self._trouble:
+            echo_err(f"answers are not saved: {trouble}")
+        if changed or trouble != self._trouble:
+            self._trouble = trouble
+            message = self._describe(changed)
+            for one in [*self.connections]:
+                one.tell(message | {"contested": contested.get(one, [])})
+
+    def _save(self) -> "dict[Connection, list[str]]":
+        """Save what waits; gives the ids for which another person has given another answer."""
+        answers, given_by = {**self.file.answers}, {**self._given_by}
+        contested = defaultdict(list)
+        for (connection, id), (person, (_, answer, known)) in self._waiting.items():
+            now = answers.get(id)
+            if now not in (answer, known) and given_by.get(id) != person:
+                contested[connection].append(id)
+            elif now != answer:
+                given_by[id] = person
+                answers.pop(id, None)
+                if answer is not None:
+                    answers[id] = answer
+        if answers != self.file.answers or (answers and not self.file.path.exists()):
+            self.file.write(answers)
+        self._given_by = given_by
+        return contested
+
+    def _check_results(self) -> None:
+        """Raises `UsageError` if the results are not those of the page."""
+        seen, sum = self._results_seen
+        now = describe(os.stat(self.results.path))
+        if now != seen:
+            if checksum(self.results.path) != sum:
+                raise UsageError(
+                    f"{self.results.path} has other results now: end `digitq review`, move "
+                    f"{self.file.path} away, and start it anew"
+                )
+            self._results_seen = now, sum
+
+    def _describe(self, ids: Iterable[str]) -> dict[str, Any]:
+        """What the pages are told about these ids, and about the rules that bind them."""
+        ids = [id for id in ids if id in self.shown]
+        rules: dict[str, list[Judged]] = {}
+        for page in dict.fromkeys(self.shown[id] for id in ids):
+            if page in self._pages:
+                rules |= self._compare(page)
+        return {
+            "answers": [(id, self.file.answers.get(id)) for id in ids],
+            "rules": rules,
+            "trouble": self._trouble,
+        }
+
+    def _compare(self, page: str) -> dict[str, list[Judged]]:
+        """By id, the rules that are broken, and those that only the answers have mended."""
+        rules: dict[str, list[Judged]] = {row["id"]: [] for row in self._pages[page]}
+        now = self._judge(page, self.file.answers)
+        for broken in now:
+            for id in broken.ids:
+                rules[id].append((broken.text, broken.rule, True))
+        are_broken = [(one.rule, one.bound) for one in now]
+        for broken in self._first[page]:
+            for id in broken.ids if (broken.rule, broken.bound) not in are_broken else ():
+                rules[id].append((broken.rule, "", False))
+        return {id: each for id, each in rules.items() if id in self.shown}
+
+    def _judge(self, page: str, answers: Answers) -> list[BrokenRule]:
+        """The rules of the form that are broken with these answers."""
+        rows = self._pages[page]
+        written = select_written(rows, answers)
+        return [*find_broken_rules(self.form, rows, written)] if self.form else []
+
+
+class Connection(LiveConnection):
+    """One page that is open."""
+
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def open(self, *_: str, **__: str) -> None:
+        self.desk.join(self)
+
+    def on_message(self, message: str | bytes) -> None:
+        try:
+            request = REQUESTS.validate_json(message)
+            for one in request.asked:
+                if one.id not in self.desk.shown:
+                    raise ValueError(f"the page has no {in_one_line(one.id)}")
+                if fault := find_fault(one.id, one.answer or "", self.desk.results):
+                    raise ValueError(fault)
+        except ValueError as error:  # pydantic's is one
+            self.tell({"trouble": in_one_line(str(error))})
+        else:
+            self.desk.ask(self, request)
+
+    def on_close(self) -> None:
+        self.desk.connections.discard(self)

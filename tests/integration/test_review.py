@@ -1,0 +1,133 @@
+"""The served page in real browsers: several people, a phone, and what goes wrong meanwhile."""
+
+import csv
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from digitq.producer.results import open_results
+from tests.browser import open_browser
+from tests.drawing import draw_one
+from tests.integration.test_report import digit_row, run, write_table
+from tests.waiting import run_digitq, wait_for
+
+Person = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def person(browser: Browser) -> Iterator[Person]:
+    """Opens a link in a browser of its own. No script may fail, and nothing else be asked for."""
+    contexts, failed = [], []
+
+    def open_link(link: str, **device: object) -> Page:
+        contexts.append(browser.new_context(reduced_motion="reduce", **device))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        outside = re.compile(f"(?!data:|{re.escape(link.partition('?')[0])})")
+        page.on("request", lambda ask: outside.match(ask.url) and failed.append(ask.url))
+        page.goto(link)
+        expect(page.locator("#save")).to_have_text("saved")
+        return page
+
+    yield open_link
+    for context in contexts:
+        context.close()
+    assert not failed
+
+
+class Server:
+    """`digitq review`, while it runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+        wait_for(lambda: "Ctrl-C" in self.said or process.poll() is not None)
+        self.link = re.findall(r"http://\S+", self.said)[0]
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+@contextmanager
+def reviewing(results: Path, *options: str) -> Iterator[Server]:
+    log = results.with_suffix(".log")
+    with run_digitq(log, "review", str(results), *options) as process:
+        yield Server(process, log)
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """Results of six images that are to review: u0.png to u5.png."""
+    rows = [digit_row(f"u{n}.png", n, 0.4 + n / 100, None) for n in range(6)]
+    results, pictures = tmp_path / "results.csv", tmp_path / "scans"
+    pictures.mkdir()
+    for row in rows:
+        draw_one().save(pictures / row["id"])
+    write_table(results, rows, pictures)
+    return results
+
+
+def read_saved(results: Path) -> dict[str, str]:
+    path = results.with_suffix(".corrections.csv")
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {row[0]: row[1] for row in [*csv.reader(file)][1:]}
+
+
+def card(page: Page, id: str) -> Locator:
+    return page.locator(".card", has=page.get_by_role("heading", name=id, exact=True))
+
+
+def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Person) -> None:
+    with reviewing(digits) as server:
+        anna, ben = person(server.link), person(server.link)
+        anna.keyboard.press("7")
+        expect(card(ben, "u0.png").locator(".given")).to_have_text("7")
+        assert read_saved(digits) == {"u0.png": "7"}
+        ben.context.set_offline(True)
+        expect(ben.locator("#trouble")).to_contain_text("no connection")
+        card(ben, "u1.png").get_by_label("1, ").click()
+        card(ben, "u2.png").get_by_label("2, ").click()
+        expect(ben.locator("#save")).to_have_text("2 not saved yet")
+        card(anna, "u1.png").get_by_label("9, ").click()
+        expect(anna.locator("#save")).to_have_text("saved")
+        ben.context.set_offline(False)
+        expect(ben.locator("#save")).to_have_text("1 to settle")
+        contest = card(ben, "u1.png").locator(".contest")
+        expect(contest).to_contain_text("another person answered 9; yours: 1")
+        assert read_saved(digits) == {"u0.png": "7", "u1.png": "9", "u2.png": "2"}
+        ben.locator("#save").click()
+        expect(ben.locator(".card:visible")).to_have_count(1)
+        contest.get_by_text("take 1").click()
+        expect(contest).to_be_hidden()
+        expect(card(anna, "u1.png").locator(".given")).to_have_text("✓")
+        server.process.kill()
+        server.process.wait()
+        assert read_saved(digits) == {"u0.png": "7", "u1.png": "1", "u2.png": "2"}
+        expect(anna.locator("#trouble")).to_contain_text("no connection")
+        card(anna, "u3.png").get_by_label("8, ").click()
+    with reviewing(digits) as server:
+        expect(anna.locator("#trouble")).to_contain_text("open its new link")
+        anna.goto(server.link)
+        expect(anna.locator("#count")).to_have_text("4 of 6")
+        wait_for(lambda: read_saved(digits).get("u3.png") == "8")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert "4 answers in" in server.said
+    corrections = digits.with_suffix(".corrections.csv")
+    run("correct", digits, corrections, "-o", digits.with_name("final.csv"))
+    (batch,) = open_results(digits.with_name("final.csv")).batches()
+    assert batch.column("label").to_pylist() == [7, 1, 2, 8, 4, 5]
