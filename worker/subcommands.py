@@ -61,10 +61,10 @@ def train(task: dict[str, Any]) -> None:
     """Go on training a network with a user's images; write its weights and its card to a folder.
 
     The task, in JSON, has the options of `digitq train`. `images` is the descriptor of a file with
-    the images in chunks; `known` is that of one with what is known of numbers; and `use` has the
-    options with which the network is to be used.
+    the images in chunks; `known` is that of one with what is known of numbers, or the form; and
+    `use` has the options with which the network is to be used.
     """
-    from digitq.protocol.asked.known import Known
+    from digitq.protocol.asked.reading import decode_known
     from digitq.protocol.chunk import read_chunks
     from digitq.worker.learning.own import check_writable, write_if_better
     from digitq.worker.learning.own_digits import train_own_digits
@@ -77,7 +77,7 @@ def train(task: dict[str, Any]) -> None:
             chunks = read_chunks(file)
             if name == NUMBER:
                 with open(task["known"], "rb") as known_file:
-                    known = Known.decode(known_file.read())
+                    known = decode_known(known_file.read())
                 trained = train_own_numbers(chunks, known, seed, task["epochs"])
             else:
                 trained = train_own_digits(name, chunks, seed, task["epochs"], task["mnist"])

@@ -1,8 +1,10 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
+import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,9 @@ from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.protocol.text import name_some, plural
 from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
+
+if TYPE_CHECKING:
+    from digitq.producer.provenance import Record
 
 RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -70,6 +75,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         check_again,
         checksum,
         correct_rows,
+        count_learnable,
         find_other_zeros,
         measure_sample,
         read_corrections,
@@ -117,6 +123,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         )
     report_rows(sink, has_speed=False, what=table.row)
     show_people(out)
+    show_training(table.record, count_learnable(answers), corrections, out)
 
 
 @click.command()
@@ -172,6 +179,22 @@ def show_people(results: str | None) -> None:
         notes += roll.describe()
     for note in notes:
         echo_err(note)
+
+
+def show_training(
+    record: "Record | None", answers: int, corrections: Path, out: str | None
+) -> None:
+    """Say how to learn from a corrected table, or from the corrections if `train` can't read the
+    table, if there are enough answers of a person."""
+    from digitq.protocol.asked.own_network import MIN_OWN_IMAGES
+    from digitq.protocol.formats.stores import is_stored
+    from digitq.review.corrections import suggest_training
+
+    is_table = out and Path(out).suffix.lower() in (".csv", XLSX) and not is_stored(out)
+    command = suggest_training(record, os.path.abspath(str(out) if is_table else corrections))
+    if record and command and answers >= MIN_OWN_IMAGES:
+        where = "" if record.folder == os.getcwd() else f" in {record.folder}"
+        echo_err(f"to learn from these answers{where}: {command}")
 
 
 def check_readable(out: str | None, option: str) -> None:

@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
@@ -20,16 +22,10 @@ from digitq.terminal import echo_err, require
 
 if TYPE_CHECKING:
     from digitq.producer.sources.source import Source, SourceItem
-
-
-def refuse_form(context: click.Context, option: click.Parameter, form: str | None) -> None:
-    """Raises `UsageError` for `--form`, which goes with `classify`."""
-    if form is not None:
-        raise UsageError(
-            "--form does not go with `train`, which learns from images of one number each: cut the "
-            "fields out of their pages, and name these images with --data and their numbers with "
-            "--truth"
-        )
+    from digitq.protocol.asked.form import Cell
+    from digitq.protocol.asked.reading import Reading
+    from digitq.protocol.chunk import Chunk
+    from digitq.protocol.prediction import Answer
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -64,7 +60,11 @@ def refuse_form(context: click.Context, option: click.Parameter, form: str | Non
     metavar="N",
     help="fewer for a trial [the recipe's]",
 )
-@click.option("--form", hidden=True, expose_value=False, callback=refuse_form)
+@click.option(
+    "--form",
+    metavar="FORM.toml",
+    help="the images are pages with this form: `number` learns the numbers in their fields",
+)
 @options.limit
 def train(
     name: str,
@@ -73,6 +73,7 @@ def train(
     truth: str | None,
     seed: int,
     epochs: int | None,
+    form: str | None,
     limit: int | None,
     **known: Any,
 ) -> None:
@@ -82,6 +83,7 @@ def train(
     digitq train cnn --data scans --truth final.csv --out mine
     digitq classify more-scans --model cnn --weights mine -o results.csv
     digitq train number --data cells --truth cells.csv --pattern '\\d+\\.\\d' --out mine
+    digitq train number --data pages --form form.toml --truth final.csv --out mine
 
     `digitq correct` writes such a final.csv. Training begins with digitq's weights, or those of
     --weights, and takes minutes. A fifth of your images is held back, to measure what is right, to
@@ -89,8 +91,9 @@ def train(
     them. Exit status: 0 if the weights are written, 1 if they would be no better on your images,
     or if more would be wrong without a mark, 2 for bad usage or input, 3 if the disk failed.
     """
+    from digitq.form_rows import read_form_file
     from digitq.producer.sources.opening import open_sources
-    from digitq.protocol.asked.known import Known
+    from digitq.protocol.asked.reading import choose_reading
 
     require("worker")
     settings().own_weights()  # raises before the images are read
@@ -99,14 +102,24 @@ def train(
             "a length, a pattern, a fill and allowed numbers go with whole numbers, which "
             f"`digitq train {NUMBER}` learns"
         )
-    asked = Known.check(**known).encode()
+    if form and (name != NUMBER or truth == "parent"):
+        raise UsageError(
+            f"the fields of a form are whole numbers: `digitq train {NUMBER}` learns them, and "
+            "--truth names a table with the right ones"
+        )
+    reading = choose_reading(
+        model=None if name == NUMBER else name,
+        read=read_by(name),
+        page_form=read_form_file(form) if form else None,
+        **known,
+    )
     source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
-    if not source.has_truth:
+    if not (source.truths if form else source.has_truth):
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
-    ways = list_given("length", "pattern", "allowed", "fill")
+    ways = list_given("form", "length", "pattern", "allowed", "fill")
     words = [part for source in sources for part in ("--data", source)]
     words += list_given("truth") + ways + list_given("seed", "epochs", "limit")
-    use = ["--read", NUMBER, *ways] if name == NUMBER else ["--model", name]
+    use = ["--read", NUMBER] * (name == NUMBER and not form) + ways or ["--model", name]
     task = {
         "name": name,
         "out": str(out),
@@ -118,8 +131,11 @@ def train(
     }
     # They have no names, so nothing has to remove them
     with TemporaryFile() as file, TemporaryFile() as known_file:
-        spool_labelled(file, source, truth, name)
-        known_file.write(asked)
+        if reading.form:
+            spool_pages(file, source, truth, reading)
+        else:
+            spool_labelled(file, source, truth, name)
+        known_file.write(reading.known)
         task |= {"images": hand_over(file), "known": hand_over(known_file)}
         exec_module(None, "digitq.worker", "train", json.dumps(task))
 
@@ -194,6 +210,54 @@ def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: 
     echo_err(", ".join(notes))
     if source.gaps.invalid or source.gaps.unused:
         report_truth(Counts(seen, unlabelled=seen - labelled), read_by(model), truth, source.gaps)
+
+
+def spool_pages(
+    file: IO[bytes], source: "Source", truth: str | None, reading: "Reading[Answer]"
+) -> None:
+    """Write the pages that have a right answer for any of their fields to a file, as chunks."""
+    import pyarrow as pa
+
+    from digitq.producer.chunking import cut_chunks
+    from digitq.producer.counts import Counts
+    from digitq.producer.sources.contents import read_source
+    from digitq.protocol.chunk import write_chunk
+
+    labelled, refused = 0, list[str]()
+    pages = (
+        batch.filter(pa.array(map(any, batch.column("truth").to_pylist()), pa.bool_()))
+        for batch in read_source(source, reading)
+    )
+    for chunk in cut_chunks(pages, reading.model, reading.cells):
+        numbers = pa.array(find_numbers(chunk, reading.cells, refused), pa.string())
+        write_chunk(file, replace(chunk, truth=numbers))
+        labelled += len(numbers) - numbers.null_count
+    echo_err(f"{plural(labelled, 'field')} with a right answer")
+    if refused:
+        what = plural(len(refused), "right answer")
+        echo_err(f"left out, as the form does not allow them: {what}, {name_some(refused)}")
+    if source.gaps.unused:
+        report_truth(Counts(), reading.what, truth, source.gaps)
+
+
+def find_numbers(
+    chunk: "Chunk", cells: "Sequence[Cell]", refused: list[str]
+) -> Iterator[str | None]:
+    """The right answers to learn in a chunk of pages: not where nothing is written, nor of ticks
+    and bubbles. `refused` gets those that the form does not allow."""
+    import pyarrow as pa
+
+    from digitq.protocol.asked.values import ValueSet, accepts
+    from digitq.protocol.chunk import name_fields
+
+    ids, truths = (pa.array(one).to_pylist() for one in (name_fields(chunk.batch), chunk.truth))
+    for id, truth, cell in zip(ids, truths, cycle(cells), strict=False):
+        is_learned = bool(re.search("[0-9]", truth or "")) and not cell.known.options
+        values = cell.known.automaton
+        if is_learned and isinstance(values, ValueSet):
+            is_learned = accepts(values, truth) or accepts(values.without_signs, truth)
+            refused += [] if is_learned else [f"{id} ({truth})"]
+        yield truth if is_learned else None
 
 
 def find_wrong(

@@ -1,7 +1,9 @@
 """The answers that a person gave in a page, and the table with them."""
 
 import hashlib
+import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.producer.counts import differ_in_zeros
-from digitq.producer.provenance import all_thresholds
+from digitq.producer.provenance import Record, all_thresholds
 from digitq.producer.results import ResultFile
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.risk import Curve, measure_curve
@@ -97,6 +99,28 @@ def find_fault(id: str, answer: str, results: ResultFile) -> str:
         f"the {results.answer_column} {answer!r} for {in_one_line(id)}: "
         f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
     )
+
+
+def suggest_training(record: Record | None, truth: str) -> str:
+    """The command that learns from the right answers in this table, for the folder in which the
+    SOURCEs on record were named; empty if the images are not on record."""
+    if not record or not record.sources or "-" in record.sources or record.more_sources:
+        return ""
+    if record.model == "random":
+        return ""
+    folder = os.path.join(record.folder, "")
+    words = [part for source in record.sources for part in ("--data", source)]
+    if record.form:
+        words += ["--form", record.form.removeprefix(folder)]
+    if record.pattern:
+        words += ["--pattern", record.pattern]
+    words += ["--truth", truth.removeprefix(folder), "--out", "mine"]
+    return shlex.join(["digitq", "train", record.model, *words])
+
+
+def count_learnable(corrections: Corrections) -> int:
+    """How many answers of a person can be learned: those with a digit."""
+    return sum(bool(re.search("[0-9]", answer or "")) for answer in corrections.values())
 
 
 class Looked(NamedTuple):

@@ -21,11 +21,12 @@ from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
 from digitq.protocol.asked.form import Form, name_place
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.own_network import MIN_OWN_IMAGES
 from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import checksum
+from digitq.review.corrections import checksum, suggest_training
 from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
 from digitq.review.people import (
     NOBODY,
@@ -390,6 +391,8 @@ def render(
         "page.html",
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
+        training=suggest_training(results.record, "final.csv"),
+        enough=MIN_OWN_IMAGES,
         results=results,
         illegible=ILLEGIBLE,
         nothing="nothing written" if results.reads_numbers else "no digit",

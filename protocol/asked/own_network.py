@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 from digitq.protocol.chunk import WEIGHTS_DIGITS
 from digitq.protocol.settings import FolderLike, find_weights, in_use
 
+MIN_OWN_IMAGES = 20  # images with a right answer to learn from: fewer would say nothing
+
 
 @dataclass(frozen=True)
 class OwnNetwork:

@@ -250,11 +250,6 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
         (2, "--wide reads OUT", ["classify", "IMAGES", "-o", "o.xlsx", "--wide", *FORM]),
         (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xls"]),
         (2, "there is no folder nowhere", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
-        (
-            2,
-            "cut the fields out of their pages",
-            ["train", "number", "--data", "x", "--form", "f", "--out", "d"],
-        ),
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, ONE_URL, ["jobs", *TWO_BROKERS]),
@@ -625,6 +620,12 @@ def test_weights_do_not_go_with_running_workers(
         (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),
         (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
         (["cnn", "--data", "nowhere", "--length", "3"], "which `digitq train number` learns"),
+        (
+            ["cnn", "--data", "nowhere", "--form", "x"],
+            "`digitq train number` learns them",
+        ),
+        (["number", "--data", "x", "--form", "x", "--truth", "parent"], "--truth names a table"),
+        (["number", "--data", "nowhere", "--form", "no.toml"], "no.toml: No such file or director"),
         (["number", "--data", "nowhere", "--pattern", "(1"], "the pattern '(1' is neither a"),
         (["number", "--data", "nowhere", "--allowed", "no.txt"], "can't read no.txt: No such file"),
         (

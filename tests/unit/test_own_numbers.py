@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,8 +21,17 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
 from digitq.protocol.asked.known import Known
-from digitq.protocol.chunk import CLASSES, FILES_SCHEMA, NUMBER_TRUTH, Chunk, write_chunk
+from digitq.protocol.asked.values import ILLEGIBLE
+from digitq.protocol.chunk import (
+    CLASSES,
+    FILES_SCHEMA,
+    FORM_SCHEMA,
+    NUMBER_TRUTH,
+    Chunk,
+    write_chunk,
+)
 from digitq.protocol.errors import UsageError
+from digitq.protocol.origin import Origin
 from digitq.worker.learning import own_numbers
 from digitq.worker.learning.calibration import Judged
 from digitq.worker.learning.column_batches import (
@@ -56,6 +67,9 @@ from digitq.worker.models.number_networks import (
 )
 from digitq.worker.picture import Grey
 from digitq.worker.subcommands import train
+from tests.forms import BOXES, FONT, draw_blank
+from tests.unit.test_reports import run, write_corrections
+from tests.unit.test_results import write
 from tests.waiting import DIGITQ
 
 NOTHING_KNOWN = Known()
@@ -295,6 +309,69 @@ def test_a_sign_that_is_passed_over_is_not_unlearned() -> None:
     shares = [one[:, CLASSES:].softmax(1) for one in (before, logits.detach())]
     assert torch.allclose(*shares, atol=0.06)
     assert torch.allclose(before[:, CLASSES], logits[:, CLASSES], atol=1e-3)
+
+
+def test_corrected_fields_of_pages_are_learned_page_by_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The command that `correct` prints learns what a person gave, and answers without a mark."""
+    blank, written, rows = draw_blank(), {}, list[dict[str, Any]]()
+    (tmp_path / "pages").mkdir()
+    cv2.imwrite(str(tmp_path / "blank.png"), blank)
+    for page in range(7):
+        drawn = blank.copy()
+        for place, (name, (left, _, _, bottom)) in enumerate(BOXES.items()):
+            id, number = f"{page}.png/{name}", str(1234 + 97 * page + 1000 * place)[:4]
+            at = int(left) + 9, int(bottom) - 8
+            cv2.putText(drawn, number, at, FONT, 1, 40, 2, cv2.LINE_AA)
+            written[id] = number
+            rows.append({"id": id, "page": f"{page}.png", "field": name, "number": "1111"})
+            rows[-1] |= {"confidence": 0.5, "review": True, "reason": "unsure"}
+        rows.append({"id": f"{page}.png/ok", "page": f"{page}.png", "field": "ok", "number": "1"})
+        rows[-1] |= {"confidence": 0.9, "review": False}
+        cv2.imwrite(str(tmp_path / "pages" / f"{page}.png"), drawn)
+    left, top, right, bottom = BOXES["invalid"]
+    form = [f"[fields.{name}]\nbox = {[*box]}\nlength = 4\n" for name, box in BOXES.items()]
+    form.append(f"[fields.ok]\nbox = {[left, top + 200, right, bottom + 200]}\nkind = 'mark'\n")
+    (tmp_path / "form.toml").write_text('blank = "blank.png"\n' + "".join(form))
+    rows[0] |= {"number": written.pop("0.png/student"), "review": False, "reason": None}  # is sure
+    del written["1.png/student"]  # nobody has looked at it
+    written |= {"2.png/student": ILLEGIBLE, "3.png/student": "12345", "4.png/student": ""}
+    origin = Origin(("pages",), str(tmp_path), form=str(tmp_path / "form.toml"))
+    write(tmp_path / "r.csv", pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), origin)
+    corrections = write_corrections(tmp_path / "c.csv", [*written.items()], "number")
+    monkeypatch.chdir(tmp_path)
+    run("correct", "r.csv", corrections, "-o", "final.csv")
+    told = capfd.readouterr().err.splitlines()[-1]
+    command = "digitq train number --data pages --form form.toml --truth final.csv --out mine"
+    assert told == f"to learn from these answers: {command}"
+
+    learned_numbers = list[str]()
+
+    def learn(weights: Weights, own: Sequence[PlacedNumber], *_: Any) -> Weights:
+        learned_numbers.extend(one.real.text for one in own)
+        return weights
+
+    def exec_module(broker: None, module: str, *arguments: str) -> None:
+        task = json.loads(arguments[1])
+        task |= {name: os.dup(task[name]) for name in ("images", "known")}
+        print(CliRunner().invoke(train, [json.dumps(task)]).stderr.rstrip(), file=sys.stderr)
+
+    monkeypatch.setattr(own_numbers, "load_rehearsal", lambda: (learned()[:9], clear()[:9]))
+    monkeypatch.setattr(own_numbers, "learn_lines", learn)
+    monkeypatch.setattr("digitq.commands.train.exec_module", exec_module)
+    run(*shlex.split(command)[1:])
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "24 fields with a right answer"
+    refused = "left out, as the form does not allow them: 1 right answer, 3.png/student (12345)"
+    assert lines[1] == refused
+    assert "which are all of 2 of 7 folders or pages: 1.png, 2.png" in lines[2]
+    assert "no better than before" in lines[-1] and not (tmp_path / "mine").exists()
+    assert {*learned_numbers} == {
+        number
+        for id, number in {**written, "0.png/student": "1234"}.items()
+        if not id.startswith(("1.png", "2.png")) and len(number) == 4
+    }
 
 
 @pytest.mark.slow

@@ -11,12 +11,14 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 
+from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.values import Automaton, ValueSet, accepts, only_digits
 from digitq.protocol.chunk import Chunk, kind_of
@@ -64,6 +66,8 @@ from digitq.worker.models.number_networks import (
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import DECODED_SIDE
+from digitq.worker.sight.forms.cutting import Cut
+from digitq.worker.sight.forms.page_reading import trace_page
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import find_readings
 
@@ -71,6 +75,7 @@ RECIPE = NumberRecipe(epochs=16, warm_up_steps=20, ema_decay=0.98)
 COLUMNS_RATE, EXPERT_RATE = 5e-4, 1e-4  # with the columns' rate, the expert unlearns what it knows
 OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
+Asked = tuple[NumberPicture, Known, bool]  # what is known of its number, and whether signs are
 REHEARSAL_FILE = Path(__file__).parent / "rehearsal.arrow"
 
 
@@ -93,14 +98,41 @@ def load_rehearsal() -> tuple[list[Scene], list[Scene]]:
     return learned, held_back
 
 
-def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
-    """The picture in each image, or its error."""
+class OwnPicture(NamedTuple):
+    """The picture of a number, and what is known of the number when it is read."""
+
+    picture: Grey
+    known: Known
+
+
+def read_own_pictures(known: Known | Form, batch: pa.RecordBatch) -> Iterator[Outcome[OwnPicture]]:
+    """The picture in each image or field of a page, or its error."""
     kind = kind_of(batch)
+    if isinstance(known, Form):
+        yield from read_own_fields(known, batch)
+        return
 
-    def reader(content: bytes) -> Iterator[Grey]:
-        yield to_grey(read_picture(as_file(content, kind), DECODED_SIDE))
+    def reader(content: bytes) -> Iterator[OwnPicture]:
+        yield OwnPicture(to_grey(read_picture(as_file(content, kind), DECODED_SIDE)), known)
 
-    return read_images(batch, reader, read_image)
+    yield from read_images(batch, reader, read_image)
+
+
+def read_own_fields(form: Form, batch: pa.RecordBatch) -> Iterator[Outcome[OwnPicture]]:
+    """What `read_own_pictures` gives for pages, whose fields are cut out as they are to read them.
+    The first row of each page has its file."""
+    kind, count = kind_of(batch), len(form.cells)
+
+    def reader(content: bytes) -> Iterator[list[Cut | ImageError | None] | None]:
+        return trace_page(as_file(content, kind), form)
+
+    for first in range(0, batch.num_rows, count):
+        ((cuts, error),) = read_images(batch.slice(first, 1), reader, read_image)
+        for cell, cut in zip(form.cells, cuts or [None] * count, strict=True):
+            if isinstance(cut, Cut):
+                yield OwnPicture(cut.picture, cell.known), None
+            else:
+                yield None, error or str(cut or "its page has no such row")
 
 
 def mix_strips(
@@ -141,19 +173,14 @@ def learn_lines(
     return weights
 
 
-def judge_numbers(
-    networks: tuple[NumberReader, Card],
-    pictures: Iterable[NumberPicture],
-    known: Known,
-    knows_signs: bool,
-) -> Judged:
-    """What a worker would read in each picture, with what is known of all of them.
+def judge_numbers(networks: tuple[NumberReader, Card], pictures: Iterable[Asked]) -> Judged:
+    """What a worker would read in each picture, with what is known of it.
 
     If signs are not known, an answer with the right digits is right.
     """
-    compared = str if knows_signs else only_digits
     rows = []
-    for picture, number in pictures:
+    for (picture, number), known, knows_signs in pictures:
+        compared = str if knows_signs else only_digits
         confidence, is_right = 0.0, False
         with suppress(ImageError):
             readings = find_readings(picture, known, networks)
@@ -190,24 +217,48 @@ def match_answers(own: Sequence[OwnImage[Grey]], known: Known) -> tuple[Known, b
             f"{plural(len(wrong), 'right answer')} can't be read with {what}: {name_some(wrong)}; "
             "correct them, leave them out, or say what numbers there are besides"
         )
+    return known, learns_signs(own, known)
+
+
+def learns_signs(own: Sequence[OwnImage[Grey]], known: Known) -> bool:
+    """Whether the signs of right answers are learned, see `match_answers`."""
+    if all(text.isdecimal() for _, _, text in own):
+        return False
+    values = known.automaton
+    if not isinstance(values, ValueSet):
+        return True
     found = (values.without_signs.put_signs_in(only_digits(text)) for _, _, text in own)
-    is_said = all(has_all and len(texts) == 1 for texts, has_all in found)
-    return known, has_signs and not is_said
+    return not all(has_all and len(texts) == 1 for texts, has_all in found)
+
+
+def match_fields(
+    own: Sequence[OwnImage[OwnPicture]], known: Known | Form
+) -> dict[Known, tuple[Known, bool]]:
+    """What `match_answers` gives, by what is known of a picture's number. The fields of a form stay
+    as they are to be read. Raises as `match_answers`."""
+    matched = {}
+    for one in dict.fromkeys(picture.known for _, picture, _ in own):
+        part = [(id, picture.picture, text) for id, picture, text in own if picture.known is one]
+        is_form = isinstance(known, Form)
+        matched[one] = (one, learns_signs(part, one)) if is_form else match_answers(part, one)
+    return matched
 
 
 def train_own_numbers(
-    chunks: Iterable[Chunk], known: Known, seed: int, epochs: int | None
+    chunks: Iterable[Chunk], known: Known | Form, seed: int, epochs: int | None
 ) -> Trained:
-    """Go on training `number`; what is known serves to read those held back."""
+    """Go on training `number`; what is known serves to read those held back. The images of a form
+    are its pages."""
     torch.set_num_threads(1)
     weights, before = read_number_weights()
-    own, held_back, left_out = read_own(chunks, read_own_pictures, "number", seed)
-    known, knows_signs = match_answers([*own, *held_back], known)
+    own, held_back, left_out = read_own(chunks, partial(read_own_pictures, known), "number", seed)
+    matched = match_fields([*own, *held_back], known)
     reader = make_reader(weights)
-    learned_of = str if knows_signs else only_digits
-    real = (
-        (id, RealNumber(picture, learned_of(text), knows_signs, "")) for id, picture, text in own
-    )
+    real = list[tuple[str, RealNumber]]()
+    for id, (picture, own_known), text in own:
+        _, knows_signs = matched[own_known]
+        learned_text = text if knows_signs else only_digits(text)
+        real.append((id, RealNumber(picture, learned_text, knows_signs, "")))
     placed = [(id, place_number(reader, one)) for id, one in real]
     learned = [one for _, one in placed if one]
     left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
@@ -216,15 +267,15 @@ def train_own_numbers(
     scenes, tested = load_rehearsal()
     rendered = [NumberPicture(one.picture, one.text) for one in tested if not one.doubt]
     sets = (
-        ([NumberPicture(picture, text) for _, picture, text in held_back], known, knows_signs),
-        (rendered, Known(), True),
+        [(NumberPicture(one.picture, text), *matched[one.known]) for _, one, text in held_back],
+        [(one, Known(), True) for one in rendered],
     )
-    old = [judge_numbers((reader, before), *part) for part in sets]
+    old = [judge_numbers((reader, before), part) for part in sets]
     recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
     weights = learn_lines(weights, learned, scenes, seed, recipe)
     print("testing …", file=sys.stderr)
     reader = make_reader(weights)
-    new = [judge_numbers((reader, before), *part) for part in sets]
+    new = [judge_numbers((reader, before), part) for part in sets]
     confidence, is_right = (torch.cat(columns) for columns in zip(*new, strict=True))
     is_sure = confidence > 0  # the others are to be reviewed for another reason
     card = replace(
