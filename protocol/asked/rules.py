@@ -106,6 +106,10 @@ class Rule:
         nodes = [*ast.walk(self.left), *ast.walk(self.right)]
         return {key for node in nodes if is_call(node, JOINED) for key in find_values(node)}
 
+    @property
+    def has_check_digit(self) -> bool:
+        return any(one.fault for one in self.values.values())
+
     @cached_property
     def is_linear(self) -> bool:
         """Whether no value is multiplied or divided by one."""

@@ -466,3 +466,26 @@ def test_a_broken_sum_of_a_column_is_told_with_its_name() -> None:
     (breach,) = find_breaches(cells, written, held)
     assert breach.text == "sum(points) = 137.5, written 132 (± 0.25)"
     assert breach.cells == breach.bound == {*range(12)}
+
+
+def test_a_check_digit_decides_among_the_readings_of_a_number() -> None:
+    doubtful = {"79927398719": 0.5, "79927398713": 0.4, "79927398773": 0.1}
+    for name in ("id", "id/1"):  # a field, or a column
+        (decided,) = solve({name: doubtful}, "luhn(id)").values()
+        assert decided.number == "79927398713" and decided.confidence > 0.95 and not decided.failed
+    (decided,) = solve({"id": {"79927398710": 0.99, "": 0.01}}, "luhn(id)").values()
+    assert decided.number == "79927398710" and decided.failed
+    assert not failed(solve({"id": {"": 1.0}}, "luhn(id)"))
+    isbn = {"0306406157": 0.7, "0306406152": 0.3}
+    both = solve({"id": doubtful, "isbn": isbn, "other": isbn}, "luhn(id)", "mod11(isbn)")
+    assert numbers(both) == ["79927398713", "0306406152", "0306406157"]
+
+
+def test_a_check_digit_makes_no_number_sure_that_others_may_be() -> None:
+    """One in ten of the numbers that were not weighed has the right check digit, too."""
+    chances = {"79927398719": 0.7, "79927398713": 0.01}
+    (decided,) = solve({"id": chances}, "luhn(id)").values()
+    assert decided.confidence < 0.5
+    chances["79927398713"] = 0.299
+    (decided,) = solve({"id": chances}, "luhn(id)").values()
+    assert decided.number == "79927398713" and decided.confidence > 0.95

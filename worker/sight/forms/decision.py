@@ -137,8 +137,9 @@ def decide(
         choose(one[0].number, dict(one)) if one else Decision("", 0.0, [], False)
         for one in readings
     ]
-    options = [list_options(one) for one in readings]
     held = hold_checks(cells, checks)
+    checked = {at for one in held if one.rule.has_check_digit for at in one.tested}
+    options = [list_options(one, at in checked) for at, one in enumerate(readings)]
     for places, rules in find_connected(BoundRule.bind(one, options) for one in held):
         read = {place: np.array([one.chance for one in options[place]]) for place in places}
         open_sums = sum(rule.first <= place <= rule.last for rule in rules for place in places)
@@ -152,8 +153,11 @@ def decide(
             if readings[place]:
                 chances: dict[str, float] = defaultdict(float)
                 for option, share in zip(options[place], marginal.tolist(), strict=True):
-                    chances[option.number or ""] += share
-                decisions[place] = choose(options[place][chosen[place]].number or "", chances)
+                    if option.number is not None:
+                        chances[option.number] += share
+                number = options[place][chosen[place]].number
+                likeliest = max(chances, key=lambda one: chances[one])
+                decisions[place] = choose(likeliest if number is None else number, chances)
     written = [
         Written(one.number if read else None) for one, read in zip(decisions, readings, strict=True)
     ]
@@ -174,8 +178,12 @@ def choose(number: str, chances: Mapping[str, float]) -> Decision:
     return Decision(number, confidence, others[:MAX_ALTERNATIVES], False)
 
 
-def list_options(readings: Sequence[Proposal]) -> list[Option]:
-    """The readings with their values. What could not be read is a value that is missing."""
+def list_options(readings: Sequence[Proposal], is_checked: bool) -> list[Option]:
+    """The readings with their values. What could not be read is a value that is missing.
+
+    So is what may be written beside the readings of a number with a check digit: about as many of
+    all numbers have the right one as `NOT_HELD` says.
+    """
     if not readings:
         return [Option(None, 1.0, None)]
     options = []
@@ -183,6 +191,9 @@ def list_options(readings: Sequence[Proposal]) -> list[Option]:
         values: Sequence[Fraction | None] = read_values(number) or [None]
         share = max(chance, MIN_CHANCE) / len(values)
         options += [Option(number, share, value) for value in values]
+    others = 1.0 - sum(one.chance for one in options)
+    if is_checked and others > MIN_CHANCE:
+        options.append(Option(None, others, None))
     return options
 
 
