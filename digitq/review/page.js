@@ -100,7 +100,7 @@ function give(card, answer, isTyped) {
   const id = ids.get(card);
   const was = card.dataset.answer;
   const name = nameOf(card);
-  if (answer === undefined && !given.has(id)) return say(`${name}: there is nothing to take back`);
+  if (answer === undefined && !given.has(id) && !unsaved.has(id)) return say(`${name}: there is nothing to take back`);
   if (savedIn) ask(id, answer ?? null, isTyped);
   else if (answer === undefined) given.delete(id);
   else given.set(id, answer);
@@ -326,7 +326,7 @@ function take({ isWhole, answers, contested = [], rules = {}, trouble }) {
   keep();
   const changed = new Map(isWhole ? all.map((card) => [ids.get(card), card]) : answers.map(([id]) => [id, cardOf.get(id)]));
   for (const card of changed.values()) show(card);
-  for (const id of contested) if (unsaved.has(id)) say(`${nameOf(cardOf.get(id))}: ${part(".contest", cardOf.get(id)).firstChild.textContent}`);
+  for (const id of contested) if (unsaved.has(id)) say(`${nameOf(cardOf.get(id))}: ${part(".contest span", cardOf.get(id)).textContent}`);
   for (const [id, each] of Object.entries(rules)) showRules(cardOf.get(id), each);
   showProgress();
   if (isWhole) send();
@@ -344,30 +344,14 @@ function showRules(card, rules) {
   part(".rules", card).replaceChildren(...made);
 }
 
-/** Another person's answer beside ours, and a button for each. */
+/** Another person's answer beside ours. */
 function showContest(card) {
   const id = ids.get(card);
   const ours = unsaved.get(id);
   part(".contest", card).hidden = !ours?.isContested;
   if (!ours?.isContested) return;
-  const [their, our] = [saved.get(id) ?? null, ours.answer].map((one) => (one === null ? "no answer" : one || nothing));
-  const made = [`keep ${their}`, `take ${our}`].map((text, place) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.dataset.settle = place ? "ours" : "theirs";
-    return button;
-  });
-  part(".contest", card).replaceChildren(`another person answered ${their}; yours: ${our} `, ...made);
-}
-
-function settle(card, which) {
-  const id = ids.get(card);
-  if (which === "ours") return give(card, unsaved.get(id).answer ?? undefined);
-  unsaved.delete(id);
-  keep();
-  show(card, true);
-  showProgress();
+  const [their, our] = [saved.get(id) ?? null, ours.answer].map((one) => (one === null ? "nothing" : one || nothing));
+  part(".contest span", card).textContent = `another person answered ${their}; yours: ${our}`;
 }
 
 function countUnsaved() {
@@ -451,7 +435,8 @@ document.addEventListener("click", ({ target }) => {
   if (card) {
     select(card, false);
     const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
-    if (button?.dataset.settle) settle(card, button.dataset.settle);
+    const { settle } = button?.dataset ?? {};
+    if (settle) give(card, settle === "ours" ? unsaved.get(ids.get(card)).answer ?? undefined : saved.get(ids.get(card)));
     else if (button) give(card, isGiven ? undefined : button.dataset.give);
     else if (target.closest(".frame, .answers .card, .large") && !target.matches("input")) card.classList.toggle("large");
     if (button && !isGiven && !card.closest(".answers")) goTo(nextAfter(card));

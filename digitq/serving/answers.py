@@ -3,12 +3,15 @@
 import asyncio
 import csv
 import fcntl
+import io
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +29,8 @@ from digitq.review.wide import read_pages
 from digitq.serving.server import LiveConnection
 from digitq.terminal import echo_err
 
+MAX_ROWS_KEPT = 1 << 18  # this many rows of the file are kept as text, about 50 MB
+SETTLED_SECONDS = 0.5  # a file that was changed just now may not be whole
 Answers = Mapping[str, str]  # by id; "" if there is no digit, or nothing is written
 Judged = tuple[str, str, bool]  # what a card says of a rule, its title, and whether it is broken
 
@@ -90,6 +95,13 @@ class AnswerFile:
             )
         self.read_again()
 
+    @property
+    def is_being_written(self) -> bool:
+        """Whether someone may be writing the file right now."""
+        if not self.path.exists() or describe(found := os.stat(self.path)) == self._seen:
+            return False
+        return 0 <= time.time() - found.st_mtime < SETTLED_SECONDS
+
     def read_again(self) -> set[str]:
         """Read the file if someone has changed it; gives the ids that have another answer then.
 
@@ -106,21 +118,30 @@ class AnswerFile:
 
     def write(self, answers: Answers) -> None:
         """Write these answers as a whole. Raises `OutputError`."""
-        columns = ["id", self.results.answer_column, "sample"][: 3 if self.drawn else 2]
-        rows = ((guard_id(id), one, self.drawn.get(id, "")) for id, one in answers.items())
+        columns = ("id", self.results.answer_column, *["sample"] * bool(self.drawn))
+        rows = [
+            encode_row(id, one, *[self.drawn.get(id, "")] * bool(self.drawn))
+            for id, one in answers.items()
+        ]
         with (
             replacing(self.path) as partial,
             open(partial, "w", encoding="utf-8", newline="") as file,
         ):
-            table = csv.writer(file)
-            table.writerow(columns)
-            table.writerows(row[: len(columns)] for row in rows)
+            file.write("".join([encode_row(*columns), *rows]))
             file.flush()
             if self.path.exists():
                 os.fchmod(file.fileno(), os.stat(self.path).st_mode)
             os.fsync(file.fileno())
             self._seen = describe(os.fstat(file.fileno()))
         self.answers = answers
+
+
+@lru_cache(MAX_ROWS_KEPT)
+def encode_row(id: str, *cells: object) -> str:
+    """A row of CSV. The file is written with each answer, and few of its rows are new."""
+    row = io.StringIO()
+    csv.writer(row).writerow([guard_id(id), *cells])
+    return row.getvalue()
 
 
 def describe(found: os.stat_result) -> object:
@@ -140,10 +161,8 @@ class Desk:
         self._waiting: dict[tuple[Connection, str], tuple[str, Asked]] = {}
         self._given_by: dict[str, str] = {}  # by id: who has given the answer
         self._trouble = ""  # why nothing is saved
-        self._results_seen = (
-            describe(os.stat(self.results.path)),
-            checksum(self.results.path),
-        )
+        path = self.results.path
+        self._results_seen = describe(os.stat(path)), checksum(path)
         shown = {*self.shown.values()}
         pages = read_pages(self.results) if self.form else ()
         self._pages = {one[0]["page"]: one for one in pages if one[0]["page"] in shown}
@@ -163,6 +182,8 @@ class Desk:
     def settle(self) -> None:
         """Save what waits, after what another program has written; then tell all pages. Called each
         second, too: what could not be saved is tried again."""
+        if self.file.is_being_written:
+            return
         try:
             self._check_results()
             changed = self.file.read_again()
@@ -172,6 +193,8 @@ class Desk:
                 echo_err(f"{self.file.path} was changed: {plural(len(changed), 'other answer')}")
             contested = self._save()
             changed |= {id for _, id in self._waiting}
+            if self._trouble:  # changes that were read meanwhile are not told yet
+                changed |= self.shown.keys()
             self._waiting, trouble = {}, ""
         except (DigitqError, OSError) as error:
             changed, contested, trouble = set(), {}, in_one_line(str(error))

@@ -1,6 +1,7 @@
 """The served page in real browsers: several people, a phone, and what goes wrong meanwhile."""
 
 import csv
+import os
 import re
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from digitq.producer.results import open_results
 from tests.browser import open_browser
 from tests.drawing import draw_one
-from tests.integration.test_report import digit_row, run, write_table
+from tests.integration.test_report import PHONE, digit_row, run, write_marks, write_table
 from tests.waiting import run_digitq, wait_for
 
 Person = Callable[..., Page]
@@ -111,7 +112,7 @@ def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Pe
         assert read_saved(digits) == {"u0.png": "7", "u1.png": "9", "u2.png": "2"}
         ben.locator("#save").click()
         expect(ben.locator(".card:visible")).to_have_count(1)
-        contest.get_by_text("take 1").click()
+        contest.get_by_text("take mine").click()
         expect(contest).to_be_hidden()
         expect(card(anna, "u1.png").locator(".given")).to_have_text("✓")
         server.process.kill()
@@ -131,3 +132,72 @@ def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Pe
     run("correct", digits, corrections, "-o", digits.with_name("final.csv"))
     (batch,) = open_results(digits.with_name("final.csv")).batches()
     assert batch.column("label").to_pylist() == [7, 1, 2, 8, 4, 5]
+
+
+def test_the_file_may_be_changed_or_broken_by_hand(digits: Path, person: Person) -> None:
+    path = digits.with_suffix(".corrections.csv")
+    with reviewing(digits) as server:
+        anna = person(server.link)
+        anna.keyboard.press("7")
+        expect(anna.locator("#save")).to_have_text("saved")
+        path.chmod(0o604)
+        path.write_text("id;label\nu0.png;8\nu1.png;illegible\n")  # as a spreadsheet may write it
+        expect(card(anna, "u0.png").locator(".given")).to_have_text("8")
+        expect(card(anna, "u1.png").locator(".given")).to_have_text("illegible")
+        path.write_text("id,label\nu0.png,eight\n")
+        expect(anna.locator("#trouble")).to_contain_text("'eight' for u0.png: it must be a digit")
+        card(anna, "u2.png").get_by_label("2, ").click()
+        expect(anna.locator("#save")).to_have_text("1 not saved yet")
+        assert path.read_text() == "id,label\nu0.png,eight\n"
+        path.write_text("id,label\nu0.png,6\n")
+        expect(anna.locator("#save")).to_have_text("saved")
+        expect(anna.locator("#trouble")).to_be_empty()
+        expect(card(anna, "u0.png").locator(".given")).to_have_text("6")
+        expect(card(anna, "u1.png")).not_to_have_class(re.compile("done"))
+        assert read_saved(digits) == {"u0.png": "6", "u2.png": "2"}
+        assert path.stat().st_mode & 0o777 == 0o604
+        path.unlink()
+        wait_for(lambda: read_saved(digits) == {"u0.png": "6", "u2.png": "2"})
+        write_table(digits, [digit_row("u0.png", 1, 0.5, None)], digits.with_name("scans"))
+        expect(anna.locator("#trouble")).to_contain_text("has other results now")
+        card(anna, "u3.png").get_by_label("3, ").click()
+        expect(anna.locator("#save")).to_have_text("1 not saved yet")
+        assert read_saved(digits) == {"u0.png": "6", "u2.png": "2"}
+        assert "answers are not saved" in server.said
+    os.utime(path, (0, 0))
+    run("review", digits, status=2)  # its answers are of earlier results
+
+
+def test_a_form_is_judged_with_each_answer(tmp_path: Path, person: Person) -> None:
+    results = write_marks(tmp_path)
+    with reviewing(results) as server:
+        anna, ben = person(server.link), person(server.link, **PHONE)
+        total = card(anna, "total")
+        expect(total.locator(".rules")).to_have_text("24 + 13 = 37, written 88")
+        total.locator("input").fill("28")
+        expect(card(ben, "valid").locator(".rules")).to_have_text("24 + 13 = 37, written 28")
+        total.locator("input").fill("37")
+        for page in (anna, ben):
+            for name in ("valid", "invalid", "total"):
+                rules = card(page, name).locator(".rules")
+                expect(rules).to_have_text("✓ valid + invalid == total")
+        assert read_saved(results) == {"b.png/total": "37"}
+        run("review", results, status=2)  # it is served
+
+
+def test_a_phone_taps_through_what_is_doubtful(digits: Path, person: Person) -> None:
+    with reviewing(digits, "--host", "0.0.0.0", "--sample", "1") as server:
+        assert re.search("█{20}", server.said)
+        phone = person(server.link, **PHONE)
+        for n in range(6):
+            current = phone.locator("[aria-current]")
+            expect(current).to_contain_text(f"u{n}.png")
+            current.locator(".network").tap()
+            expect(phone.locator("[aria-current]")).to_be_in_viewport(ratio=1)
+        expect(phone.locator("#said")).to_contain_text("All of these are done")
+        expect(phone.locator("#count")).to_have_text("6 of 6")
+        expect(phone.locator("#save")).to_have_text("saved")
+        assert read_saved(digits) == {f"u{n}.png": str(n) for n in range(6)}
+        assert "results.corrections.csv" in phone.locator("footer").inner_text()
+        sides = phone.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert sides[0] <= sides[1]
