@@ -8,6 +8,7 @@ const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
 const cardOf = new Map(all.map((card) => [ids.get(card), card]));
 const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
+const WAIT_MS = 5000; // a server that says nothing for so long can't be reached
 const touch = matchMedia("(pointer: coarse)");
 const part = (selector, within = document) => within.querySelector(selector);
 
@@ -91,7 +92,7 @@ function showProgress() {
   const done = wanted.filter(isDone).length;
   part("#progress").max = Math.max(wanted.length, 1);
   part("#progress").value = done;
-  part("#count").textContent = `${done} of ${wanted.length}`;
+  part("#count").textContent = `${done} of ${wanted.length}${savedIn && done === wanted.length ? ": all done" : ""}`;
   if (savedIn) return showSaved();
   part("#save").disabled = !given.size;
 }
@@ -152,16 +153,17 @@ function changeKeys(button) {
 }
 
 function nextAfter(card) {
-  return cards.slice(cards.indexOf(card) + 1).find(isWanted);
+  const after = cards.slice(cards.indexOf(card) + 1).filter(isWanted);
+  if (!savedIn) return after[0];
+  const isOpen = (one) => isWanted(one) && !isDone(one); // another person may have answered some
+  return after.find(isOpen) ?? cards.find(isOpen);
 }
 
 function goTo(next) {
   if (next) return select(next);
   const others = document.querySelectorAll(":is([data-group=sample], [data-group=failed])[aria-pressed=false]");
   const rest = [...others].map((tab) => `; ${part("span", tab).textContent} more under ${tab.firstChild.textContent.trim()}`);
-  const open = cards.filter((card) => isWanted(card) && !isDone(card)).length;
-  const last = !savedIn ? "That was the last one: save corrections.csv" : open ? `That was the last one; ${open} before it are open` : "All of these are done";
-  say(`${last}${rest.join("")}`);
+  say(`${savedIn ? "That was the last one" : "That was the last one: save corrections.csv"}${rest.join("")}`);
 }
 
 /** Put the chosen cards into a grid by their answers, or into the order of the draw, or all cards
@@ -304,11 +306,11 @@ function ask(id, answer, isTyped) {
 }
 
 function send() {
-  const asked = [...unsaved].filter(([, one]) => !one.isContested).map(([id, { answer, known }]) => [id, answer, known]);
+  const asked = listUnsaved().map(([id, { answer, known }]) => [id, answer, known]);
   if (socket?.readyState !== WebSocket.OPEN || !asked.length) return;
   socket.send(JSON.stringify({ person, asked }));
   clearTimeout(send.timer);
-  send.timer = setTimeout(() => part("#trouble").textContent || countUnsaved() === 0 || disconnect(), 5000);
+  send.timer = setTimeout(() => part("#trouble").textContent || !listUnsaved().length || disconnect(), WAIT_MS);
 }
 
 /** What the server says: answers that are saved, those of them that contest ours, and rules. */
@@ -354,21 +356,24 @@ function showContest(card) {
   part(".contest span", card).textContent = `another person answered ${their}; yours: ${our}`;
 }
 
-function countUnsaved() {
-  return [...unsaved.values()].filter((one) => !one.isContested).length;
+/** The answers that are on their way. This page may lack images of an earlier one. */
+function listUnsaved() {
+  return [...unsaved].filter(([id, one]) => cardOf.has(id) && !one.isContested);
 }
 
 function showSaved() {
-  const contested = unsaved.size - countUnsaved();
-  const waiting = countUnsaved() ? `${countUnsaved()} not saved yet` : isConnected ? "saved" : "not connected";
+  const contested = [...unsaved.values()].filter((one) => one.isContested).length;
+  const waiting = unsaved.size ? `${unsaved.size} not saved yet` : isConnected ? "saved" : "not connected";
   part("#save").textContent = contested ? `${contested} to settle` : waiting;
   part("#save").disabled = !contested;
 }
 
 function connect() {
-  socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/answers${location.search}`);
-  socket.onmessage = ({ data }) => take(JSON.parse(data));
-  socket.onclose = disconnect;
+  const made = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/answers${location.search}`);
+  made.onmessage = ({ data }) => take(JSON.parse(data));
+  made.onclose = disconnect;
+  setTimeout(() => made !== socket || isConnected || disconnect(), WAIT_MS);
+  socket = made;
 }
 
 /** Say why there is no connection, and try again, unless the link is an old one. */
@@ -379,7 +384,7 @@ async function disconnect() {
   socket = undefined;
   isConnected = false;
   showSaved();
-  const answer = await fetch(location.href, { method: "HEAD" }).catch(() => undefined);
+  const answer = await fetch(location.href, { method: "HEAD", signal: AbortSignal.timeout(WAIT_MS) }).catch(() => undefined);
   const isOld = answer?.status === 403;
   const remedy = isOld ? "digitq was started anew: open its new link" : "There is no connection to digitq";
   part("#trouble").textContent = `${remedy}. Your answers are kept in this browser until they are saved.`;
