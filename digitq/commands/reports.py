@@ -81,7 +81,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         read_corrections,
     )
     from digitq.review.page_fields import find_form
-    from digitq.review.people import call_rolls, find_people
+    from digitq.review.people import find_people
 
     table = open_results(results)
     given = read_corrections(corrections, table)
@@ -91,10 +91,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
         echo_err("the form can't be read: its rules are not checked again")
-    looked = Looked()
-    if given.drawn:
-        people, _ = find_people(table.record)
-        looked = measure_sample(table, given, call_rolls(table, people))
+    looked = measure_sample(table, given, find_people(table)[0]) if given.drawn else Looked()
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
@@ -169,16 +166,12 @@ def show_people(results: str | None) -> None:
     lists and the file can be read."""
     from digitq.producer.results import READERS, open_results
     from digitq.protocol.formats.stores import is_stored
-    from digitq.review.people import call_rolls, find_people
+    from digitq.review.people import find_people
 
     if not results or is_stored(results) or Path(results).suffix.lower() not in READERS:
         return
-    table = open_results(Path(results))
-    people, notes = find_people(table.record if table.has_form else None)
-    for roll in call_rolls(table, people).values():
-        notes += roll.describe()
-    for note in notes:
-        echo_err(note)
+    for line in find_people(open_results(Path(results)))[1]:
+        echo_err(line)
 
 
 def show_training(

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from textwrap import shorten
@@ -28,14 +28,7 @@ from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum, suggest_training
 from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
-from digitq.review.people import (
-    NOBODY,
-    OCCURS_TWICE,
-    People,
-    call_rolls,
-    find_people,
-    mark_repeated,
-)
+from digitq.review.people import NOBODY, OCCURS_TWICE, People, find_people, mark_repeated
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.template import fill_template
@@ -76,7 +69,6 @@ class PageImage:
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
     people: People = NOBODY  # the list that has names beside its number
-    others: Sequence[str] = ()  # other places with its number, which belongs in one
 
     def __post_init__(self) -> None:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
@@ -168,24 +160,20 @@ def make_page(
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't.
     """
-    people, more = find_people(results.record if results.has_form else None)
-    rolls = call_rolls(results, people)
-    survey = Survey(results.read, mark_repeated(results.places(), rolls), sample)
+    people, more = find_people(results)
+    survey = Survey(results.read, mark_repeated(results.places(), people), sample)
     images = list_images(survey)
     form, notes = None, list[str]()
     if results.has_form:
         form, notes = find_form(results.record)
-        notes += [*more, *chain.from_iterable(roll.describe() for roll in rolls.values())]
+        notes += more
         images, left_out = complete_lines(images, results)
         if left_out:
             notes.append(
                 f"{plural(left_out, 'row')} of tables without the cells that need no review"
             )
         for image in images:
-            field, table, _ = find_place(image.row)
-            image.people = people.get((field, table), NOBODY)
-            if roll := rolls.get((field, table)):
-                image.others = roll.list_others(image.row)
+            image.people = people.get(find_place(image.row)[:2], NOBODY)
     if form:
         name_broken_rules(images, results, form)
     choose_keys(images, results.record, form)

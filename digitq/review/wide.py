@@ -23,7 +23,7 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
 from digitq.review.page_fields import find_form, find_place
-from digitq.review.people import NOBODY, Lists, Rolls, call_rolls, find_people, mark_repeated
+from digitq.review.people import NOBODY, Lists, find_people, mark_repeated
 
 RESULT_COLUMNS = (
     *("id", "page", "table", "row", "field", "number", "confidence", "review", "reason"),
@@ -56,9 +56,8 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     if not results.has_form:
         raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
     form, _ = find_form(results.record)
-    people, _ = find_people(results.record)
-    rolls = call_rolls(results, people)
-    batches = spread_pages(read_pages(results, rolls), form, people)
+    people, _ = find_people(results)
+    batches = spread_pages(read_pages(results, people), form, people)
     if str(out) == "-":
         with output_errors("the rows"):
             return write_table(batches, sys.stdout.buffer, ".csv")
@@ -73,13 +72,12 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
 
 
 def read_pages(
-    results: ResultFile,
-    rolls: Rolls = MappingProxyType({}),
+    results: ResultFile, people: Lists = MappingProxyType({})
 ) -> Iterator[list[ResultRow]]:
     """The rows of each page, as `mark_repeated` marks them."""
 
     def read_places() -> Iterator[ResultRow]:
-        for batch in mark_repeated(results.places(), rolls):
+        for batch in mark_repeated(results.places(), people):
             columns = [name for name in RESULT_COLUMNS if name in batch.schema.names]
             yield from batch.select(columns).to_pylist()
 

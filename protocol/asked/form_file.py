@@ -27,11 +27,9 @@ from digitq.protocol.asked.known import (
     TICK,
     Known,
     read_allowed,
-    read_shown,
     read_text,
 )
 from digitq.protocol.asked.rules import MAX_NUMBER
-from digitq.protocol.asked.values import tidy
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
 from digitq.protocol.settings import settings
@@ -123,19 +121,16 @@ class KnownPart(StrictModel):
             if told := [name for name in KNOWN_KEYS if getattr(self, name)]:
                 raise UsageError(f"a mark has no {told[0]}: that is of numbers")
             return Known(options=TICK)
-        if self.show or self.once:
-            self.read_list(folder)  # raises `UsageError` before anything starts
-        allowed = None if self.allowed is None else read_allowed(str(folder / self.allowed))
+        allowed = None
+        if self.show or self.once or self.allowed is not None:
+            allowed = self.read_list(folder)
         return Known.check(self.length, allowed, self.pattern, self.fill)
 
-    def read_list(self, folder: Path) -> dict[str, tuple[str, ...]]:
-        """The allowed numbers, each with the cells of the columns `show`. Raises `UsageError`."""
+    def read_list(self, folder: Path) -> list[str] | dict[str, tuple[str, ...]]:
+        """What `read_allowed` gives of the list. Raises `UsageError`."""
         if self.allowed is None:
             raise UsageError('`show` and `once` need a list: allowed = "FILE.csv:COLUMN"')
-        where = str(folder / self.allowed)
-        if self.show:
-            return read_shown(where, self.show)
-        return dict.fromkeys(filter(None, map(tidy, read_allowed(where))), ())
+        return read_allowed(str(folder / self.allowed), self.show)
 
 
 KNOWN_KEYS = [name for name in KnownPart.model_fields if name != "kind"]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from numbers import Integral
@@ -240,40 +240,19 @@ def read_text(path: Path) -> str:
         raise UsageError(f"can't read {path}: {reason}") from None
 
 
-def read_allowed(where: str) -> list[str]:
+def read_allowed(where: str, show: Sequence[str] = ()) -> list[str] | dict[str, tuple[str, ...]]:
     """The allowed numbers in a file: one on each line, or those in the column of a table that
-    `find_column` finds, without the empty cells. Raises `UsageError` if they can't be read, or one
-    is no number.
+    `find_column` finds, without the empty cells, each with the cells of the columns `show`.
+
+    Raises `UsageError` if they can't be read, if one is no number, if a column is missing, and if
+    a number is there twice with different cells.
     """
-    name, _, column = find_column(where)
-    if not column and not is_workbook(name):
-        return read_lines(name)
-    return [number for _, number, _ in read_listed(where)]
-
-
-def read_shown(where: str, show: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The cells of the columns `show` beside each allowed number in a table. Raises `UsageError`
-    as `read_allowed`, for a column that is missing, and for a number with two different rows."""
-    shown: dict[str, tuple[str, ...]] = {}
-    lines: dict[str, int] = {}
-    for line, number, cells in read_listed(where, show):
-        if shown.setdefault(number, cells) != cells:
-            raise UsageError(
-                f"lines {lines[number]} and {line} of {find_column(where)[0]} have {number} with "
-                f"different cells in {', '.join(show)}: remove one of the lines"
-            )
-        lines.setdefault(number, line)
-    return shown
-
-
-def read_listed(where: str, show: Sequence[str] = ()) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """The line of each allowed number in a table, the number, and the cells of these columns."""
     name, sheet, column = find_column(where)
     if show and not column:
-        raise UsageError(
-            f"`show` names columns beside the numbers of a table, but allowed is {name.name!r}: "
-            'write allowed = "FILE.csv:COLUMN"'
-        )
+        raise UsageError(f"`show` needs a table, not {name.name}: allowed = 'FILE.csv:COLUMN'")
+    if not column and not is_workbook(name):
+        return read_lines(name)
+    listed = dict[str, tuple[int, tuple[str, ...]]]()
     with open_rows(name, sheet) as rows:
         names: list[str] = rows.fieldnames or []
         if not column:
@@ -281,10 +260,8 @@ def read_listed(where: str, show: Sequence[str] = ()) -> Iterator[tuple[int, str
         found = find(name, names, [column.strip().lower()])
         beside = [find_first(names, [one.strip().lower()]) for one in show]
         if None in beside:
-            raise UsageError(
-                f"{name} has no column {show[beside.index(None)]!r}; it has "
-                f"{in_one_line(', '.join(names))}"
-            )
+            missing, there = show[beside.index(None)], in_one_line(", ".join(names))
+            raise UsageError(f"{name} has no column {missing!r}; it has {there}")
         for row in rows:
             number = tidy(row[found] or "")
             if not is_written(number):
@@ -292,5 +269,11 @@ def read_listed(where: str, show: Sequence[str] = ()) -> Iterator[tuple[int, str
                     f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
                     f"it must be {WRITTEN_WORDS}"
                 )
-            if number:
-                yield rows.line_num, number, tuple((row[one] or "").strip() for one in beside)
+            cells = tuple((row[one] or "").strip() for one in beside)
+            line, known = listed.setdefault(number, (rows.line_num, cells))
+            if number and known != cells:
+                raise UsageError(
+                    f"lines {line} and {rows.line_num} of {name} have {number} with different "
+                    f"cells in {', '.join(show)}: remove one of the lines"
+                )
+    return {number: cells for number, (_, cells) in listed.items() if number}

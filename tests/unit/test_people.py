@@ -124,7 +124,7 @@ def test_a_list_that_is_changed_or_gone_is_told(
         ('"name"', '"group"', ".show: .*there must be a name, and none twice"),
         ('["name", "group"]', '"name"', ".show: 'name': Input should be a valid list"),
         ('allowed = "class.csv:ID"', "", ": `show` and `once` need a list: allowed"),
-        ("class.csv:ID", "ids.txt", ": `show` names columns beside .*, but allowed is 'ids.txt'"),
+        ("class.csv:ID", "ids.txt", ": `show` needs a table, not ids.txt: allowed = 'FILE.csv"),
         ("class.csv", "book.xlsx", ": lines 2 and 4 of .*book.xlsx have 1007 with different cells"),
     ],
 )

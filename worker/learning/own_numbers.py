@@ -6,6 +6,7 @@ dozen images held back would make it worse for other sheets.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -192,14 +193,16 @@ def judge_numbers(networks: tuple[NumberReader, Card], pictures: Iterable[Asked]
     return Judged(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
-def match_answers(own: Sequence[OwnImage[Grey]], known: Known) -> tuple[Known, bool]:
+def match_answers(
+    own: Sequence[OwnImage[Grey]], known: Known, is_form: bool = False
+) -> tuple[Known, bool]:
     """What is known of the numbers when they are read, and whether their signs are learned.
 
     Signs are not learned if no right answer has one, or if the pattern says where they are: then a
     sign may be missing in the picture. Raises `UsageError` for right answers that can't be read.
     """
     has_signs = not all(text.isdecimal() for _, _, text in own)
-    if known.is_nothing and not has_signs:
+    if known.is_nothing and not has_signs and not is_form:
         print(
             "no right answer has a sign such as a point: images are read with --pattern integer",
             file=sys.stderr,
@@ -210,38 +213,27 @@ def match_answers(own: Sequence[OwnImage[Grey]], known: Known) -> tuple[Known, b
         return known, has_signs
     possible: Automaton = values if has_signs else values.without_signs
     wrong = [f"{id} ({text})" for id, _, text in own if not accepts(possible, text)]
-    if wrong:
+    if wrong and not is_form:
         listed = "the list of allowed numbers"
         what = listed if known.allowed is not None else f"the pattern {known.pattern}"
         raise UsageError(
             f"{plural(len(wrong), 'right answer')} can't be read with {what}: {name_some(wrong)}; "
             "correct them, leave them out, or say what numbers there are besides"
         )
-    return known, learns_signs(own, known)
-
-
-def learns_signs(own: Sequence[OwnImage[Grey]], known: Known) -> bool:
-    """Whether the signs of right answers are learned, see `match_answers`."""
-    if all(text.isdecimal() for _, _, text in own):
-        return False
-    values = known.automaton
-    if not isinstance(values, ValueSet):
-        return True
     found = (values.without_signs.put_signs_in(only_digits(text)) for _, _, text in own)
-    return not all(has_all and len(texts) == 1 for texts, has_all in found)
+    is_said = all(has_all and len(texts) == 1 for texts, has_all in found)
+    return known, has_signs and not is_said
 
 
 def match_fields(
-    own: Sequence[OwnImage[OwnPicture]], known: Known | Form
+    own: Sequence[OwnImage[OwnPicture]], is_form: bool
 ) -> dict[Known, tuple[Known, bool]]:
-    """What `match_answers` gives, by what is known of a picture's number. The fields of a form stay
-    as they are to be read. Raises as `match_answers`."""
-    matched = {}
-    for one in dict.fromkeys(picture.known for _, picture, _ in own):
-        part = [(id, picture.picture, text) for id, picture, text in own if picture.known is one]
-        is_form = isinstance(known, Form)
-        matched[one] = (one, learns_signs(part, one)) if is_form else match_answers(part, one)
-    return matched
+    """What `match_answers` gives, by what is known of a picture's number; of a form's field, that
+    stays as it is."""
+    parts = defaultdict[Known, list[OwnImage[Grey]]](list)
+    for id, (picture, known), text in own:
+        parts[known].append((id, picture, text))
+    return {known: match_answers(part, known, is_form) for known, part in parts.items()}
 
 
 def train_own_numbers(
@@ -252,7 +244,7 @@ def train_own_numbers(
     torch.set_num_threads(1)
     weights, before = read_number_weights()
     own, held_back, left_out = read_own(chunks, partial(read_own_pictures, known), "number", seed)
-    matched = match_fields([*own, *held_back], known)
+    matched = match_fields([*own, *held_back], isinstance(known, Form))
     reader = make_reader(weights)
     real = list[tuple[str, RealNumber]]()
     for id, (picture, own_known), text in own:
