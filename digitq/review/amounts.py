@@ -9,7 +9,7 @@ import pyarrow as pa
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.rules import SEPARATOR, read_values
 
-NO_FIELDS = ("page", "table", "row", "review")  # columns of a wide table
+NO_FIELDS = ("page", "table", "row", "checks", "review")  # columns of a wide table
 # A zero at the beginning, the sign of a fraction or a time, or the point after a date's month
 NO_AMOUNT = re.compile(r"[+-]?0\d|.*[/:]|.*[.,]\d+[.,]$")
 TEXT_PATTERNS = ("date", "time")  # a time may be written as 9.30

@@ -6,6 +6,7 @@ const storageKey = `digitq ${results}`;
 const typed = read === "number" ? /[0-9½¼¾ .,\-+/:%]/ : /[0-9]/; // an answer's characters
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
+const rulesOf = new Map(); // card → the keys of the rules of the form that fail for it
 const cardOf = new Map(all.map((card) => [ids.get(card), card]));
 const homes = new Map(all.map((card) => [card, card.parentElement])); // outside of the grid
 const WAIT_MS = 5000; // a server that says nothing for so long can't be reached
@@ -85,6 +86,25 @@ function show(card, isNew) {
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
   if (savedIn) showContest(card);
+}
+
+/** Show the rules of the form that fail for a card, and those that hold with the answers. */
+function showRules(card, rules) {
+  rulesOf.set(card, rules.map(([rule]) => rule).filter(Boolean));
+  const made = rules.filter(([, text]) => text).flatMap(([rule, text, title, isBroken]) => {
+    const code = document.createElement("code");
+    code.className = isBroken ? "why" : "true";
+    code.textContent = isBroken ? text : `✓ ${text}`;
+    code.title = title;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.tabIndex = -1;
+    button.textContent = "✓ the writer is wrong";
+    button.title = "confirm all that this rule binds, as it is read";
+    button.dataset.rule = rule;
+    return rule ? [code, button] : [code];
+  });
+  part(".rules", card).replaceChildren(...made);
 }
 
 function showProgress() {
@@ -204,7 +224,8 @@ function choose(pressed, match, title, note, focus = true) {
     button.setAttribute("aria-pressed", button === pressed);
   const place = (card) => (note !== "sample" && card.closest(".line")) || card;
   const places = new Set(all.filter(match).map(place));
-  cards = all.filter((card) => places.has(place(card)));
+  const rules = new Set(note === "sample" ? [] : all.filter(match).flatMap((card) => rulesOf.get(card)));
+  cards = all.filter((card) => places.has(place(card)) || rulesOf.get(card).some((rule) => rules.has(rule)));
   for (const card of all) card.hidden = true;
   for (const card of cards) (card.hidden = false), card.classList.toggle("beside", !match(card));
   arrange(note);
@@ -237,9 +258,15 @@ function search(text) {
   part('[data-note="cell"]').textContent = `${found} of the ${all.length} on this page; the table has ${images}.`;
 }
 
-/** Confirm the answers of the current card and all of its row, and go on. */
-function confirm() {
-  const row = rowOf(current);
+/** Confirm what the writer has written wrongly: all that these rules bind, as it is read. */
+function confirmRules(rules) {
+  const bound = cards.filter((card) => rulesOf.get(card).some((rule) => rules.includes(rule)));
+  if (!bound.length) return say("No rule fails here");
+  confirm(bound, "all of the rule");
+}
+
+/** Confirm the answers of these cards, else of the current one and all of its row, and go on. */
+function confirm(row = rowOf(current), what = "all of the row") {
   for (const card of row) {
     const { answer } = card.dataset;
     if (!given.has(ids.get(card)) && !part("input", card)?.value && answer !== undefined) give(card, answer);
@@ -251,7 +278,7 @@ function confirm() {
     if (text) return say(`${text} is no number: it has no digit, or more than 20`);
     return say(`There is no answer to confirm: type it, or x for ${nothing}`);
   }
-  if (row.length > 1) say(`${homes.get(current).ariaLabel}: all of the row confirmed`);
+  if (row.length > 1) say(`${[homes.get(current).ariaLabel, what].filter(Boolean).join(": ")} confirmed`);
   goTo(nextAfter(row.at(-1)));
 }
 
@@ -334,18 +361,6 @@ function take({ isWhole, answers, contested = [], rules = {}, trouble }) {
   if (isWhole) send();
 }
 
-/** The rules of the form that fail for a card, and those that hold with the answers. */
-function showRules(card, rules) {
-  const made = rules.map(([text, title, isBroken]) => {
-    const code = document.createElement("code");
-    code.className = isBroken ? "why" : "true";
-    code.textContent = isBroken ? text : `✓ ${text}`;
-    code.title = title;
-    return code;
-  });
-  part(".rules", card).replaceChildren(...made);
-}
-
 /** Another person's answer beside ours. */
 function showContest(card) {
   const id = ids.get(card);
@@ -408,6 +423,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) select(cards[cards.indexOf(current) - 1] ?? current);
   else if (key === "Tab" && !event.shiftKey && target === document.body) select(current); // the framed one
   else if (key === "x") giveByKey("");
+  else if (key === "w") confirmRules(rulesOf.get(current));
   else if (key === "i") giveByKey(illegible);
   else if (key === "Escape") current.classList.remove("large");
   else if (key === "Backspace" || key === "Delete") {
@@ -440,6 +456,7 @@ document.addEventListener("click", ({ target }) => {
   if (card) {
     select(card, false);
     const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
+    if (button?.dataset.rule) return confirmRules([button.dataset.rule]);
     const { settle } = button?.dataset ?? {};
     if (settle) give(card, settle === "ours" ? unsaved.get(ids.get(card)).answer ?? undefined : saved.get(ids.get(card)));
     else if (button) give(card, isGiven ? undefined : button.dataset.give);
@@ -461,6 +478,7 @@ addEventListener("storage", ({ key }) => {
   load();
 });
 
+for (const card of all) showRules(card, JSON.parse(card.dataset.rules ?? "[]"));
 if (all.length) {
   load();
   chooseGroup(part("[data-group]"), false);

@@ -1,7 +1,7 @@
 """The page of a result file: one HTML file that loads nothing."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,8 +26,8 @@ from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import checksum, suggest_training
-from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
+from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
+from digitq.review.page_fields import Told, find_broken_rules, find_form, find_place, tell_rules
 from digitq.review.people import NOBODY, OCCURS_TWICE, People, find_people, mark_repeated
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
@@ -65,7 +65,7 @@ class PageImage:
     picture: Thumbnail | None = None
     seen: Thumbnail | None = None  # the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
-    rules: dict[str, BrokenRule] = field(default_factory=dict)  # that fail here, by how they do
+    rules: Sequence[Told] = ()  # those of the form that fail here
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
     people: People = NOBODY  # the list that has names beside its number
@@ -167,15 +167,15 @@ def make_page(
     if results.has_form:
         form, notes = find_form(results.record)
         notes += more
-        images, left_out = complete_lines(images, results)
+        told = tell_broken_rules(images, results, form) if form else {}
+        images, left_out = complete_lines(images, results, told)
         if left_out:
             notes.append(
                 f"{plural(left_out, 'row')} of tables without the cells that need no review"
             )
         for image in images:
+            image.rules = told.get(image.id, ())
             image.people = people.get(find_place(image.row)[:2], NOBODY)
-    if form:
-        name_broken_rules(images, results, form)
     choose_keys(images, results.record, form)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
@@ -213,17 +213,19 @@ def sort_pages(images: Iterable[PageImage]) -> list[PageImage]:
     return sorted(images, key=lambda image: (places[image.page], image.number))
 
 
-def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[list[PageImage], int]:
-    """These fields, and beside those to look at the other cells of their tables' rows; and for
-    how many rows there is no room."""
+def complete_lines(
+    images: Sequence[PageImage], results: ResultFile, bound: Collection[str]
+) -> tuple[list[PageImage], int]:
+    """These fields, and beside those to look at the other cells of their tables' rows, and the
+    fields that a broken rule binds; and for how many rows there is no room."""
     whole = {image.number: image for image in images}
     lines: dict[str, list[PageImage]] = {
         f"{image.page}/{image.line}": [] for image in images if image.line and not image.is_alone
     }
-    for number, row in read_lines(results.places(), lines):
+    for number, row in read_lines(results.places(), lines, bound):
         if number not in whole:
             cell = PageImage(row, number, {"answers"})
-            lines[f"{cell.page}/{cell.line}"].append(cell)
+            lines.setdefault(f"{cell.page}/{cell.line}", []).append(cell)
     left_out = 0
     for cells in lines.values():
         if len(whole) + len(cells) <= len(images) + MAX_BESIDE:
@@ -233,15 +235,16 @@ def complete_lines(images: Sequence[PageImage], results: ResultFile) -> tuple[li
     return sort_pages(whole.values()), left_out
 
 
-def name_broken_rules(images: Sequence[PageImage], results: ResultFile, form: Form) -> None:
-    """Name the rules of the form beside the fields where they fail."""
-    failed = {image.id: image for image in images if image.reason == "check failed"}
-    pages = {image.page for image in failed.values()}
+def tell_broken_rules(
+    images: Sequence[PageImage], results: ResultFile, form: Form
+) -> dict[str, list[Told]]:
+    """What is told of broken rules, by the ids of all fields that they bind."""
+    pages = {image.page for image in images if image.reason == CHECK_FAILED}
+    told = dict[str, list[Told]]()
     for page in read_pages(results) if pages else ():
-        if page[0]["page"] in pages:
-            for broken in find_broken_rules(form, page):
-                for id in broken.ids & failed.keys():
-                    failed[id].rules[broken.text] = broken
+        if (name := page[0]["page"]) in pages:
+            told |= tell_rules(name, find_broken_rules(form, page))
+    return told
 
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
@@ -398,6 +401,7 @@ def render(
         tabs=[*list_tabs(survey, images)],
         in_one_line=in_one_line,
         has_lines=any(image.line for image in images),
+        has_rules=any(image.rules for image in images),
         sheets=[
             (
                 page and in_one_line(page),

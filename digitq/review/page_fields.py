@@ -1,5 +1,6 @@
 """The fields of pages in the page of a result file: where they are, and which rules fail."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -33,9 +34,10 @@ class BrokenRule(NamedTuple):
     """A rule that the rows of a page break."""
 
     rule: str
-    text: str  # both sides with their values, such as `11 + 12 = 23, written 24`
+    text: str  # both sides with their values, such as `11 + 12 = 23, written 24 (confirmed)`
     ids: set[str]  # of the rows to look at
     bound: set[str]  # the ids of all rows that the rule connects
+    is_confirmed: bool  # whether a person has given or confirmed the answers of all these
 
 
 def find_broken_rules(
@@ -61,7 +63,28 @@ def find_broken_rules(
     cells = [form.by_place[place] for place in places]
     for breach in find_breaches(cells, written, hold_checks(cells, form.checks)):
         look_at, bound = ({rows[at]["id"] for at in each} for each in (breach.cells, breach.bound))
-        yield BrokenRule(breach.rule, breach.text, look_at, bound)
+        is_confirmed = all(written[at].is_sure for at in breach.bound)
+        text = f"{breach.text} (confirmed)" if is_confirmed else breach.text
+        yield BrokenRule(breach.rule, text, look_at, bound, is_confirmed)
+
+
+class Told(NamedTuple):
+    """What the card of a field says of a rule."""
+
+    key: str  # names the rule among all of the page; empty if it needs nobody
+    text: str  # empty where nobody needs to look
+    title: str
+    is_broken: bool
+
+
+def tell_rules(page: str, broken: Iterable[BrokenRule]) -> dict[str, list[Told]]:
+    """What the cards of a page say of the rules that it breaks, by their ids."""
+    told = defaultdict[str, list[Told]](list)
+    for number, one in enumerate(broken):
+        key = "" if one.is_confirmed else f"{page} {number}"
+        for id in one.bound:
+            told[id].append(Told(key, one.text if id in one.ids else "", one.rule, True))
+    return told
 
 
 def find_place(row: Mapping[str, Any]) -> Place:

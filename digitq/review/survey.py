@@ -140,13 +140,18 @@ class Survey:
         return {group: kept.rows() for group, kept in self._kept.items()}
 
 
-def read_lines(batches: Iterable[pa.RecordBatch], lines: Collection[str]) -> NumberedRows:
-    """All cells of these rows of tables, each named as in `page.png/marks/4`."""
-    cells, first, wanted = NumberedRows(), 0, pa.array([*lines], pa.string())
+def read_lines(
+    batches: Iterable[pa.RecordBatch], lines: Collection[str], ids: Collection[str]
+) -> NumberedRows:
+    """All cells of these rows of tables, each named as in `page.png/marks/4`, and those with these
+    ids."""
+    cells, first = NumberedRows(), 0
+    lines, ids = (pa.array([*each], pa.string()) for each in (lines, ids))
     for batch in batches:
         page, table, row = (batch.column(name) for name in ("page", "table", "row"))
         line = pc.binary_join_element_wise(page, table, row.cast(pa.string()), "/")
-        found = np.flatnonzero(to_numpy(pc.is_in(line, wanted)))
+        is_wanted = pc.or_(pc.is_in(line, lines), pc.is_in(batch.column("id"), ids))
+        found = np.flatnonzero(to_numpy(is_wanted))
         cells += zip((first + found).tolist(), batch.take(found).to_pylist(), strict=True)
         first += batch.num_rows
     return cells

@@ -1,7 +1,7 @@
 """Results of pages as a wide table: a row for each page or row of a table, a column a field."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -22,7 +22,7 @@ from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
-from digitq.review.page_fields import find_form, find_place
+from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
 from digitq.review.people import NOBODY, Lists, find_people, mark_repeated
 
 RESULT_COLUMNS = (
@@ -99,7 +99,8 @@ def spread_pages(
         fields |= dict.fromkeys([place["field"], *shown])
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
-    schema = pa.schema([*named, *((name, pa.string()) for name in fields), ("review", pa.string())])
+    last = ["checks", "review"] if form and form.checks else ["review"]
+    schema = pa.schema([*named, *((name, pa.string()) for name in (*fields, *last))])
     left = chain([first], pages)
     while part := [*islice(left, BATCH_PAGES)]:
         rows = [row for page in part for row in spread_page(page, form, people)]
@@ -107,21 +108,29 @@ def spread_pages(
 
 
 def spread_page(
-    page: Iterable[ResultRow], form: Form | None, people: Lists
+    page: Sequence[ResultRow], form: Form | None, people: Lists
 ) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     places = [place for place in page if place["reason"] != ABSENT]
     shared = [place for place in places if place["row"] is None]
     rows = [place for place in places if place["row"] is not None]
+    broken = [*find_broken_rules(form, page)] if form and form.checks else []
+    of_page = [one for one in broken if one.bound.isdisjoint(place["id"] for place in rows)]
     if not rows and shared:
-        yield join(shared, form, people)
-    for (table, number), row in groupby(rows, key=itemgetter("table", "row")):
-        yield {"table": table, "row": number} | join([*shared, *row], form, people)
+        yield join(shared, form, people, of_page)
+    for (table, number), group in groupby(rows, key=itemgetter("table", "row")):
+        row = [*group]
+        here = [one for one in broken if not one.bound.isdisjoint(place["id"] for place in row)]
+        whole = join([*shared, *row], form, people, of_page + here)
+        yield {"table": table, "row": number} | whole
 
 
-def join(places: list[ResultRow], form: Form | None, people: Lists) -> dict[str, Any]:
-    """One wide row, with the names of the fields that a person should look at."""
+def join(
+    places: list[ResultRow], form: Form | None, people: Lists, broken: Sequence[BrokenRule]
+) -> dict[str, Any]:
+    """One wide row, with the rules that it breaks, and the names of the fields that a person should
+    look at."""
     review = ", ".join(place["field"] for place in places if is_doubtful(place, form))
     numbers = {place["field"]: place["number"] for place in places}
     shown = dict[str, str]()
@@ -129,7 +138,9 @@ def join(places: list[ResultRow], form: Form | None, people: Lists) -> dict[str,
         one = people.get((place["field"], place["table"] or ""), NOBODY)
         cells = one.rows.get(place["number"], ())  # none for a number that is not in the list
         shown |= zip(one.columns, cells, strict=False)
-    return {"page": places[0]["page"], **shown, **numbers, "review": review or None}
+    checks = dict.fromkeys(one.text for one in broken)
+    last = {"checks": "; ".join(checks) or None, "review": review or None}
+    return {"page": places[0]["page"], **shown, **numbers, **last}
 
 
 def is_doubtful(place: ResultRow, form: Form | None) -> bool:

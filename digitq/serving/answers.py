@@ -24,7 +24,7 @@ from digitq.protocol.formats.csv_ids import guard_id
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum, find_fault, read_corrections, select_written
 from digitq.review.page import ReviewPage
-from digitq.review.page_fields import BrokenRule, find_broken_rules
+from digitq.review.page_fields import BrokenRule, Told, find_broken_rules, tell_rules
 from digitq.review.wide import read_pages
 from digitq.serving.server import LiveConnection
 from digitq.terminal import echo_err
@@ -32,7 +32,6 @@ from digitq.terminal import echo_err
 MAX_ROWS_KEPT = 1 << 18  # this many rows of the file are kept as text, about 50 MB
 SETTLED_SECONDS = 0.5  # a file that was changed just now may not be whole
 Answers = Mapping[str, str]  # by id; "" if there is no digit, or nothing is written
-Judged = tuple[str, str, bool]  # what a card says of a rule, its title, and whether it is broken
 
 
 class Asked(NamedTuple):
@@ -239,7 +238,7 @@ class Desk:
     def _describe(self, ids: Iterable[str]) -> dict[str, Any]:
         """What the pages are told about these ids, and about the rules that bind them."""
         ids = [id for id in ids if id in self.shown]
-        rules: dict[str, list[Judged]] = {}
+        rules: dict[str, list[Told]] = {}
         for page in dict.fromkeys(self.shown[id] for id in ids):
             if page in self._pages:
                 rules |= self._compare(page)
@@ -249,17 +248,14 @@ class Desk:
             "trouble": self._trouble,
         }
 
-    def _compare(self, page: str) -> dict[str, list[Judged]]:
+    def _compare(self, page: str) -> dict[str, list[Told]]:
         """By id, the rules that are broken, and those that only the answers have mended."""
-        rules: dict[str, list[Judged]] = {row["id"]: [] for row in self._pages[page]}
         now = self._judge(page, self.file.answers)
-        for broken in now:
-            for id in broken.ids:
-                rules[id].append((broken.text, broken.rule, True))
+        rules = {row["id"]: list[Told]() for row in self._pages[page]} | tell_rules(page, now)
         are_broken = [(one.rule, one.bound) for one in now]
         for broken in self._first[page]:
             for id in broken.ids if (broken.rule, broken.bound) not in are_broken else ():
-                rules[id].append((broken.rule, "", False))
+                rules[id].append(Told("", broken.rule, "", False))
         return {id: each for id, each in rules.items() if id in self.shown}
 
     def _judge(self, page: str, answers: Answers) -> list[BrokenRule]:

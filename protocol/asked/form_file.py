@@ -39,7 +39,8 @@ MAX_CELLS = 2000  # a page has at most this many values, whose rows travel toget
 MAX_HEAD = 5  # a table has at most this many rows of head
 PAGE_ROWS = 1, 100  # a table that is found by its lines has so many rows if the form does not say
 # Columns of the wide table that are no fields, and those that are written in another way
-RESERVED_NAMES = ("page", "table", "row", "review", "digits", "alternatives", "probabilities")
+RESULT_NAMES = ("page", "table", "row", "digits", "alternatives", "probabilities")
+RESERVED_NAMES = (*RESULT_NAMES, "review", "checks")  # columns of results and of wide tables
 MAX_OPTIONS = 64  # a question has at most this many options
 MAX_OPTION = 32  # the text of an option has at most this many characters
 Align = Literal["page", "lines"]

@@ -173,9 +173,9 @@ def test_a_form_is_judged_with_each_answer(tmp_path: Path, person: Person) -> No
     with reviewing(results) as server:
         anna, ben = person(server.link), person(server.link, **PHONE)
         total = card(anna, "total")
-        expect(total.locator(".rules")).to_have_text("24 + 13 = 37, written 88")
+        expect(total.locator(".rules code")).to_have_text("24 + 13 = 37, written 88")
         total.locator("input").fill("28")
-        expect(card(ben, "valid").locator(".rules")).to_have_text("24 + 13 = 37, written 28")
+        expect(card(ben, "valid").locator(".rules code")).to_have_text("24 + 13 = 37, written 28")
         field = card(ben, "total").locator("input")
         expect(field).to_have_attribute("inputmode", "numeric")
         field.tap()
@@ -185,7 +185,7 @@ def test_a_form_is_judged_with_each_answer(tmp_path: Path, person: Person) -> No
         ben.keyboard.press("Enter")
         for page in (anna, ben):
             for name in ("valid", "invalid", "total"):
-                rules = card(page, name).locator(".rules")
+                rules = card(page, name).locator(".rules code")
                 expect(rules).to_have_text("✓ valid + invalid == total")
         assert read_saved(results) == {"b.png/total": "37"}
         run("review", results, status=2)  # it is served
