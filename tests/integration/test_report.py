@@ -465,6 +465,57 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
     expect(page.locator(".sheet", has_text="c.png").locator(".missing")).to_have_count(16)
 
 
+def read_wide(results: Path) -> list[tuple[str, str]]:
+    """The columns `checks` and `review` of the wide rows in which one of them is not empty."""
+    wide = results.with_name("wide.csv")
+    run("wide", results, "-o", wide, "--overwrite")
+    with open(wide, newline="") as file:
+        rows = [(row["checks"], row["review"]) for row in csv.DictReader(file)]
+    return [row for row in rows if any(row)]
+
+
+def test_a_writer_s_mistake_is_confirmed_once(page: Page, tmp_path: Path) -> None:
+    """All fields that the rule binds are shown, also those that need no review alone."""
+    cv2.imwrite(str(tmp_path / "blank.png"), draw_blank())
+    form = tmp_path / "form.toml"
+    form.write_text(f'{FORM}[[checks]]\nrule = "c1 < 9"\n')
+    wrong = {"a.png/valid": "", "b.png/marks/2/c1": "12"}
+    rows: list[dict[str, Any]] = []
+    for name in ("a.png", "b.png"):
+        for cell in read_form(form).cells:
+            id = f"{name}/{cell.id}"
+            number = wrong.get(id, WRITTEN.get(cell.field, "7"))
+            rows.append({"id": id, "page": name, "field": cell.field, "row": cell.row or None})
+            rows[-1] |= {"number": number, "confidence": 0.99, "review": id in wrong}
+            rows[-1] |= {"reason": "check failed" if id in wrong else None}
+    marks, final, last = (tmp_path / name for name in ("marks.csv", "final.csv", "last.csv"))
+    write_table(marks, rows, tmp_path / "pages", form)
+    texts = "empty + 13 = 13, written 37: 24 is missing", "12 < 9 does not hold"
+    assert read_wide(marks) == [(texts[0], "valid")] * 6 + [(texts[1], "c1")]
+    run("report", marks)
+    page.goto((tmp_path / "marks.html").as_uri())
+    cards = page.locator(".card:visible")
+    expect(cards.locator("h3")).to_have_text(["valid", "invalid", "total", "c1"])
+    expect(cards.locator(".rules code")).to_have_text([*texts])
+    expect(page.locator("#count")).to_have_text("0 of 2")
+    page.keyboard.press("w")
+    expect(page.locator("#said")).to_have_text("all of the rule confirmed")
+    expect(page.locator(".card.done:visible")).to_have_count(3)
+    expect(page.locator("[aria-current] h3")).to_have_text("c1")
+    page.get_by_role("button", name="the writer is wrong").nth(1).click()
+    expect(page.locator("#count")).to_have_text("2 of 2")
+    run("correct", marks, save(page, tmp_path), "-o", final)
+    told = [("empty + 13 = 13, written 37 (confirmed)", "")] * 6
+    told.append(("12 < 9 does not hold (confirmed)", ""))
+    assert read_wide(final) == told
+    (tmp_path / "more.csv").write_text("id,number\na.png/student,123\n")
+    run("correct", final, tmp_path / "more.csv", "-o", last)
+    assert read_wide(last) == told
+    (tmp_path / "more.csv").write_text("id,number\na.png/valid,24\n")
+    run("correct", final, tmp_path / "more.csv", "-o", last, "--overwrite")
+    assert read_wide(last) == told[6:]
+
+
 def test_two_tabs_keep_each_other_s_answers(page: Page, tmp_path: Path) -> None:
     write_numbers(tmp_path)
     other = page.context.new_page()

@@ -190,7 +190,7 @@ def test_rows_of_tables_are_shown_whole_as_far_as_there_is_room(
     to_review = [PageImage(row, n, {"review"}) for n, row in numbered if row["review"]]
     others = [PageImage(row, n, {"answers"}) for n, row in numbered if n in (0, 9)]
     monkeypatch.setattr(page, "MAX_BESIDE", 3)
-    shown, left_out = page.complete_lines(to_review + others, results)
+    shown, left_out = page.complete_lines(to_review + others, results, ())
     assert [image.number for image in shown] == [0, 1, 2, 3, 4, 5, 7, 9] and left_out == 1
 
 
