@@ -57,6 +57,10 @@ Reason = Literal[
     "not allowed",
     "too solid",
     "pages",
+    "two marks",
+    "erased?",
+    "half filled",
+    "crossed out?",
     "check failed",
     "error",
 ]

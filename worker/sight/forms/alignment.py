@@ -43,8 +43,8 @@ MIN_FIT = 0.65  # at least this share of the printed tiles that are on the page 
 MIN_VISIBLE_TILES = 4
 ROBUST_PX = 1.5  # a tile's shift that is farther from the smooth one counts less
 
-PLACE_HEIGHT = 48  # px: a place is compared at the scale at which it is about as high
-PLACE_MARGIN = 0.35  # what is around a place, in heights, is compared too
+PLACE_HEIGHT = 48  # px: a place is compared at the scale at which its shorter side is about so long
+PLACE_MARGIN = 0.35  # what is around a place, in shorter sides, is compared too
 PLACE_SEARCH = 8  # px
 SHIFT_COST = 0.25  # a shift by all of PLACE_SEARCH needs this much more correlation than none
 MIN_PLACE_FIT = 0.15  # with a lower correlation, the place keeps the smooth shift
@@ -343,8 +343,9 @@ def correlate(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 def make_place(blank: Grey, box: Box) -> BlankBox:
     """What is printed at a box of the blank."""
     left, top, right, bottom = box
-    margin = max(PLACE_MARGIN * (bottom - top), 6.0)
-    scale = min(1.0, PLACE_HEIGHT / max(1.0, bottom - top))
+    side = min(right - left, bottom - top)  # a column of bubbles is narrow
+    margin = max(PLACE_MARGIN * side, 6.0)
+    scale = min(1.0, PLACE_HEIGHT / max(1.0, side))
     height, width = blank.shape
     left, top = max(0.0, left - margin), max(0.0, top - margin)
     right, bottom = min(float(width), right + margin), min(float(height), bottom + margin)

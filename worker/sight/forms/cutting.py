@@ -1,6 +1,6 @@
 """Cuts the fields and the cells of tables out of a page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
@@ -10,13 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.protocol.asked.form import Form, Table
+from digitq.protocol.asked.form import Choice, Form, Table
 from digitq.protocol.asked.form_file import Box
+from digitq.protocol.asked.known import Known
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import scale_to_file
 from digitq.worker.sight.forms.alignment import (
     NOT_ALIGNED,
+    Alignment,
     BlankBox,
     Template,
     align,
@@ -24,6 +26,7 @@ from digitq.worker.sight.forms.alignment import (
     make_template,
     settle_place,
 )
+from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
 from digitq.worker.sight.forms.judging import count_sure, has_head, is_printed
 from digitq.worker.sight.forms.perspective import Points, to_corners
 from digitq.worker.sight.forms.perspective import warp as show
@@ -35,6 +38,11 @@ PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
 MIN_BLANK_SIDE = 1600  # px: the shorter side to which a large blank may be reduced
 # Writing is lost in noise if less than this share of a page has at least this grey value
 LIGHT_SHARE, MIN_PAGE_LIGHT = 0.01, 10
+MARK_SIDE = 48  # px: the shorter side of a bubble where its marks are sought
+MARK_ROOM = 0.5  # so much is seen around a bubble, in shorter sides of it
+MIN_RIM = 12  # px: with less around a bubble, it is like a cell
+MAX_SHARED_ROOM = 0.4  # at most this share of the gap to the next bubble
+CELL_RIM = 0.12  # what is nearer to the lines of a cell, in its heights, is no mark
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
@@ -55,6 +63,7 @@ class Cut:
     to_page: NDArray[np.float64]  # (3, 3): from px of the picture to px of the page
     blank: Grey | None = None  # the form's blank, if the field was found by it
     on_blank: Points | None = None  # (4, 2): the corners of the picture in px of the blank
+    marks: tuple["Mark", ...] = ()  # what may be marked, if the field is a question
 
     @property
     def printed(self) -> Grey | None:
@@ -77,6 +86,21 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A bubble or a box that may be marked, and what is around it."""
+
+    picture: Grey  # the box is MARK_SIDE px high or wide, whichever is less
+    printed: Grey | None  # what the blank shows of the same part
+    rim: int  # px of the picture that are around the box
+    scale: float  # px of the picture in a px of the page
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether hardly anything is seen around the box."""
+        return self.rim < MIN_RIM
+
+
+@dataclass(frozen=True)
 class Ruled:
     """A ruled table on a page, whose first row may be its head."""
 
@@ -86,13 +110,13 @@ class Ruled:
     shape: tuple[int, ...]  # the shape of the page's picture
 
     def see(self, rows: slice = slice(None), step: int = 1) -> list[list[Grey]]:
-        """What is seen of the cells that are read, in some of the rows; with a step of -1, as if
-        the page were turned by 180°."""
+        """What is seen of the cells with numbers, in some of the rows; with a step of -1, as if the
+        page were turned by 180°."""
         return [
             [
                 np.ascontiguousarray(one.picture[::step, ::step])
                 for one in self.choose(row[::step])
-                if isinstance(one, Cut)
+                if isinstance(one, Cut) and not one.marks
             ]
             for row in self.rows[::step][rows]
         ]
@@ -129,6 +153,7 @@ class Blank:
 
     template: Template
     places: tuple[BlankBox, ...]  # a place for each cell, but for those of a table without a box
+    marks: tuple[tuple[Box, ...], ...]  # for each place, what may be marked there
     lines: tuple[RowLines, ...]  # the lines of each table with a box
 
 
@@ -141,22 +166,18 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
     if (page[::4, ::4] >= MIN_PAGE_LIGHT).mean() < LIGHT_SHARE:
         raise ImageError(f"{NOT_ALIGNED}: it is too dark")
     cuts: list[Cut | ImageError | None] = []
-    if form.blank and (form.fields or any(table.box for table in form.tables)):
+    if form.blank and (form.fields or form.choices or any(table.box for table in form.tables)):
         blank = read_blank(form)
         alignment = align(blank.template, page)
         for lines in blank.lines:
             lines.check(page, alignment)
-        for place in blank.places:
-            corners = to_corners(place.box) + settle_place(page, alignment, place)
-            margin = CUT_MARGIN * (place.box[3] - place.box[1])
-            margins = to_corners((-margin, -margin, margin, margin))
-            one = cut(page, alignment.to_page(corners), alignment.to_page(margins + corners))
-            if isinstance(one, Cut):
-                on_blank = margins + to_corners(place.box)
-                one = replace(one, blank=blank.template.grey, on_blank=on_blank)
-            cuts.append(one)
+        in_tables = len(form.fields) + sum(len(one.names) for one in form.choices)
+        for at, (place, boxes) in enumerate(zip(blank.places, blank.marks, strict=True)):
+            room = MARK_ROOM if at < in_tables else CELL_RIM
+            cuts.append(cut_place(page, blank.template.grey, alignment, place, boxes, room))
     placed = iter(cuts)
-    whole = [next(placed) for _ in form.fields]
+    count = len(form.fields) + sum(len(one.names) for one in form.choices)
+    whole = [next(placed) for _ in range(count)]
     for table in form.tables:
         cells = sum(map(bool, table.columns)) * table.rows
         if table.box:
@@ -167,28 +188,102 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
     return whole
 
 
+def cut_place(
+    page: Grey,
+    blank: Grey,
+    alignment: Alignment,
+    place: BlankBox,
+    boxes: Sequence[Box],
+    room: float,
+) -> Cut | ImageError:
+    """Cut out a place of the blank, and the boxes in it that may be marked."""
+    shift = settle_place(page, alignment, place)
+    corners = to_corners(place.box) + shift
+    margin = CUT_MARGIN * (place.box[3] - place.box[1])
+    margins = to_corners((-margin, -margin, margin, margin))
+    one = cut(page, alignment.to_page(corners), alignment.to_page(margins + corners))
+    if isinstance(one, ImageError):
+        return one
+    marks = cut_marks(page, lambda points: alignment.to_page(points + shift), boxes, blank, room)
+    return replace(one, blank=blank, on_blank=margins + to_corners(place.box), marks=marks)
+
+
+def cut_marks(
+    page: Grey,
+    to_page: Callable[[Points], Points],
+    boxes: Sequence[Box],
+    blank: Grey | None = None,
+    room: float = MARK_ROOM,
+) -> tuple[Mark, ...]:
+    """Cut out boxes, with what is around them: `room` of their shorter sides, or as much as their
+    neighbours leave. `to_page` leads from their px, which are those of the blank, to the page's."""
+    sides = np.array(boxes).reshape(-1, 4)
+    marks = []
+    for box in sides:
+        width, height = box[2:] - box[:2]
+        gaps = np.maximum(sides[:, :2] - box[2:], box[:2] - sides[:, 2:]).max(1)
+        rim = min([room * min(width, height), *(gaps[gaps > 0] * MAX_SHARED_ROOM)])
+        around = to_corners(box.tolist()) + to_corners((-rim, -rim, rim, rim))
+        scale = MARK_SIDE / min(width, height)
+        size = round((width + 2 * rim) * scale), round((height + 2 * rim) * scale)
+        corners = to_page(around)
+        printed = None if blank is None else show(blank, find_matrix(size, around), size)
+        across = float(np.linalg.norm(corners[1] - corners[0]))
+        picture = show(page, find_matrix(size, corners), size)
+        marks.append(Mark(picture, printed, round(rim * scale), size[0] / max(across, 1.0)))
+    return tuple(marks)
+
+
 @lru_cache(maxsize=4)
 def read_blank(form: Form) -> Blank:
     """What is printed on a form's blank, found once in a process. Raises `ImageError`."""
     content = form.blank or b""
     original = to_grey(read_picture(content, MIN_BLANK_SIDE))
     scale = scale_to_file(content, original.shape)
-    boxes = [scale_box(one.box, scale) for one in form.fields if one.box]
+    boxes = list[tuple[Box, tuple[Box, ...]]]()  # those of places, each with what may be marked
+    for one in form.fields:
+        if one.box:
+            box = scale_box(one.box, scale)
+            boxes.append((box, (box,) if one.known.options else ()))
+    bubbles = find_bubbles(original) if form.choices else []
+    for choice in form.choices:
+        for marks in place_bubbles(scale_choice(choice, scale), bubbles):
+            boxes.append((surround(marks), tuple(marks)))
     lines = list[RowLines]()
     for table in form.tables:
         if table.box:
             columns, rows = find_lines(original, replace(table, box=scale_box(table.box, scale)))
             lines.append(find_row_lines(original, columns.tolist(), rows.tolist()))
-            boxes += [
-                (left, top, right, bottom)
-                for top, bottom in pairwise(rows.tolist())
-                for name, (left, right) in zip(
-                    table.columns, pairwise(columns.tolist()), strict=True
+            for top, bottom in pairwise(rows.tolist()):
+                cells = zip(
+                    table.columns, table.column_known, pairwise(columns.tolist()), strict=True
                 )
-                if name
-            ]
-    places = tuple(make_place(original, box) for box in boxes)
-    return Blank(make_template(original), places, tuple(lines))
+                for name, known, (left, right) in cells:
+                    box = left, top, right, bottom
+                    if name:
+                        boxes.append((box, (shrink_cell(box),) if known.options else ()))
+    places = tuple(make_place(original, box) for box, _ in boxes)
+    all_marks = tuple(marks for _, marks in boxes)
+    return Blank(make_template(original), places, all_marks, tuple(lines))
+
+
+def surround(boxes: Sequence[Box]) -> Box:
+    """The box around all these."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def shrink_cell(box: Box) -> Box:
+    """What is within the lines of a cell."""
+    left, top, right, bottom = box
+    rim = CELL_RIM * (bottom - top)
+    return left + rim, top + rim, right - rim, bottom - rim
+
+
+def scale_choice(choice: Choice, to_file: NDArray[np.float64]) -> Choice:
+    """A choice of the blank's file in px of its decoded picture."""
+    boxes = tuple(scale_box(box, to_file) for box in choice.boxes)
+    return replace(choice, box=scale_box(choice.box, to_file), boxes=boxes)
 
 
 def scale_box(box: Box, to_file: NDArray[np.float64]) -> Box:
@@ -303,20 +398,28 @@ def cut_turned(table: Table, page: Grey, turns: int) -> "Ruled":
         raise differ(len(grid.heights) - (table.head or 0), counts, "rows")
     cells = [
         [one if isinstance(one, ImageError) else one.move(to_page) for one in row]
-        for row in cut_grid(grid, turned)
+        for row in cut_grid(grid, turned, table.column_known)
     ]
     return Ruled(table, grid, cells, turned.shape)
 
 
-def cut_grid(grid: Grid, page: Grey) -> Iterator[list[Cut | ImageError]]:
+def cut_grid(
+    grid: Grid, page: Grey, known_by_column: Sequence[Known]
+) -> Iterator[list[Cut | ImageError]]:
     """The cells of each row of a table whose lines are known."""
-    for top, bottom in pairwise(grid.rows):
+    for top, bottom in pairwise(grid.rows.tolist()):
         margin = CUT_MARGIN * (bottom - top)
         cells = list[Cut | ImageError]()
-        for left, right in pairwise(grid.columns):
+        for known, (left, right) in zip(
+            known_by_column, pairwise(grid.columns.tolist()), strict=True
+        ):
             corners = to_corners((left, top, right, bottom))
             around = to_corners((-margin, -margin, margin, margin)) + corners
-            cells.append(cut(page, grid.place(corners), grid.place(around)))
+            one = cut(page, grid.place(corners), grid.place(around))
+            if known.options and isinstance(one, Cut):
+                inside = shrink_cell((left, top, right, bottom))
+                one = replace(one, marks=cut_marks(page, grid.place, [inside], room=CELL_RIM))
+            cells.append(one)
         yield cells
 
 

@@ -10,6 +10,7 @@ from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
 from digitq.worker.sight.decoding.scales import scale_to_file
 from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from digitq.worker.sight.forms.decision import decide
+from digitq.worker.sight.forms.marks import MarkReadings, compare, read_marks
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import (
     NumberReading,
@@ -17,6 +18,7 @@ from digitq.worker.sight.numbers.recognition import (
     trace_readings,
 )
 
+CellReadings = Readings | MarkReadings
 SEVERAL_PAGES = "the file has several pages: give it as a SOURCE, which reads each"
 
 
@@ -33,13 +35,16 @@ def trace_page(content: bytes, form: Form) -> Iterator[list[Cut | ImageError | N
 
 def trace_cell(
     cut: Cut | ImageError | None, cell: Cell, content: bytes = b""
-) -> Iterator[Readings | None]:
+) -> Iterator[CellReadings | None]:
     """What a place may show, after the last step; `None` of a row that the page does not have.
     Raises `ImageError`, also if the cut is one."""
     if isinstance(cut, ImageError):
         raise cut
     if cut is None:
         yield None
+        return
+    if cell.known.options:
+        yield read_marks(cut.marks, cell.known, cell.optional)
         return
     readings = yield from trace_readings(cut.picture, cell.known, cut.printed)
     yield readings
@@ -48,7 +53,7 @@ def trace_cell(
 def decide_page(
     form: Form,
     cuts: Sequence[Cut | ImageError | None],
-    outcomes: Sequence[tuple[Readings | None, str | None]],
+    outcomes: Sequence[tuple[CellReadings | None, str | None]],
 ) -> list[tuple[NumberReading | None, str | None]]:
     """The number at each place that the form's rules make the most probable, or the error there;
     neither if the page has no such row.
@@ -57,7 +62,11 @@ def decide_page(
     """
     there = [at for at, cut in enumerate(cuts) if cut]
     cells = [form.cells[at] for at in there]
-    readings = [outcomes[at][0] for at in there]
+    ground = compare(one for one, _ in outcomes if isinstance(one, MarkReadings))
+    readings = [
+        replace(one, ground=ground) if isinstance(one, MarkReadings) else one
+        for one in (outcomes[at][0] for at in there)
+    ]
     numbers = [one.calibrated if one else [] for one in readings]
     try:
         decisions = decide(cells, numbers, form.checks)

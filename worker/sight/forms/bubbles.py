@@ -1,0 +1,138 @@
+"""Finds the bubbles and small boxes that are printed on a form's blank, to be marked."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.protocol.asked.form import Choice
+from digitq.protocol.asked.form_file import Box
+from digitq.worker.picture import Grey
+from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
+
+MIN_SIDE, MAX_SIDE = 9, 60  # px at WORK_SIDE: how high and wide a bubble is
+MAX_SHAPE = 3.0  # the longer side of a bubble is at most this many times the shorter one
+MIN_FILLED = 0.7  # the inside of a bubble fills this share of its box: a circle fills 0.79
+MIN_CONVEX = 0.9  # a bubble has no dents: with them, it would be larger by a tenth
+MIN_HOLLOW = 0.35  # this share of a bubble is white, also with a letter in it
+MAX_PRINT = 0.7  # a letter in a bubble is lower than this share of it
+SIZE_DIFFERENCE = 0.2  # bubbles of a question differ by less in width and height
+USUAL_SIDE = 0.55  # where no bubbles are printed, they are this share of their distance
+
+
+class Bubble(NamedTuple):
+    """A closed line, in px of the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    is_round: bool
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return self.right - self.left, self.bottom - self.top
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def surrounds(self, other: "Bubble") -> bool:
+        x, y = other.middle
+        return self.left < x < self.right and self.top < y < self.bottom and self != other
+
+
+def find_bubbles(blank: Grey) -> list[Bubble]:
+    """The bubbles of a blank, in px of its picture."""
+    small = resize_to_work(blank)
+    across, down = blank.shape[1] / small.shape[1], blank.shape[0] / small.shape[0]
+    outlines, tree = cv2.findContours(find_ink(small), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    parents = tree[0, :, 3].tolist() if outlines else []
+    holes = np.zeros(len(outlines) + 1)  # the last one is that of outlines without a parent
+    for outline, parent in zip(outlines, parents, strict=True):
+        holes[parent] += cv2.contourArea(outline)
+    found = list[Bubble]()
+    for outline, parent, hole in zip(outlines, parents, holes.tolist(), strict=False):
+        left, top, width, height = cv2.boundingRect(outline)
+        if parent >= 0 or not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE:
+            continue
+        hull = cv2.contourArea(cv2.convexHull(outline))
+        share = hull / ((width - 1) * (height - 1))
+        if (
+            share >= MIN_FILLED
+            and max(width, height) <= MAX_SHAPE * min(width, height)
+            and cv2.contourArea(outline) >= MIN_CONVEX * hull
+            and hole >= MIN_HOLLOW * hull
+        ):
+            sides = left * across, top * down, (left + width) * across, (top + height) * down
+            found.append(Bubble(*sides, share < (1 + np.pi / 4) / 2))
+    return drop_nested(found)
+
+
+def drop_nested(found: Sequence[Bubble]) -> list[Bubble]:
+    """Without letters in bubbles, and without what surrounds a bubble, such as a cell."""
+    dropped = set[Bubble]()
+    for outer, inner in product(found, found):
+        if outer.surrounds(inner):
+            is_print = inner.size[1] < MAX_PRINT * outer.size[1]
+            dropped.add(inner if is_print else outer)
+    return [one for one in found if one not in dropped]
+
+
+def find_equal(one: Bubble, others: Sequence[Bubble]) -> list[Bubble]:
+    """Those of the others that are about as wide and high."""
+    size = np.array(one.size)
+    return [
+        each for each in others if (abs(np.array(each.size) / size - 1) < SIZE_DIFFERENCE).all()
+    ]
+
+
+def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
+    """A box for each option of each question, in the px of `found`, those of the blank.
+
+    Where bubbles are printed in the choice's box, these count. Otherwise it is divided evenly.
+    """
+    options = len(choice.known.options)
+    if choice.boxes:
+        return [[*choice.boxes]]
+    shape = len(choice.names), options
+    columns, rows = shape[::-1] if choice.is_across else shape
+    left, top, right, bottom = choice.box
+    inside = [one for one in found if left < one.middle[0] < right and top < one.middle[1] < bottom]
+    inside = max((find_equal(one, inside) for one in inside), key=len, default=[])
+    sizes = np.array([one.size for one in inside]).reshape(-1, 2)
+    usual = np.median(sizes, axis=0) if inside else np.zeros(2)
+    middles = np.array([one.middle for one in inside]).reshape(-1, 2)
+    xs, ys = (group(middles[:, way], usual[way] / 2) for way in (0, 1))
+    if (len(xs), len(ys)) != (columns, rows):
+        usual = np.array(
+            [
+                spread(right - left, columns, bottom - top if rows == 1 else 0.0),
+                spread(bottom - top, rows, right - left if columns == 1 else 0.0),
+            ]
+        )
+        xs = np.linspace(left + usual[0] / 2, right - usual[0] / 2, columns)
+        ys = np.linspace(top + usual[1] / 2, bottom - usual[1] / 2, rows)
+    width, height = usual.tolist()
+    grid = [
+        [(x - width / 2, y - height / 2, x + width / 2, y + height / 2) for x in xs.tolist()]
+        for y in ys.tolist()
+    ]
+    return grid if choice.is_across else [list(one) for one in zip(*grid, strict=True)]
+
+
+def spread(length: float, count: int, side: float) -> float:
+    """The side of bubbles that are spread in a box of this length, or the side that they have."""
+    if count == 1:
+        return length
+    return min(side, length / count) or length / (count - 1 + USUAL_SIDE) * USUAL_SIDE
+
+
+def group(places: NDArray[np.float64], apart: float) -> NDArray[np.float64]:
+    """The means of places that are nearer than this to the next one."""
+    ordered = np.sort(places)
+    parts = np.split(ordered, np.flatnonzero(np.diff(ordered) > apart) + 1)
+    return np.array([part.mean() for part in parts if len(part)])

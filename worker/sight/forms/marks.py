@@ -1,0 +1,235 @@
+"""Reads marks: which bubbles or boxes of a question are filled, ticked or crossed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.protocol.asked.known import TICK, Known
+from digitq.protocol.asked.risk import Risk
+from digitq.protocol.chunk import Alternative, Reason
+from digitq.worker.sight.forms.cutting import MARK_SIDE, Mark
+from digitq.worker.sight.numbers.recognition import NumberReading
+from digitq.worker.sight.numbers.weighing import Proposal
+
+INK, FAINT_INK = 0.25, 0.07  # what is darker than the blank by these shares is ink, or may be
+PRINT = 0.5  # where print is darker than paper by this share, no mark can be seen
+USUAL_PRINT = 0.7  # print is about so much darker than paper: where it is less, light veils it
+MAX_VEIL = 2.0  # ink is made darker by at most this factor
+STROKE = 25  # px: what is narrower is no shadow
+LIGHT_BLUR = 10.0  # px: light changes slowly
+MIN_LIGHT = 0.75  # a shadow in a cell leaves this share of the light
+SEARCH = 12  # px: print is sought so far from where it should be
+SEARCH_COST = 0.1  # so far away, this share less of the print must be missing
+PRINT_REACH = 2  # px: print may be so much wider on the page
+PAGE_REACH = 0.8  # px of the page: it may be so much wider, too
+RING = 0.7  # strokes leave a bubble if they reach this share of what is seen around it
+FEW = 0.006  # a share of ink that an empty bubble may have by chance
+EMPTY, MARKED = 0.012, 0.04  # at most so much of an empty bubble is inked, of a marked one more
+SURE_SLOPE = 3.0  # how fast a bubble with more ink becomes more surely marked
+ERASED = 0.17  # so much of an empty bubble is faintly dark if a mark was erased
+STRONG = 0.52  # this share of a mark is clearly dark, if it is not faint
+FILLED = 0.35  # with more ink, a bubble is filled
+HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
+MIN_CHANCE = 1e-4  # that a bubble is marked, or is not
+UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
+MAX_ANSWERS = 6  # so many answers of a question are proposed
+MAX_DOUBTFUL = 4  # answers differ in the most doubtful bubbles only
+
+
+Share = NDArray[np.float32]  # (height, width), 0 to 1
+
+
+class Look(NamedTuple):
+    """What a bubble shows beside its print. Shares are those of its inside."""
+
+    ink: float  # the share that is clearly dark
+    faint: float  # the share that is dark, or may be
+    densest: float  # the share of ink in the half that has most
+    emptiest: float  # and in the half that has least
+    strokes: int  # how many strokes leave the bubble
+
+
+@dataclass(frozen=True)
+class MarkReadings:
+    """What may be marked in a question."""
+
+    known: Known
+    looks: list[Look]  # of each option's bubble
+    needs_answer: bool  # whether nothing marked is to be looked at
+    ground: float = 0.0  # so much is faintly dark in the empty bubbles of the page
+
+    @property
+    def calibrated(self) -> list[Proposal]:
+        """The answers, with the probability that each is right, the best first."""
+        answers = dict[str, float]()
+        for marked, chance in combine([*map(find_chance, self.looks)]):
+            if self.known.many or len(marked) <= 1:
+                answers[self.known.join([self.known.options[at] for at in marked])] = chance
+        best = sorted(answers.items(), key=lambda one: -one[1])[:MAX_ANSWERS]
+        whole = sum(answers.values())
+        return [Proposal(answer, chance / whole) for answer, chance in best]
+
+    def choose(
+        self,
+        number: str,
+        confidence: float,
+        alternatives: list[Alternative],
+        to_page: NDArray[np.float64],
+        risk: Risk | None = None,
+    ) -> NumberReading:
+        """This answer, which a person should look at if it is not sure. There are no digits."""
+        reason = find_doubt(self.looks, self.known.many, self.ground)
+        reason = reason or ("unsure" if confidence < UNSURE_BELOW else "")
+        if not number and not reason and self.needs_answer:
+            reason = "empty"
+        return NumberReading(number, confidence, [], alternatives, reason)
+
+
+def read_marks(marks: Sequence[Mark], known: Known, optional: bool) -> MarkReadings:
+    """What is marked of a question's bubbles, one for each of its options."""
+    return MarkReadings(known, [*map(look, marks)], not optional and known.options != TICK)
+
+
+def compare(questions: Iterable[MarkReadings]) -> float:
+    """How much is faintly dark in the empty bubbles of a page: a blurred one shows more."""
+    empty = [one.faint for each in questions for one in each.looks if one.ink <= EMPTY]
+    return float(np.median(empty)) if empty else 0.0
+
+
+def look(mark: Mark) -> Look:
+    """Measure what is dark on the page, and not on the blank."""
+    inside = find_inside(mark)
+    dark, seen = see_ink(mark, inside)
+    ink, free = (dark > INK) & seen, seen & inside
+    usual = max(1.0, min(float(free.sum()), np.pi / 4 * MARK_SIDE**2))  # a cell may be wide
+    faint = (dark > FAINT_INK) & free
+    height, width = ink.shape
+    y, x = np.mgrid[0.5:height, 0.5:width]
+    halves = []
+    for angle in np.arange(8) * np.pi / 4:
+        half = free & ((x - width / 2) * np.cos(angle) + (y - height / 2) * np.sin(angle) > 0)
+        halves.append(float((ink & half).sum()) / max(1.0, half.sum()))
+    return Look(
+        float((ink & inside).sum()) / usual,
+        float(faint.sum()) / usual,
+        max(halves),
+        min(halves),
+        count_strokes(ink, mark.rim),
+    )
+
+
+def count_strokes(ink: NDArray[np.bool_], rim: int) -> int:
+    """How many strokes cross a line around the bubble."""
+    height, width = ink.shape
+    angles = np.arange(0, 2 * np.pi, 0.05)
+    across, down = (side / 2 - (1 - RING) * rim for side in (width, height))
+    x = (width / 2 + across * np.cos(angles)).astype(int).clip(0, width - 1)
+    y = (height / 2 + down * np.sin(angles)).astype(int).clip(0, height - 1)
+    crossed = ink[y, x]
+    return int((crossed & ~np.roll(crossed, 1)).sum()) if rim else 0
+
+
+def find_inside(mark: Mark) -> NDArray[np.bool_]:
+    """What is in the bubble, which may be round, or in the cell."""
+    height, width = mark.picture.shape
+    inside = np.zeros((height, width), np.uint8)
+    if mark.is_cell:
+        inside[mark.rim : height - mark.rim, mark.rim : width - mark.rim] = 1
+        return inside > 0
+    axes = width / 2 - mark.rim, height / 2 - mark.rim
+    cv2.ellipse(inside, ((width / 2, height / 2), (2 * axes[0], 2 * axes[1]), 0), 1, -1)
+    return inside > 0
+
+
+def see_ink(mark: Mark, inside: NDArray[np.bool_]) -> tuple[Share, NDArray[np.bool_]]:
+    """How much darker than the blank the page is, and where this can be seen."""
+    seen = mark.picture.astype(np.float32)
+    dark = darken(seen, find_light(seen, None if mark.is_cell else inside))
+    if mark.printed is None:
+        return dark, np.ones(seen.shape, bool)
+    blank = mark.printed.astype(np.float32)
+    printed = darken(blank, np.full_like(blank, np.percentile(blank, 90)))
+    core = (printed > PRINT).astype(np.float32)
+    if core.sum() > MARK_SIDE:
+        dark = move_to_print(dark, core)
+        # The same veil of light is over print and pen
+        dark *= np.clip(USUAL_PRINT / max(0.01, float(np.median(dark[core > 0]))), 1, MAX_VEIL)
+    reach = round(max(PRINT_REACH, PAGE_REACH * mark.scale))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    printed = cv2.dilate(printed, disc)
+    return np.asarray(dark - printed), printed < PRINT
+
+
+def find_light(seen: Share, inside: NDArray[np.bool_] | None) -> Share:
+    """The grey value of paper at each place, which shadows change: by what is around a bubble, or
+    by what is in a cell."""
+    paper = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, np.ones((STROKE, STROKE), np.uint8))
+    if inside is None:
+        light = cv2.GaussianBlur(paper, (0, 0), LIGHT_BLUR)
+        return np.asarray(np.maximum(light, MIN_LIGHT * np.percentile(seen, 75)))
+    around = (~inside).astype(np.float32)
+    weights = cv2.GaussianBlur(around, (0, 0), LIGHT_BLUR)
+    return np.asarray(cv2.GaussianBlur(paper * around, (0, 0), LIGHT_BLUR) / (weights + 1e-6))
+
+
+def darken(grey: Share, light: Share) -> Share:
+    """How much darker it is than paper in this light, as a share: 0 to 1."""
+    return np.asarray((1 - grey / np.maximum(light, 1)).clip(0, 1))
+
+
+def move_to_print(dark: Share, core: Share) -> Share:
+    """The page, moved by up to SEARCH px so that its print is where that of the blank is.
+
+    Marks only make a page darker. So it is right where the least print is missing.
+    """
+    light = np.maximum(PRINT - dark, 0)
+    wide = cv2.copyMakeBorder(light, *(SEARCH,) * 4, cv2.BORDER_REPLICATE)
+    steps = np.arange(-SEARCH, SEARCH + 1) / SEARCH
+    missing = cv2.matchTemplate(wide, core, cv2.TM_CCORR) / core.sum()
+    missing += SEARCH_COST * (steps[:, None] ** 2 + steps**2).astype(np.float32)
+    down, right = np.unravel_index(missing.argmin(), missing.shape)
+    wide = cv2.copyMakeBorder(dark, *(SEARCH,) * 4, cv2.BORDER_REPLICATE)
+    height, width = dark.shape
+    return np.array(wide[down : down + height, right : right + width])
+
+
+def find_chance(look: Look) -> float:
+    """How probable it is that the bubble is marked."""
+    odds = ((look.ink + FEW) / (np.sqrt(EMPTY * MARKED) + FEW)) ** SURE_SLOPE
+    return float(np.clip(odds / (1 + odds), MIN_CHANCE, 1 - MIN_CHANCE))
+
+
+def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
+    """Which bubbles may be marked, with the probability of each combination. Only those of which it
+    is most doubtful differ."""
+    order = sorted(range(len(chances)), key=lambda at: abs(chances[at] - 0.5))
+    open_ones, others = order[:MAX_DOUBTFUL], order[MAX_DOUBTFUL:]
+    sure = [at for at in others if chances[at] > 0.5]
+    for choice in product((False, True), repeat=len(open_ones)):
+        chance = 1.0
+        for at, is_marked in zip(open_ones, choice, strict=True):
+            chance *= chances[at] if is_marked else 1 - chances[at]
+        marked = [at for at, is_marked in zip(open_ones, choice, strict=True) if is_marked]
+        yield sorted(marked + sure), chance
+
+
+def find_doubt(looks: Sequence[Look], many: bool, ground: float) -> Reason:
+    """Why a person should look at the marks of a question; "" if there is no need."""
+    marked = [one for one in looks if one.ink > EMPTY]
+    faint = [one for one in looks if one.faint > ground + ERASED]
+    if any(one.ink > FILLED and one.strokes > 1 for one in marked):
+        return "crossed out?"
+    if any(one.ink <= MARKED for one in marked) or any(
+        one.ink < STRONG * one.faint for one in faint
+    ):
+        return "erased?"
+    if not many and len(marked) > 1:
+        return "two marks"
+    if any(one.densest > HALF and one.emptiest < EVEN * one.densest for one in marked):
+        return "half filled"
+    return ""
