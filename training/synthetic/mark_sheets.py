@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE = (1240, 1754)  # width and height of a sheet, px: A4 at 150 dpi
-SCALE = 3  # all is drawn at this many times the size, and shrunk
+SHEET_SIZE = (1240, 1754)  # width and height of a sheet, px: A4 at 150 dpi
+FINENESS = 3  # all is drawn at this many times the size, and shrunk
 WORDS = "each pupil marks one answer of every question with a dark pen and signs below the line"
-CLEAR = ("fill", "scribble", "tick", "cross")
-DOUBTFUL = ("faint", "half", "erased", "crossed", "two")
+CLEAR_KINDS = ("fill", "scribble", "tick", "cross")
+DOUBTFUL_KINDS = ("faint", "half", "erased", "crossed", "two")
 Kind = Literal["fill", "scribble", "tick", "cross", "faint", "half", "erased", "crossed", "two", ""]
 Box = tuple[float, float, float, float]
 Random = np.random.Generator
@@ -55,13 +55,13 @@ class Pen:
 def choose_pen(rng: Random, is_round: bool) -> Pen:
     """A ball pen, a fibre pen or a pencil; bubbles are mostly filled, boxes ticked or crossed."""
     grey, width = [(40, 2.2), (75, 2.6), (25, 4.0), (105, 3.0)][rng.integers(4)]
-    usual = rng.choice(CLEAR, p=(0.5, 0.35, 0.05, 0.1) if is_round else (0.1, 0.1, 0.4, 0.4))
+    usual = rng.choice(CLEAR_KINDS, p=(0.5, 0.35, 0.05, 0.1) if is_round else (0.1, 0.1, 0.4, 0.4))
     return Pen(int(grey + rng.integers(-10, 20)), float(width * rng.uniform(0.8, 1.2)), usual)
 
 
 def new_canvas(rng: Random, title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """White paper with a title, and lines of words above and below."""
-    image = Image.new("L", (SIZE[0] * SCALE, SIZE[1] * SCALE), 255)
+    image = Image.new("L", (SHEET_SIZE[0] * FINENESS, SHEET_SIZE[1] * FINENESS), 255)
     draw = ImageDraw.Draw(image)
     write(draw, (100, 70), title, 40)
     words = WORDS.split()
@@ -71,20 +71,20 @@ def new_canvas(rng: Random, title: str) -> tuple[Image.Image, ImageDraw.ImageDra
 
 
 def write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: float) -> None:
-    font = ImageFont.load_default(size * SCALE)
-    draw.text((place[0] * SCALE, place[1] * SCALE), text, 30, font)
+    font = ImageFont.load_default(size * FINENESS)
+    draw.text((place[0] * FINENESS, place[1] * FINENESS), text, 30, font)
 
 
 def outline(
     draw: ImageDraw.ImageDraw, box: Box, is_round: bool, text: str = "", width: float = 1.6
 ) -> None:
     """A bubble or a box, perhaps with a letter or a digit in it."""
-    sides = [side * SCALE for side in box]
+    sides = [side * FINENESS for side in box]
     shape = draw.ellipse if is_round else draw.rectangle
-    shape(sides, outline=40, width=round(width * SCALE))
+    shape(sides, outline=40, width=round(width * FINENESS))
     if text:
         middle = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
-        font = ImageFont.load_default((box[3] - box[1]) * 0.6 * SCALE)
+        font = ImageFont.load_default((box[3] - box[1]) * 0.6 * FINENESS)
         draw.text(middle, text, 90, font, "mm")
 
 
@@ -168,9 +168,15 @@ def draw_table(rng: Random) -> Sheet:
     columns.append(columns[-1] + columns[2] - columns[1])
     rows, words = [top + at * high for at in range(21)], WORDS.split()
     for x in columns:
-        draw.line([x * SCALE, rows[0] * SCALE, x * SCALE, rows[-1] * SCALE], 40, 2 * SCALE)
+        draw.line(
+            [x * FINENESS, rows[0] * FINENESS, x * FINENESS, rows[-1] * FINENESS], 40, 2 * FINENESS
+        )
     for y in rows:
-        draw.line([columns[0] * SCALE, y * SCALE, columns[-1] * SCALE, y * SCALE], 40, 2 * SCALE)
+        draw.line(
+            [columns[0] * FINENESS, y * FINENESS, columns[-1] * FINENESS, y * FINENESS],
+            40,
+            2 * FINENESS,
+        )
     questions = []
     for row, y in enumerate(rows[:-1]):
         write(draw, (left + 10, y + high / 4), " ".join(rng.permutation(words)[:2]).title(), 22)
@@ -205,13 +211,13 @@ def write_choice(name: str, options: str, questions: Sequence[Question], more: s
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    return image.resize(SIZE, Image.Resampling.LANCZOS)
+    return image.resize(SHEET_SIZE, Image.Resampling.LANCZOS)
 
 
 def fill_in(sheet: Sheet, rng: Random, doubtful: float = 0.0) -> Image.Image:
     """A copy of the blank, marked by one person; gives the questions their truths. `doubtful` is
     the share of questions that are marked in a doubtful way."""
-    ink = Image.new("L", (SIZE[0] * SCALE, SIZE[1] * SCALE), 0)  # darkness
+    ink = Image.new("L", (SHEET_SIZE[0] * FINENESS, SHEET_SIZE[1] * FINENESS), 0)  # darkness
     is_round = len(sheet.questions[0].boxes) > 1 and not sheet.questions[0].many
     sheet.pen = choose_pen(rng, is_round)
     for one in sheet.questions:
@@ -228,9 +234,9 @@ def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtf
         chosen = [at for at in range(count) if rng.random() < 0.4]
     else:
         chosen = [int(rng.integers(count))] if rng.random() < 0.92 else []
-    one.kind = pen.usual if rng.random() < 0.85 else rng.choice(CLEAR)
+    one.kind = pen.usual if rng.random() < 0.85 else rng.choice(CLEAR_KINDS)
     if rng.random() < doubtful and chosen:
-        one.kind = rng.choice(DOUBTFUL if count > 1 and not one.many else DOUBTFUL[:4])
+        one.kind = rng.choice(DOUBTFUL_KINDS if count > 1 and not one.many else DOUBTFUL_KINDS[:4])
     one.truth = ",".join(one.options[at] for at in chosen)
     if not chosen:
         one.kind = ""
@@ -262,16 +268,16 @@ def draw_mark(ink: Image.Image, box: Box, kind: Kind, pen: Pen, rng: Random) -> 
     full = 255 - pen.grey
     strokes = list(trace_mark(box, kind, pen, rng))
     for stroke in strokes:
-        points = [(x * SCALE, y * SCALE) for x, y in stroke]
-        draw.line(points, full, round(pen.width * SCALE), "curve")
+        points = [(x * FINENESS, y * FINENESS) for x, y in stroke]
+        draw.line(points, full, round(pen.width * FINENESS), "curve")
     factor = 1.0
     if kind == "faint":
         factor = rng.uniform(0.2, 0.4)
     elif kind == "erased":
         factor = rng.uniform(0.15, 0.35)
-    reach = round(4 * max(box[2] - box[0], box[3] - box[1]) * SCALE)
-    left, top = (max(0, round(side * SCALE) - reach) for side in box[:2])
-    area = left, top, round(box[2] * SCALE) + reach, round(box[3] * SCALE) + reach
+    reach = round(4 * max(box[2] - box[0], box[3] - box[1]) * FINENESS)
+    left, top = (max(0, round(side * FINENESS) - reach) for side in box[:2])
+    area = left, top, round(box[2] * FINENESS) + reach, round(box[3] * FINENESS) + reach
     part = np.asarray(layer.crop(area), np.float32) * factor
     if kind in ("erased", "faint") or pen.grey > 90:  # a pencil's grain
         part *= rng.uniform(0.75, 1.0, part.shape).astype(np.float32)
@@ -315,7 +321,7 @@ def trace_mark(box: Box, kind: Kind, pen: Pen, rng: Random) -> Iterator[NDArray[
 
 def photograph(page: Image.Image, rng: Random, difficulty: float = 1.0) -> NDArray[np.uint8]:
     """The page as a phone sees it: from an angle, in uneven light, a little blurred, with grain."""
-    width, height = SIZE
+    width, height = SHEET_SIZE
     zoom = rng.uniform(0.8, 1.6)
     size = round(width * zoom * 1.1), round(height * zoom * 1.1)
     frame = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)

@@ -13,12 +13,12 @@ from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey
 from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
 
-MIN_SIDE, MAX_SIDE = 9, 60  # px at WORK_SIDE: how high and wide a bubble is
-MAX_SHAPE = 3.0  # the longer side of a bubble is at most this many times the shorter one
+MIN_BUBBLE, MAX_BUBBLE = 9, 60  # px at WORK_SIDE: how high and wide a bubble is
+MAX_FLATNESS = 3.0  # the longer side of a bubble is at most this many times the shorter one
 MIN_FILLED = 0.7  # the inside of a bubble fills this share of its box: a circle fills 0.79
 MIN_CONVEX = 0.9  # a bubble has no dents: with them, it would be larger by a tenth
 MIN_HOLLOW = 0.35  # this share of a bubble is white, also with a letter in it
-MAX_PRINT = 0.7  # a letter in a bubble is lower than this share of it
+MAX_LETTER = 0.7  # a letter in a bubble is lower than this share of it
 SIZE_DIFFERENCE = 0.2  # bubbles of a question differ by less in width and height
 USUAL_SIDE = 0.55  # where no bubbles are printed, they are this share of their distance
 
@@ -57,13 +57,13 @@ def find_bubbles(blank: Grey) -> list[Bubble]:
     found = list[Bubble]()
     for outline, parent, hole in zip(outlines, parents, holes.tolist(), strict=False):
         left, top, width, height = cv2.boundingRect(outline)
-        if parent >= 0 or not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE:
+        if parent >= 0 or not MIN_BUBBLE <= min(width, height) <= max(width, height) <= MAX_BUBBLE:
             continue
         hull = cv2.contourArea(cv2.convexHull(outline))
         share = hull / ((width - 1) * (height - 1))
         if (
             share >= MIN_FILLED
-            and max(width, height) <= MAX_SHAPE * min(width, height)
+            and max(width, height) <= MAX_FLATNESS * min(width, height)
             and cv2.contourArea(outline) >= MIN_CONVEX * hull
             and hole >= MIN_HOLLOW * hull
         ):
@@ -77,7 +77,7 @@ def drop_nested(found: Sequence[Bubble]) -> list[Bubble]:
     dropped = set[Bubble]()
     for outer, inner in product(found, found):
         if outer.surrounds(inner):
-            is_print = inner.size[1] < MAX_PRINT * outer.size[1]
+            is_print = inner.size[1] < MAX_LETTER * outer.size[1]
             dropped.add(inner if is_print else outer)
     return [one for one in found if one not in dropped]
 

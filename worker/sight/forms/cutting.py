@@ -42,7 +42,7 @@ MARK_SIDE = 48  # px: the shorter side of a bubble where its marks are sought
 MARK_ROOM = 0.5  # so much is seen around a bubble, in shorter sides of it
 MIN_RIM = 12  # px: with less around a bubble, it is like a cell
 MAX_SHARED_ROOM = 0.4  # at most this share of the gap to the next bubble
-CELL_RIM = 0.12  # what is nearer to the lines of a cell, in its heights, is no mark
+CELL_MARGIN = 0.12  # what is nearer to the lines of a cell, in its heights, is no mark
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
@@ -173,7 +173,7 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
             lines.check(page, alignment)
         in_tables = len(form.fields) + sum(len(one.names) for one in form.choices)
         for at, (place, boxes) in enumerate(zip(blank.places, blank.marks, strict=True)):
-            room = MARK_ROOM if at < in_tables else CELL_RIM
+            room = MARK_ROOM if at < in_tables else CELL_MARGIN
             cuts.append(cut_place(page, blank.template.grey, alignment, place, boxes, room))
     placed = iter(cuts)
     count = len(form.fields) + sum(len(one.names) for one in form.choices)
@@ -276,7 +276,7 @@ def surround(boxes: Sequence[Box]) -> Box:
 def shrink_cell(box: Box) -> Box:
     """What is within the lines of a cell."""
     left, top, right, bottom = box
-    rim = CELL_RIM * (bottom - top)
+    rim = CELL_MARGIN * (bottom - top)
     return left + rim, top + rim, right - rim, bottom - rim
 
 
@@ -418,7 +418,7 @@ def cut_grid(
             one = cut(page, grid.place(corners), grid.place(around))
             if known.options and isinstance(one, Cut):
                 inside = shrink_cell((left, top, right, bottom))
-                one = replace(one, marks=cut_marks(page, grid.place, [inside], room=CELL_RIM))
+                one = replace(one, marks=cut_marks(page, grid.place, [inside], room=CELL_MARGIN))
             cells.append(one)
         yield cells
 

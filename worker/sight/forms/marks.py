@@ -22,7 +22,7 @@ USUAL_PRINT = 0.7  # print is about so much darker than paper: where it is less,
 MAX_VEIL = 2.0  # ink is made darker by at most this factor
 STROKE = 25  # px: what is narrower is no shadow
 LIGHT_BLUR = 10.0  # px: light changes slowly
-MIN_LIGHT = 0.75  # a shadow in a cell leaves this share of the light
+DARKEST_SHADOW = 0.75  # a shadow in a cell leaves this share of the light
 SEARCH = 12  # px: print is sought so far from where it should be
 SEARCH_COST = 0.1  # so far away, this share less of the print must be missing
 PRINT_REACH = 2  # px: print may be so much wider on the page
@@ -34,8 +34,8 @@ SURE_SLOPE = 3.0  # how fast a bubble with more ink becomes more surely marked
 ERASED = 0.17  # so much of an empty bubble is faintly dark if a mark was erased
 STRONG = 0.52  # this share of a mark is clearly dark, if it is not faint
 FILLED = 0.35  # with more ink, a bubble is filled
-HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
-MIN_CHANCE = 1e-4  # that a bubble is marked, or is not
+DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
+LEAST_CHANCE = 1e-4  # that a bubble is marked, or is not
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
 MAX_ANSWERS = 6  # so many answers of a question are proposed
 MAX_DOUBTFUL = 4  # answers differ in the most doubtful bubbles only
@@ -171,7 +171,7 @@ def find_light(seen: Share, inside: NDArray[np.bool_] | None) -> Share:
     paper = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, np.ones((STROKE, STROKE), np.uint8))
     if inside is None:
         light = cv2.GaussianBlur(paper, (0, 0), LIGHT_BLUR)
-        return np.asarray(np.maximum(light, MIN_LIGHT * np.percentile(seen, 75)))
+        return np.asarray(np.maximum(light, DARKEST_SHADOW * np.percentile(seen, 75)))
     around = (~inside).astype(np.float32)
     weights = cv2.GaussianBlur(around, (0, 0), LIGHT_BLUR)
     return np.asarray(cv2.GaussianBlur(paper * around, (0, 0), LIGHT_BLUR) / (weights + 1e-6))
@@ -201,7 +201,7 @@ def move_to_print(dark: Share, core: Share) -> Share:
 def find_chance(look: Look) -> float:
     """How probable it is that the bubble is marked."""
     odds = ((look.ink + FEW) / (np.sqrt(EMPTY * MARKED) + FEW)) ** SURE_SLOPE
-    return float(np.clip(odds / (1 + odds), MIN_CHANCE, 1 - MIN_CHANCE))
+    return float(np.clip(odds / (1 + odds), LEAST_CHANCE, 1 - LEAST_CHANCE))
 
 
 def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
@@ -230,6 +230,6 @@ def find_doubt(looks: Sequence[Look], many: bool, ground: float) -> Reason:
         return "erased?"
     if not many and len(marked) > 1:
         return "two marks"
-    if any(one.densest > HALF and one.emptiest < EVEN * one.densest for one in marked):
+    if any(one.densest > DENSE_HALF and one.emptiest < EVEN * one.densest for one in marked):
         return "half filled"
     return ""
