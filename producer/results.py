@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from digitq.producer.provenance import Record, find_record
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
-from digitq.producer.sources.truth import are_written
+from digitq.producer.sources.truth import are_answers, are_written
 from digitq.protocol.asked.values import WRITTEN_WORDS
 from digitq.protocol.chunk import (
     CELL_FIELDS,
@@ -241,6 +241,8 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
             wrong, wanted = column.is_null(), "must not be empty"
         elif name not in ("label", "number", "truth"):
             continue
+        elif pa.types.is_string(column.type) and "field" in batch.schema.names:
+            wrong, wanted = pc.invert(are_answers(column)), "is too long, or has control characters"
         elif pa.types.is_string(column.type):
             wrong, wanted = pc.invert(are_written(column)), f"must be {WRITTEN_WORDS}"
         else:

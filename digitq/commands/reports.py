@@ -84,10 +84,10 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     from digitq.review.people import find_people
 
     table = open_results(results)
-    given = read_corrections(corrections, table)
+    form, _ = find_form(table.record) if table.has_form else (None, [])
+    given = read_corrections(corrections, table, form)
     answers = given.answers
     zeros = find_other_zeros(corrections, answers, table)
-    form, _ = find_form(table.record) if table.has_form else (None, [])
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
         echo_err("the form can't be read: its rules are not checked again")

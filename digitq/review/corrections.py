@@ -17,9 +17,10 @@ from digitq.producer.counts import differ_in_zeros
 from digitq.producer.provenance import Record, all_thresholds
 from digitq.producer.results import ResultFile
 from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Curve, measure_curve
 from digitq.protocol.asked.sample import Sample, bound_count
-from digitq.protocol.asked.values import ILLEGIBLE, WRITTEN_WORDS, is_written, tidy
+from digitq.protocol.asked.values import ILLEGIBLE, tidy
 from digitq.protocol.chunk import CORRECTED, answers, unmarked
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_ids import plain_id
@@ -52,9 +53,9 @@ class Given(NamedTuple):
     drawn: Mapping[str, int]  # by id: the place of a row in the page's random sample, from 1
 
 
-def read_corrections(path: Path, results: ResultFile) -> Given:
+def read_corrections(path: Path, results: ResultFile, form: Form | None = None) -> Given:
     """The answers in a table with the columns `id` and `label`, or `id` and `number`, and perhaps
-    `sample`.
+    `sample`. A form on record says which answers its questions have.
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
@@ -74,7 +75,7 @@ def read_corrections(path: Path, results: ResultFile) -> Given:
         if row["id"] is None or row[column] is None:
             raise UsageError(f"line {number:,} of {path} has too few columns")
         id, answer = plain_id(row["id"]), tidy(row[column])
-        if fault := find_fault(id, answer, results):
+        if fault := find_fault(id, answer, results, form):
             raise UsageError(f"line {number:,} of {path} has {fault}")
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
@@ -89,12 +90,14 @@ def read_corrections(path: Path, results: ResultFile) -> Given:
     return Given(found, drawn)
 
 
-def find_fault(id: str, answer: str, results: ResultFile) -> str:
+def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> str:
     """What is wrong with a person's answer, in words; empty if it can be one."""
-    is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
+    known = form.known_by_name.get(id.rpartition("/")[2], Known()) if form else Known()
+    is_number = known.can_be(answer) or (results.has_form and not form)  # it may be an option
+    is_answer = is_number if results.reads_numbers else re.fullmatch("[0-9]?", answer)
     if is_answer or answer == ILLEGIBLE:
         return ""
-    wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
+    wanted = known.wanted if results.reads_numbers else "a digit"
     return (
         f"the {results.answer_column} {answer!r} for {in_one_line(id)}: "
         f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"

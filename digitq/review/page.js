@@ -85,6 +85,8 @@ function show(card, isNew) {
   if (field && (isNew || field !== document.activeElement)) field.value = answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
+  for (const button of card.querySelectorAll("[data-option]"))
+    button.setAttribute("aria-pressed", isGiven && answer.split(",").includes(button.dataset.option));
   if (savedIn) showContest(card);
 }
 
@@ -149,12 +151,30 @@ function select(card, focus = true) {
   current = card;
   if (!card) return;
   card.setAttribute("aria-current", "true");
-  if (read === "digit") card.tabIndex = 0; // a number's field takes the focus
+  if (!part("input", card)) card.tabIndex = 0; // a number's field takes the focus
   if (!focus) return;
   // On a phone, the keys would cover half of the page
-  if (read === "number" && (!touch.matches || document.activeElement.matches(".card input"))) enter(card);
+  if (part("input", card) && (!touch.matches || document.activeElement.matches(".card input"))) enter(card);
   else card.focus({ preventScroll: true });
   card.scrollIntoView({ block: "center" });
+}
+
+/** The answer if a button or a key chooses an option: of a question with several answers, it is put
+ * to the others, or taken away. */
+function chooseOption(card, { give, option }) {
+  if (option === undefined) return give;
+  const answer = (given.get(ids.get(card)) ?? card.dataset.answer ?? "").replace(illegible, "");
+  const marked = answer.split(",").filter((one) => one && one !== option);
+  if (!answer.split(",").includes(option)) marked.push(option);
+  const options = [...card.querySelectorAll("[data-option]")].map((one) => one.dataset.option);
+  return options.filter((one) => marked.includes(one)).join(",");
+}
+
+/** The button of the only option that begins with a key. */
+function findOption(card, key) {
+  const options = [...card.querySelectorAll(".number:not(:has(input)) button")].slice(0, -2);
+  const found = options.filter((one) => one.textContent.toLowerCase().startsWith(key));
+  return found.length === 1 ? found[0] : undefined;
 }
 
 /** Let the keys go to a number's field. What is typed replaces what it has. */
@@ -169,7 +189,7 @@ function changeKeys(button) {
   button.setAttribute("aria-pressed", isPressed);
   for (const field of document.querySelectorAll(".card input"))
     field.inputMode = isPressed ? "text" : field.dataset.keys;
-  if (current) part("input", current).focus({ preventScroll: true });
+  if (current) part("input", current)?.focus({ preventScroll: true });
 }
 
 function nextAfter(card) {
@@ -414,9 +434,11 @@ document.addEventListener("keydown", (event) => {
   const field = target instanceof HTMLInputElement ? target : undefined;
   const isOther = target.closest("button, a") !== null;
   if (isOther && (key === "Enter" || key === " ")) return;
-  if (key.length === 1 && key !== " " && typed.test(key)) {
+  const option = key.length === 1 ? findOption(current, key) : undefined;
+  if (option) giveByKey(chooseOption(current, option.dataset));
+  else if (key.length === 1 && key !== " " && typed.test(key)) {
     if (field) return;
-    if (read === "number") return enter(current); // the field takes the key
+    if (read === "number") return part("input", current) ? enter(current) : undefined; // the field takes the key
     giveByKey(key);
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
   else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) goTo(cards[cards.indexOf(current) + 1]);
@@ -459,9 +481,10 @@ document.addEventListener("click", ({ target }) => {
     if (button?.dataset.rule) return confirmRules([button.dataset.rule]);
     const { settle } = button?.dataset ?? {};
     if (settle) give(card, settle === "ours" ? unsaved.get(ids.get(card)).answer ?? undefined : saved.get(ids.get(card)));
+    else if (button?.dataset.option) give(card, chooseOption(card, button.dataset));
     else if (button) give(card, isGiven ? undefined : button.dataset.give);
     else if (target.closest(".frame, .answers .card, .large") && !target.matches("input")) card.classList.toggle("large");
-    if (button && !isGiven && !card.closest(".answers")) goTo(nextAfter(card));
+    if (button && !isGiven && !button.dataset.option && !card.closest(".answers")) goTo(nextAfter(card));
     else if (!target.matches("input")) card.focus({ preventScroll: true });
   } else if (target.closest(".whole")) {
     select(cards.find((one) => target.closest(".line").contains(one)), false);

@@ -70,6 +70,7 @@ class PageImage:
     seen: Thumbnail | None = None  # the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
     rules: Sequence[Told] = ()  # those of the form that fail here
+    known: Known = Known()
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
     people: People = NOBODY  # the list that has names beside its number
@@ -252,11 +253,12 @@ def tell_broken_rules(
 
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
-    """Give the images whose numbers have no signs a keypad that has none."""
+    """Give the images what is known of them, and a keypad without signs where there are none."""
     of_all = Known(record.pattern if record else None)
     for image in images:
         cell = form.by_place.get(image.place) if form and image.place else None
-        if not (cell.known if cell else of_all).automaton.signs:
+        image.known = cell.known if cell else of_all
+        if not image.known.automaton.signs:
             image.keys = "numeric"
 
 

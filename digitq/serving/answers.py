@@ -24,7 +24,7 @@ from digitq.protocol.formats.csv_ids import guard_id
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import checksum, find_fault, read_corrections, select_written
 from digitq.review.page import ReviewPage
-from digitq.review.page_fields import BrokenRule, Told, find_broken_rules, tell_rules
+from digitq.review.page_fields import BrokenRule, Told, find_broken_rules, find_form, tell_rules
 from digitq.review.wide import read_pages
 from digitq.serving.server import LiveConnection
 from digitq.terminal import echo_err
@@ -79,6 +79,7 @@ class AnswerFile:
     def __init__(self, results: ResultFile) -> None:
         """Raises `UsageError` if the file has answers to earlier results, or can't be read."""
         self.results, self.path = results, name_corrections(results.path)
+        self.form = find_form(results.record)[0] if results.has_form else None
         self.answers: Answers = {}
         self.drawn: dict[str, int] = {}  # by id: the place of a row in a page's random sample
         self._seen: object = None
@@ -108,7 +109,7 @@ class AnswerFile:
         """
         if not self.path.exists() or (now := describe(os.stat(self.path))) == self._seen:
             return set()
-        found, drawn = read_corrections(self.path, self.results)
+        found, drawn = read_corrections(self.path, self.results, self.form)
         before, self.answers = self.answers, {id: one or "" for id, one in found.items()}
         self.drawn |= drawn
         self._seen = now
@@ -276,11 +277,11 @@ class Connection(LiveConnection):
 
     def on_message(self, message: str | bytes) -> None:
         try:
-            request = REQUESTS.validate_json(message)
+            desk, request = self.desk, REQUESTS.validate_json(message)
             for one in request.asked:
                 if one.id not in self.desk.shown:
                     raise ValueError(f"the page has no {in_one_line(one.id)}")
-                if fault := find_fault(one.id, one.answer or "", self.desk.results):
+                if fault := find_fault(one.id, one.answer or "", desk.results, desk.file.form):
                     raise ValueError(fault)
         except ValueError as error:  # pydantic's is one
             self.tell({"trouble": in_one_line(str(error))})

@@ -25,6 +25,7 @@ from digitq.protocol.formats.csv_rows import find, find_column, find_first, open
 PATH_NAMES = ("path", "file", "image", "name", "filename", "file_name", "image_path")
 ID_NAMES = ("id", *PATH_NAMES)
 ANSWER_NAMES = ("truth", "number", "label", "digit", "class", "target")
+MAX_ANSWER = 1000  # characters: RE2 counts no further, and a question has few options
 Cells = Mapping[str, str]  # those of a row, by the name of the column
 
 
@@ -49,7 +50,7 @@ def read_truths(where: Path) -> dict[str, str]:
             is_illegible = error is not None and cells[error] == ILLEGIBLE
             if answer is None or not id or is_illegible:
                 continue
-            if not is_written(answer):
+            if not is_written(answer) and "/" not in id:  # a field of a page may have any answer
                 raise UsageError(
                     f"line {rows.line_num} of {path} has the right answer {answer!r}: "
                     f"it must be {WRITTEN_WORDS}"
@@ -185,7 +186,7 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) 
         batch = batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
     elif truth.type == pa.string() or batch.column(index).type != truth.type:
         texts = pc.cast(batch.column(index), pa.string())
-        truths = parse_labels(texts, truth.type)
+        truths = parse_labels(texts, truth.type, are_fields="field" in batch.schema.names)
         if len(invalid := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
             gaps.invalid += len(invalid)
             gaps.invalid_label = gaps.invalid_label or invalid[0].as_py()
@@ -200,11 +201,19 @@ def are_written(texts: pa.StringArray) -> pa.BooleanArray:
     return pc.and_(is_short, pc.match_substring_regex(texts, WRITTEN))
 
 
-def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:
-    """The labels as digits (int8; `3.0` is 3) or numbers as written (text); null if it is none."""
+def are_answers(texts: pa.StringArray) -> pa.BooleanArray:
+    """Whether each text can be the answer of a field, which may be a question; null for null."""
+    return pc.match_substring_regex(texts, f"^[^[:cntrl:]]{{0,{MAX_ANSWER}}}$")
+
+
+def parse_labels(
+    labels: pa.StringArray, kind: pa.DataType, *, are_fields: bool = False
+) -> pa.Array:
+    """The labels as digits (int8; `3.0` is 3) or numbers as written (text); null if it is none.
+    Those of the fields of pages may be answers to questions."""
     if kind == NUMBER_TRUTH.type:
         if pc.any(pc.match_substring(labels, " ")).as_py():  # few tables have any: it takes time
             labels = pa.array([one and tidy(one) for one in labels.to_pylist()], kind)
-        return pc.if_else(are_written(labels), labels, None)
+        return pc.if_else((are_answers if are_fields else are_written)(labels), labels, None)
     digits = pc.replace_substring_regex(labels, r"^0*(\d)(\.0*)?$", r"\1")
     return pc.cast(pc.index_in(digits, pa.array("0123456789", pa.string())), kind)

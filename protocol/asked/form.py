@@ -157,6 +157,11 @@ class Form:
         return tuple(cells)
 
     @cached_property
+    def known_by_name(self) -> dict[str, Known]:
+        """What is known of each field, and of each column's values."""
+        return {cell.field: cell.known for cell in self.cells}
+
+    @cached_property
     def by_place(self) -> dict[Place, Cell]:
         return {cell.place: cell for cell in self.cells}
 

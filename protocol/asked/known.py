@@ -79,10 +79,10 @@ class Known:
     def wanted(self) -> str:
         """What a person's answer must be, in words."""
         if self.options == TICK:
-            return "1 if it is ticked, or empty"
+            return "1 if it is ticked"
         if self.options:
             how = f", or several with {OPTION_SEPARATOR} between" if self.many else ""
-            return f"one of {name_some(self.options)}{how}, or empty"
+            return f"one of {', '.join(self.options)}{how}"
         return WRITTEN_WORDS
 
     @cached_property

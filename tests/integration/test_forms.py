@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.inspecting import run_here
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
+from training.synthetic.mark_sheets import LAYOUTS, fill_in
 
 FORM = f"""
 blank = "blank.png"
@@ -246,3 +248,40 @@ def test_what_does_not_go_with_a_form_is_told(
     monkeypatch.chdir(scans)
     status, _, err = ask("classify", "pages", *options)
     assert status == 2 and message in err
+
+
+def test_questions_become_columns(local: Local, tmp_path: Path, ask: Ask) -> None:  # noqa: F811
+    """A rule gives points for an answer, and a person's answer is one of the options."""
+    rng = np.random.default_rng(5)
+    sheet = LAYOUTS["letters"](rng)
+    sheet.blank.save(tmp_path / "blank.png")
+    toml = sheet.toml.replace("[choices.q]", "[choices.q]\noptional = false")
+    (tmp_path / "form.toml").write_text(f'blank = "blank.png"\n{toml}')
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    fill_in(sheet, rng).save(pages / "page.png")
+    out, truth = tmp_path / "marks.jsonl", tmp_path / "truth.csv"
+    right = {one.id: one.truth or "" for one in sheet.questions}
+    rows = [f"page.png/{id},{answer}\n" for id, answer in right.items()]
+    truth.write_text("id,number\n" + "".join(rows))
+    status, _, err = ask(
+        *("classify", pages, "--form", tmp_path / "form.toml", "-o", out),
+        *("--wide", "--truth", truth, "--broker", local.url),
+    )
+    assert status == 0 and "accuracy 100.00% of 8" in err, err
+    (wide,) = map(json.loads, (tmp_path / "marks-wide.jsonl").read_text().splitlines())
+    assert {**wide} | right == {**wide}
+    given, other = tmp_path / "given.csv", "A" if right["q2"] != "A" else "B"
+    given.write_text("id,number\npage.png/q1,F\n")
+    status, _, err = ask("correct", out, given, "-o", tmp_path / "no.csv")
+    assert (
+        status == 2
+        and "'F' for page.png/q1: it must be one of A, B, C, D, E, illegible, or empty" in err
+    )
+    given.write_text(f"id,number\npage.png/q1,\npage.png/q2,{other}\n")
+    status, _, err = ask("correct", out, given, "-o", tmp_path / "final.csv")
+    assert status == 0, err
+    rows = (tmp_path / "final.csv").read_text().splitlines()
+    final = {one["field"]: one for one in csv.DictReader(rows)}
+    assert (final["q1"]["number"], final["q2"]["number"]) == ("", other)
+    assert ask("evaluate", tmp_path / "final.csv", "--truth", truth)[0] == 0

@@ -1,0 +1,81 @@
+"""Ticks and bubbles: which are found on a blank, and what is read of their marks."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.marks import make_form, read_sheet
+from digitq.protocol.asked.form import Choice, Form, Table
+from digitq.protocol.asked.known import TICK, Known
+from digitq.worker.sight.forms.bubbles import Bubble, place_bubbles
+from digitq.worker.sight.forms.marks import Look, MarkReadings
+from tests.forms import FONT
+from training.synthetic.mark_sheets import (
+    CLEAR_KINDS,
+    LAYOUTS,
+    fill_in,
+    photograph,
+)
+
+NOTHING = Look(0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("is_photo", [False, True])
+def test_marks_are_read(layout: str, is_photo: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng([20, [*LAYOUTS].index(layout)])
+    sheet = LAYOUTS[layout](rng)
+    form = make_form(sheet, tmp_path)
+    page = fill_in(sheet, rng, doubtful=0.4)
+    answers = read_sheet(form, photograph(page, rng) if is_photo else np.asarray(page))
+    clear = [one for one in sheet.questions if one.kind in ("", *CLEAR_KINDS)]
+    assert clear and len(answers) == len(sheet.questions)
+    assert all(answers[one.id][0] == one.truth for one in clear)
+    assert sum(not answers[one.id][1] for one in clear) >= len(clear) - 1
+    for one in sheet.questions:
+        answer, reason = answers[one.id]
+        assert reason or answer == one.truth, (one.kind, one.truth, answer)
+
+
+def test_a_table_by_its_lines_has_marks_and_numbers(tmp_path: Path) -> None:
+    """Without a blank, a cell must be empty but for the mark."""
+    columns, rows = (60, 300, 400, 520), range(80, 381, 50)
+    page = np.full((460, 600), 235, np.uint8)
+    for x in columns:
+        cv2.line(page, (x, rows[0]), (x, rows[-1]), 60, 2)
+    for y in rows:
+        cv2.line(page, (columns[0], y), (columns[-1], y), 60, 2)
+    for row, y in enumerate(rows[:-1]):
+        cv2.putText(page, str(31 + row), (425, y + 37), FONT, 1, 40, 2, cv2.LINE_AA)
+        if row % 2:
+            tick = np.array([(330, y + 25), (343, y + 38), (372, y + 8)])
+            cv2.polylines(page, [tick], False, 70, 3, cv2.LINE_AA)
+    known = Known.check(length=2)
+    own = (("here", Known(options=TICK)),)
+    table = Table("list", None, 6, ("", "here", "points"), known, 6, 0, True, own)
+    answers = read_sheet(Form(None, "lines", (), (table,), ()), page)
+    assert [answers[f"list/{row}/here"] for row in range(1, 7)] == [("", ""), ("1", "")] * 3
+    assert [answers[f"list/{row}/points"][0] for row in range(1, 7)] == [*map(str, range(31, 37))]
+
+
+def test_an_unanswered_question_is_marked_if_it_must_be_answered() -> None:
+    marks = MarkReadings(Known(options=("A", "B")), [NOTHING, NOTHING], True)
+    assert marks.choose("", 0.99, [], np.eye(3)).reason == "empty"
+    optional = MarkReadings(Known(options=("A", "B")), [NOTHING, NOTHING], False)
+    assert optional.choose("", 0.99, [], np.eye(3)).reason == ""
+    assert optional.calibrated[0].number == "" and optional.calibrated[0].chance > 0.99
+
+
+def test_bubbles_count_where_they_are_printed() -> None:
+    """A box that is drawn loosely around them has no effect."""
+    choice = Choice(("q1", "q2"), Known(options=tuple("ABC")), (90, 95, 345, 190))
+    printed = [Bubble(x, y, x + 20, y + 20, True) for y in (100, 160) for x in (100, 200, 300)]
+    letter = Bubble(330, 170, 340, 180, True)
+    boxes = place_bubbles(choice, [*printed, letter])
+    assert boxes[1] == [(x, 160, x + 20, 180) for x in (100, 200, 300)]
+    down = Choice(("q1", "q2", "q3"), Known(options=tuple("AB")), choice.box, is_across=False)
+    assert place_bubbles(down, printed)[2] == [(300, y, 320, y + 20) for y in (100, 160)]
+    even = place_bubbles(choice, [])
+    assert even[0][0][:2] == (90, 95) and even[1][2][2:] == pytest.approx((345, 190))
