@@ -29,7 +29,7 @@ PRINT_REACH = 2  # px: print may be so much wider on the page
 PAGE_REACH = 0.8  # px of the page: it may be so much wider, too
 RING = 0.7  # strokes leave a bubble if they reach this share of what is seen around it
 FEW = 0.006  # a share of ink that an empty bubble may have by chance
-EMPTY, MARKED = 0.012, 0.04  # at most so much of an empty bubble is inked, of a marked one more
+UNMARKED, MARKED = 0.012, 0.04  # at most so much of an empty bubble is inked, of a marked one more
 SURE_SLOPE = 6.0  # how fast a bubble with more ink becomes more surely marked
 ERASED = 0.17  # so much of an empty bubble is faintly dark if a mark was erased
 STRONG = 0.52  # this share of a mark is clearly dark, if it is not faint
@@ -97,7 +97,7 @@ def read_marks(marks: Sequence[Mark], known: Known, optional: bool) -> MarkReadi
 
 def compare(questions: Iterable[MarkReadings]) -> float:
     """How much is faintly dark in the empty bubbles of a page: a blurred one shows more."""
-    empty = [one.faint for each in questions for one in each.looks if one.ink <= EMPTY]
+    empty = [one.faint for each in questions for one in each.looks if one.ink <= UNMARKED]
     return float(np.median(empty)) if empty else 0.0
 
 
@@ -200,7 +200,7 @@ def move_to_print(dark: Share, core: Share) -> Share:
 
 def find_chance(look: Look) -> float:
     """How probable it is that the bubble is marked."""
-    odds = ((look.ink + FEW) / (np.sqrt(EMPTY * MARKED) + FEW)) ** SURE_SLOPE
+    odds = ((look.ink + FEW) / (np.sqrt(UNMARKED * MARKED) + FEW)) ** SURE_SLOPE
     return float(np.clip(odds / (1 + odds), LEAST_CHANCE, 1 - LEAST_CHANCE))
 
 
@@ -220,7 +220,7 @@ def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
 
 def find_doubt(looks: Sequence[Look], many: bool, ground: float) -> Reason:
     """Why a person should look at the marks of a question; "" if there is no need."""
-    marked = [one for one in looks if one.ink > EMPTY]
+    marked = [one for one in looks if one.ink > UNMARKED]
     faint = [one for one in looks if one.faint > ground + ERASED]
     if any(one.ink > FILLED and one.strokes > 1 for one in marked):
         return "crossed out?"
