@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from digitq.producer.sources.source import Source, SourceItem
     from digitq.protocol.asked.form import Cell
     from digitq.protocol.asked.reading import Reading
+    from digitq.protocol.asked.values import Automaton
     from digitq.protocol.chunk import Chunk
     from digitq.protocol.prediction import Answer
 
@@ -247,17 +248,24 @@ def find_numbers(
     and bubbles. `refused` gets those that the form does not allow."""
     import pyarrow as pa
 
-    from digitq.protocol.asked.values import ValueSet, accepts
     from digitq.protocol.chunk import name_fields
 
     ids, truths = (pa.array(one).to_pylist() for one in (name_fields(chunk.batch), chunk.truth))
     for id, truth, cell in zip(ids, truths, cycle(cells), strict=False):
         is_learned = bool(re.search("[0-9]", truth or "")) and not cell.known.options
-        values = cell.known.automaton
-        if is_learned and isinstance(values, ValueSet):
-            is_learned = accepts(values, truth) or accepts(values.without_signs, truth)
-            refused += [] if is_learned else [f"{id} ({truth})"]
+        if is_learned and not allows(cell.known.automaton, truth):
+            refused.append(f"{id} ({truth})")
+            is_learned = False
         yield truth if is_learned else None
+
+
+def allows(values: "Automaton", truth: str) -> bool:
+    """Whether a right answer may be read in a field, with its signs or without them."""
+    from digitq.protocol.asked.values import ValueSet, accepts, is_written
+
+    if not isinstance(values, ValueSet):
+        return is_written(truth)
+    return accepts(values, truth) or accepts(values.without_signs, truth)
 
 
 def find_wrong(
