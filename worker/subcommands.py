@@ -122,6 +122,19 @@ def rows(task: list[Any]) -> None:
 
 
 @commands.command(hidden=True)
+@click.argument("path", type=click.Path(path_type=Path))
+def ruled(path: Path) -> None:
+    """Print what is ruled, in JSON: `list_proposed` of a blank, or `list_lines` of a form."""
+    from digitq.worker.show.overlay import list_lines
+    from digitq.worker.sight.forms.proposal import list_proposed
+
+    try:
+        print(json.dumps(list_lines(path) if path.suffix == ".toml" else list_proposed(path)))
+    except DigitqError as error:
+        sys.exit(tell(error))
+
+
+@commands.command(hidden=True)
 def show() -> None:
     """Write what is seen of the images on stdin, as `show_images` has it."""
     from digitq.worker.show.surroundings import show_images

@@ -1,4 +1,4 @@
-"""`form new` and `form show`: make the file of a form, and see whether it fits."""
+"""`form new`, `form edit` and `form show`: make the file of a form, and see whether it fits."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 from digitq import options
 from digitq.commands.run import exec_module
 from digitq.protocol.errors import UsageError
+from digitq.protocol.host.folders import check_folder
 from digitq.protocol.settings import INSPECT_SUFFIX
 from digitq.terminal import require
 
@@ -51,3 +52,29 @@ def show(**task: str | None) -> None:
     """
     require("worker")
     exec_module(None, "digitq.worker", "form", json.dumps(task))
+
+
+@form.command()
+@click.argument("source", metavar="FORM.toml|BLANK", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="form's file of BLANK, a .toml [the name of BLANK with .toml]",
+)
+@options.served
+def edit(source: Path, out: Path | None, host: str, port: int | None) -> None:
+    """Draw, name and change the fields of a form in a browser.
+
+    BLANK is a PNG, a JPEG or the first page of a PDF. If it has no form's file yet, it begins with
+    what `digitq form new` proposes. Each change is saved at once, and comments in the file stay.
+    """
+    require("review")
+    from digitq.serving.editor import serve_editor
+
+    if out and (source.suffix == ".toml" or out.suffix != ".toml"):
+        raise UsageError("-o is for a BLANK, and ends in .toml: a FORM.toml is edited in place")
+    require("worker")
+    if out:
+        check_folder(out)
+    serve_editor(source, out, host, port)

@@ -459,6 +459,7 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("input", ({ target }) => {
   if (target.id === "search") return search(target.value.trim());
   const card = target.closest(".card");
+  if (!card) return;
   const text = [...target.value].filter((sign) => typed.test(sign)).join("");
   const number = tidy(text);
   const digits = number.replace(/[^0-9½¼¾]/g, "").length;
@@ -511,3 +512,405 @@ if (all.length && savedIn) {
   addEventListener("pagehide", send);
   connect();
 }
+
+// The editor of a form. `parts` are those of its file, with changes that may not be saved yet
+const form = { parts: [], lines: new Map(), items: new Map(), size: [1, 1], sending: Promise.resolve() };
+// What a box is for: the kind of its part, a name before its first one, and what it says at first
+const USES = {
+  fields: ["fields", "field0", {}],
+  mark: ["fields", "tick0", { kind: "mark" }],
+  tables: ["tables", "table0", { rows: 1, columns: ["c1"] }],
+  choices: ["choices", "question0", { options: ["A", "B", "C", "D"] }],
+};
+const useOf = ({ kind, keys }) => (kind === "fields" && keys.kind === "mark" ? "mark" : kind);
+const columnsOf = ({ kind, keys }) => (kind === "tables" ? keys.columns.map((column) => column.name ?? column) : []);
+const boxesOf = ({ keys }) => keys.boxes ?? (keys.box ? [keys.box] : []);
+const cornersOf = ([left, top, right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]];
+const rules = () => form.parts.filter(({ kind }) => kind === "checks");
+
+async function askServer(path, body, more = "") {
+  try {
+    const how = body && { method: "POST", body, keepalive: body.length < 60_000 }; // it may outlive the page
+    return await (await fetch(`${path}${location.search}${more}`, how)).json();
+  } catch {
+    return { problem: "digitq form edit does not answer: is it still running in the terminal?" };
+  }
+}
+
+/** Show what the file says. */
+function showForm(answer) {
+  const at = form.parts.indexOf(form.selected);
+  if (answer.parts) Object.assign(form, answer, { isUnsaved: false, selected: answer.parts[at] });
+  listParts();
+  tell(answer);
+}
+
+/** Say what is wrong, beside its part, too. */
+function tell({ problem = "", undo = form.undo }) {
+  form.undo = undo;
+  part("#undo").disabled = !undo && !form.isUnsaved;
+  const rest = ({ kind, name }) => (/^[.:]/.test(problem.slice(kind.length + name.length + 1)) && problem.startsWith(`${kind}.${name}`) ? problem.slice(kind.length + name.length + 2) : "");
+  for (const [one, item] of form.items) part(".problem", item).textContent = rest(one);
+  const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
+  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : "All is saved");
+  drawBoxes();
+  askLines();
+}
+
+/** Save the form, one change after the other. */
+function saveForm(extra) {
+  form.isUnsaved = true;
+  form.sending = form.sending.then(() => sendForm(extra));
+}
+
+async function sendForm(extra) {
+  rules().forEach((rule, at) => (rule.name = `${at + 1}`));
+  const sent = form.parts.map((one) => [one, one.name]);
+  const answer = await askServer("form", JSON.stringify({ version: form.version, parts: form.parts, ...extra }));
+  if (answer.changed) return part("#changed").showModal(), (form.extra = extra);
+  if (answer.parts && extra) return showForm(answer);
+  if (answer.parts) {
+    form.version = answer.version;
+    form.isUnsaved = false;
+    for (const [one, name] of sent) one.was = name;
+  }
+  tell(answer);
+}
+
+/** Take back what could not be saved, or else the last change. */
+function undo() {
+  form.sending = form.sending.then(async () => {
+    if (form.isUnsaved) showForm(await askServer("form"));
+    else if (form.undo) await sendForm({ parts: null });
+  });
+}
+
+const shapeOf = (one) => JSON.stringify([one.keys.box, Number(one.keys.rows), columnsOf(one).length]);
+
+/** Ask where the lines of new or moved tables are. */
+async function askLines() {
+  const isNew = (one) => one.kind === "tables" && one.keys.box && !form.lines.has(shapeOf(one));
+  if (form.isAsking || form.isUnsaved || !form.parts.some(isNew)) return;
+  form.isAsking = true;
+  const { tables = [] } = await askServer("lines");
+  form.isAsking = false;
+  for (const [box, across, down] of tables) form.lines.set(JSON.stringify([box, down.length - 1, across.length - 1]), [across, down]);
+  drawBoxes();
+}
+
+function element(name, attributes, text = "") {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
+}
+
+const rectangle = (name, [left, top, right, bottom]) => element("rect", { class: name, x: left, y: top, width: right - left, height: bottom - top });
+
+/** Draw all boxes, with the names of fields and columns, in px of the blank. */
+function drawBoxes() {
+  const svg = part("#blank svg");
+  form.px = form.size[0] / (svg.clientWidth || 1); // of the blank in one of the screen
+  svg.setAttribute("viewBox", `0 0 ${form.size.join(" ")}`);
+  svg.replaceChildren(...form.parts.filter((one) => boxesOf(one).length).map(drawPart));
+  if (form.drawn) svg.append(rectangle("", form.drawn));
+}
+
+function drawPart(one) {
+  const { px } = form;
+  const group = element("g", { class: `${useOf(one)}${one === form.selected ? " selected" : ""}` });
+  const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
+  const [across, down] = form.lines.get(shapeOf(one)) ?? [];
+  group.append(...boxesOf(one).map((box) => rectangle("box", box)));
+  if (across) group.append(element("path", { d: down.map((y) => `M${across[0]} ${y}H${across.at(-1)}`).join("") }));
+  for (const [at, column] of columnsOf(one).entries()) {
+    if (!across || !column) continue;
+    group.append(rectangle("cell", [across[at], down[0], across[at + 1], down.at(-1)]));
+    write(column, across[at] + 5 * px, (down[0] + down[1]) / 2 + 5 * px);
+  }
+  if (one.kind === "choices") for (const [option, x, y] of spread(one.keys)) write(option, x - 4 * px, y + 5 * px);
+  write(one.name, boxesOf(one)[0][0], boxesOf(one)[0][1] - 5 * px);
+  if (one === form.selected && one.keys.box)
+    for (const [x, y] of cornersOf(one.keys.box)) group.append(rectangle("handle", [x - 5 * px, y - 5 * px, x + 5 * px, y + 5 * px]));
+  return group;
+}
+
+/** The options of each question, and about where their bubbles are. */
+function spread({ options, box, boxes, rows, columns }) {
+  const middle = ([left, top, right, bottom]) => [(left + right) / 2, (top + bottom) / 2];
+  if (boxes) return boxes.map((one, at) => [options[at], ...middle(one)]);
+  const [left, top, right, bottom] = box;
+  const isAcross = rows || (!columns && right - left >= bottom - top);
+  const [wide, high] = isAcross ? [options.length, rows ?? 1] : [columns ?? 1, options.length];
+  const sides = [(right - left) / wide, (bottom - top) / high];
+  const places = Array.from({ length: wide * high }, (_, at) => [at % wide, Math.floor(at / wide)]);
+  return places.map(([x, y]) => [options[isAcross ? x : y], left + (x + 0.5) * sides[0], top + (y + 0.5) * sides[1]]);
+}
+
+/** List all parts, with what they say. */
+function listParts() {
+  form.items = new Map(form.parts.map((one) => [one, part(one.kind === "checks" ? "#check" : "#part").content.firstElementChild.cloneNode(true)]));
+  const itemsOf = (isRule) => [...form.items].filter(([{ kind }]) => (kind === "checks") === isRule).map(([, item]) => item);
+  part("#parts").replaceChildren(...itemsOf(false));
+  part("#rules").replaceChildren(...itemsOf(true));
+  for (const one of form.parts) fillItem(one);
+  selectPart(form.selected);
+}
+
+function fillItem(one) {
+  const item = form.items.get(one);
+  item.dataset.use = useOf(one);
+  for (const field of item.querySelectorAll("[data-key]")) {
+    const value = one.keys[field.dataset.key];
+    if (field.type === "checkbox") field.checked = value ?? (field.dataset.key === "optional" && one.kind !== "fields");
+    else field.value = value ?? "";
+  }
+  if (one.kind === "checks") return;
+  part("[data-name]", item).value = one.name;
+  part("[data-for]", item).value = useOf(one);
+  part(".columns", item).replaceChildren(...columnsOf(one).map((value, at) => Object.assign(document.createElement("input"), { value, ariaLabel: `column ${at + 1}`, placeholder: "not read" })));
+  showStep(one, item);
+}
+
+/** How far the next box is: as far as the nearest alike, or else it adjoins. */
+function showStep(one, item) {
+  const way = Number(part("[data-repeat=way]", item).value);
+  const box = boxesOf(one)[0] ?? [0, 0, 0, 0];
+  const isAlike = (other) => other.every((side, at) => at % 2 === way || Math.abs(side - box[at]) < 6);
+  const steps = form.parts.flatMap(boxesOf).filter(isAlike).map((other) => Math.abs(other[way] - box[way])).filter(Boolean);
+  part("[data-repeat=step]", item).value = steps.length ? Math.min(...steps) : box[way + 2] - box[way];
+}
+
+function selectPart(one) {
+  form.selected = one;
+  for (const [other, item] of form.items) item.classList.toggle("selected", other === one);
+  part("#names").textContent = `The names are: ${listNames().join(", ")}.`;
+  form.items.get(one)?.scrollIntoView({ block: "nearest" });
+  drawBoxes();
+}
+
+/** The names of fields, questions and columns, which a rule may have. */
+function listNames() {
+  return form.parts.flatMap(({ kind, name, keys }, at) => {
+    if (kind === "tables") return columnsOf(form.parts[at]).filter(Boolean);
+    const count = kind === "choices" ? (keys.rows ?? keys.columns) : undefined;
+    return kind === "checks" ? [] : count ? Array.from({ length: count }, (_, number) => `${name}${number + 1}`) : name;
+  });
+}
+
+/** The next name that is free: q2 after q1. */
+function nextName(name) {
+  const [, stem, number] = /^(.*?)(\d*)$/.exec(name);
+  const taken = new Set([...listNames(), ...form.parts.map((one) => one.name)]);
+  let next = Number(number || 1) + 1;
+  while (taken.has(`${stem}${next}`)) next += 1;
+  return `${stem}${next}`;
+}
+
+/** Add a part after another one, and select it. */
+function addPart(kind, name, keys, after = form.parts.findLast((one) => one.kind !== "checks")) {
+  form.selected = { kind, name: nextName(name), was: null, keys };
+  form.parts.splice(kind === "checks" ? form.parts.length : form.parts.indexOf(after) + 1, 0, form.selected);
+}
+
+/** Add what is ruled within a box that a person drew, or else this box. */
+function addDrawn(box) {
+  const slack = 12 * form.px;
+  const isIn = (one) => one.every((side, at) => (at < 2 ? side > box[at] - slack : side < box[at] + slack));
+  const isNew = (one) => !form.parts.some((other) => `${boxesOf(other)}` === `${boxesOf(one)}`);
+  const found = form.proposed.filter((one) => boxesOf(one).every(isIn) && isNew(one));
+  for (const one of found.length ? structuredClone(found) : [{ kind: "fields", keys: { box } }]) addPart(one.kind, USES[useOf(one)][1], one.keys);
+}
+
+function repeat(one, item) {
+  const [count, way, step] = ["count", "way", "step"].map((key) => Number(part(`[data-repeat=${key}]`, item).value));
+  for (let at = 1; at <= Math.min(count, 200); at++) {
+    const keys = structuredClone(one.keys);
+    for (const box of boxesOf({ keys })) (box[way] += at * step), (box[way + 2] += at * step);
+    addPart(one.kind, form.selected.name, keys, form.selected);
+  }
+}
+
+/** Let the rules have the new name of a field or a column. */
+function rename(before, name) {
+  if (![before, name].every((one) => /^[A-Za-z_]\w*$/.test(one))) return;
+  for (const rule of rules()) {
+    rule.keys.rule = rule.keys.rule.replace(new RegExp(`\\b${before}\\b`, "g"), name);
+    fillItem(rule);
+  }
+}
+
+/** Take what a person has typed, chosen or ticked. */
+function changePart(one, item, field) {
+  const { key } = field.dataset;
+  const text = (field.value = field.value.trim());
+  if (field.matches("[data-repeat]")) return field.matches("select") && showStep(one, item);
+  if (field.matches("[data-name]")) {
+    if (!text) return void (field.value = one.name);
+    if (one.kind === "fields") rename(one.name, text);
+    one.name = text;
+  } else if (field.matches("[data-for]")) {
+    one.kind = USES[text][0];
+    one.keys = { box: one.keys.box ?? around(one.keys.boxes), ...structuredClone(USES[text][2]) };
+    fillItem(one);
+  } else if (field.matches(".columns input")) {
+    const at = [...field.parentElement.children].indexOf(field);
+    rename(columnsOf(one)[at], text);
+    const column = one.keys.columns[at];
+    one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
+  } else if (field.type === "checkbox") one.keys[key] = field.checked;
+  else if (key === "options") one.keys.options = text.split(",").map((option) => option.trim());
+  else if (key === "rule") one.keys.rule = field.value = text.replace(/(?<![=!<>])=(?!=)/g, "==");
+  else if (!text) delete one.keys[key];
+  else one.keys[key] = /^(0|[1-9]\d*|\d+\.\d+)$/.test(text) && key !== "pattern" ? Number(text) : text;
+  selectPart(form.selected);
+  saveForm();
+}
+
+/** Change the parts as a button says, and save them. */
+function doWith(what, one, item) {
+  const columns = one?.keys.columns;
+  if (what === "remove") form.parts = form.parts.filter((other) => other !== one);
+  else if (what === "repeat") repeat(one, item);
+  else if (what === "widen") columns.push(nextName(columnsOf(one).findLast(Boolean) ?? "c0"));
+  else if (what === "narrow" && columns.length > 1) columns.pop();
+  listParts();
+  saveForm();
+}
+
+/** Draw a box, or move or resize the one that the pointer is on. */
+function startPointer(event) {
+  const svg = part("#blank svg");
+  const isMouse = event.pointerType === "mouse";
+  const isDrawing = part("#draw").ariaPressed === "true";
+  const { left, top } = svg.getBoundingClientRect();
+  const place = ({ clientX, clientY }) => [(clientX - left) * form.px, (clientY - top) * form.px];
+  const [x, y] = place(event);
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  const isOn = (box) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3];
+  const isNear = ([toX, toY]) => Math.hypot(toX - x, toY - y) < (isMouse ? 9 : 20) * form.px;
+  const corner = cornersOf(form.selected?.keys.box ?? []).findIndex(isNear);
+  const on = form.parts.flatMap((one) => boxesOf(one).filter(isOn).map((box) => [area(box), one]));
+  const hit = isDrawing ? undefined : corner >= 0 ? form.selected : on.sort(([a], [b]) => a - b)[0]?.[1];
+  selectPart(hit);
+  svg.focus({ preventScroll: true });
+  if (!isMouse && !hit && !isDrawing) return; // a finger scrolls
+  event.preventDefault();
+  svg.setPointerCapture(event.pointerId);
+  const before = structuredClone(hit?.keys);
+  let isMoved = false;
+  svg.onpointermove = (move) => {
+    const [toX, toY] = place(move);
+    isMoved ||= Math.hypot(toX - x, toY - y) > 4 * form.px;
+    if (!isMoved) return;
+    if (!hit) form.drawn = around([[x, y, toX, toY]]);
+    else if (corner < 0) movePart(hit, before, toX - x, toY - y);
+    else hit.keys.box = around([[...cornersOf(before.box)[(corner + 2) % 4], toX, toY]]);
+    drawBoxes();
+  };
+  svg.onpointerup = svg.onpointercancel = ({ type }) => {
+    svg.onpointermove = svg.onpointerup = svg.onpointercancel = null;
+    const { drawn } = form;
+    form.drawn = undefined;
+    setDrawing(false);
+    if (type === "pointercancel" && hit) hit.keys = before;
+    else if (isMoved && hit) saveForm();
+    else if (drawn && Math.min(drawn[2] - drawn[0], drawn[3] - drawn[1]) >= 8) addDrawn(drawn), doWith();
+    drawBoxes();
+  };
+}
+
+/** The box around these, in whole px of the blank. */
+function around(boxes) {
+  const all = [0, 1].map((way) => boxes.flatMap((box) => [box[way], box[way + 2]]).map((side) => Math.round(Math.min(Math.max(side, 0), form.size[way]))));
+  return [...all.map((sides) => Math.min(...sides)), ...all.map((sides) => Math.max(...sides))];
+}
+
+/** Move a part by so many px from where these keys have it, as far as the blank reaches. */
+function movePart(one, keys, ...by) {
+  const all = around(boxesOf({ keys }));
+  const steps = by.map((way, at) => Math.min(Math.max(Math.round(way), -all[at]), form.size[at] - all[at + 2]));
+  const moved = boxesOf({ keys }).map((box) => box.map((side, at) => side + steps[at % 2]));
+  Object.assign(one.keys, keys.boxes ? { boxes: moved } : { box: moved[0] });
+}
+
+function setDrawing(isOn) {
+  part("#draw").ariaPressed = isOn;
+  document.body.classList.toggle("drawing", isOn);
+}
+
+/** Show where the boxes are on a photo of a filled page. */
+async function tryOn(photo) {
+  if (!photo) return;
+  say(`Looking for the form on ${photo.name} …`);
+  await form.sending;
+  const { text, picture, problem } = await askServer("photo", photo, `&name=${encodeURIComponent(photo.name)}`);
+  part("#seen p").textContent = (form.isUnsaved ? "Your last change is not saved, and not shown. " : "") + (text ?? problem);
+  part("#seen img").hidden = !picture;
+  part("#seen img").src = `data:image/png;base64,${picture ?? ""}`;
+  part("#seen").showModal();
+  say("");
+}
+
+function pressKey(event) {
+  const { key, target, shiftKey, ctrlKey, metaKey, altKey } = event;
+  const isTyping = target.matches("input, select");
+  const { selected } = form;
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+  if (altKey || part("dialog[open]")) return;
+  if (ctrlKey || metaKey) {
+    if (key === "s") target.blur(); // all else is saved already
+    else if (key === "z" && !isTyping) undo();
+    else return;
+  } else if (key === "Escape") target.blur(), setDrawing(false), selectPart();
+  else if (isTyping && key === "Enter") target.blur();
+  else if (isTyping || !selected) return;
+  else if (key === "Delete") doWith("remove", selected);
+  else if (step && boxesOf(selected).length) movePart(selected, selected.keys, ...step.map((way) => way * (shiftKey ? 10 : 1))), selectPart(selected), saveForm();
+  else if (key.length === 1 && key !== " " && target.matches("svg")) return part("input", form.items.get(selected)).select(); // it takes the key
+  else return;
+  event.preventDefault();
+}
+
+function editForm() {
+  const itemOf = (target) => [...form.items].find(([, item]) => item.contains(target)) ?? [];
+  addEventListener("resize", drawBoxes);
+  part("#blank svg").addEventListener("pointerdown", startPointer);
+  document.addEventListener("keydown", pressKey);
+  document.addEventListener("change", ({ target }) => {
+    const [one, item] = itemOf(target);
+    if (one) changePart(one, item, target);
+    else if (target.id === "photo") tryOn(target.files[0]), (target.value = "");
+  });
+  document.addEventListener("focusin", ({ target }) => {
+    const [one] = itemOf(target);
+    if (one && one !== form.selected) selectPart(one);
+  });
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest("button");
+    button?.closest("dialog")?.close();
+    if (button?.id === "mine") saveForm({ ...form.extra, force: true });
+    else if (button?.id === "theirs") askServer("form").then(showForm);
+    else if (button?.dataset.do) doWith(button.dataset.do, ...itemOf(button));
+    else if (button?.id === "draw") setDrawing(button.ariaPressed !== "true");
+    else if (button?.id === "undo") undo();
+    else if (button?.id === "try") part("#photo").click();
+    else if (button?.id === "rule") {
+      addPart("checks", "0", { rule: "" });
+      listParts();
+      part("input", form.items.get(form.selected)).focus();
+    }
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    tryOn(event.dataTransfer.files[0]);
+  });
+  addEventListener("beforeunload", (event) => {
+    document.activeElement.blur(); // what is typed counts
+    if (form.isUnsaved) event.preventDefault();
+  });
+  askServer("form").then(showForm);
+}
+
+if (document.body.dataset.use === "form") editForm();

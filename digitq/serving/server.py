@@ -101,7 +101,12 @@ class LiveConnection(Guarded, WebSocketHandler):
 
 
 def serve(
-    routes: Sequence[Any], host: str, port: int | None, what: str, tick: Callable[[], None]
+    routes: Sequence[Any],
+    host: str,
+    port: int | None,
+    what: str,
+    tick: Callable[[], None],
+    max_body_bytes: int = MAX_MESSAGE_BYTES,
 ) -> None:
     """Serve handlers that are `Guarded`, until Ctrl-C or SIGTERM; `tick` is called each second.
 
@@ -117,11 +122,15 @@ def serve(
         show_code(link)
         echo_err("everyone who has this link can see and answer: show it only to those who may")
     echo_err("Ctrl-C ends it")
-    asyncio.run(serve_until_signal(listener, routes, token, tick))
+    asyncio.run(serve_until_signal(listener, routes, token, tick, max_body_bytes))
 
 
 async def serve_until_signal(
-    listener: socket.socket, routes: Sequence[Any], token: str, tick: Callable[[], None]
+    listener: socket.socket,
+    routes: Sequence[Any],
+    token: str,
+    tick: Callable[[], None],
+    max_body_bytes: int,
 ) -> None:
     """Serve until Ctrl-C, or the end of the terminal or of the system."""
     application = Application(
@@ -132,7 +141,7 @@ async def serve_until_signal(
         websocket_ping_interval=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE_BYTES,
     )
-    server = HTTPServer(application, max_body_size=MAX_MESSAGE_BYTES)
+    server = HTTPServer(application, max_body_size=max_body_bytes)
     server.add_socket(listener)
     ticking = PeriodicCallback(tick, TICK_MS)
     ticking.start()

@@ -1,5 +1,6 @@
-"""`digitq form show`: draws the fields of a form on its blank, or on a page."""
+"""Shows a form: `digitq form show` draws its fields, and the editor asks for its tables' lines."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,11 +8,21 @@ import PIL.Image
 from PIL.ImageDraw import Draw
 
 from digitq.protocol.asked.form import Form, read_form
+from digitq.protocol.asked.form_file import Box
 from digitq.protocol.errors import UsageError
-from digitq.worker.picture import error_of_row
+from digitq.worker.picture import ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
 from digitq.worker.sight.decoding.any_file import read_picture
-from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
+from digitq.worker.sight.decoding.pillow import prepare_libraries
+from digitq.worker.sight.decoding.scales import scale_to_file
+from digitq.worker.sight.forms.cutting import (
+    MIN_BLANK_SIDE,
+    PAGE_SIDE,
+    Cut,
+    cut_cells,
+    find_lines,
+    scale_box,
+)
 from digitq.worker.sight.forms.perspective import project, to_corners
 from digitq.worker.sight.forms.proposal import count_rows
 from digitq.worker.sight.limits import Watch
@@ -60,3 +71,21 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
         table = cell.table
     where = f"not on the page: {', '.join(missing)}" if missing else "all fields are on the page"
     return [f"{title}: {where}"], picture, int(bool(missing))
+
+
+def list_lines(path: Path) -> list[tuple[Box, list[float], list[float]]]:
+    """Of each table with a box: the box, and where its columns and its rows begin and end, in px of
+    the blank's file. Raises `UsageError`."""
+    form, lines = read_form(path, count_rows), []
+    prepare_libraries()
+    try:
+        blank = to_grey(read_picture(form.blank or b"", MIN_BLANK_SIDE))
+    except ImageError as error:
+        raise UsageError(f"can't read the blank of {path}: {error}") from None
+    scale = scale_to_file(form.blank or b"", blank.shape)
+    for table in form.tables:
+        if table.box:
+            columns, rows = find_lines(blank, replace(table, box=scale_box(table.box, scale)))
+            across, down = (columns * scale[0, 0]).tolist(), (rows * scale[1, 1]).tolist()
+            lines.append((table.box, across, down))
+    return lines

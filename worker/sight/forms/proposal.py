@@ -79,14 +79,12 @@ def write_proposal(blank: Path, out: Path) -> None:
 
     Raises `UsageError`, `OutputError`.
     """
-    boxes, scale = read_boxes(blank)
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
     text, counts = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n', [0, 0]
-    parts = [*propose(boxes)]
+    parts = list_proposed(blank)
     if not parts:
         raise UsageError(f"no empty ruled boxes are found in {blank}: write its form by hand")
     for part in parts:
-        part["box"] = (scale * part["box"]).round().astype(int).tolist()
         kind = int("rows" in part)
         counts[kind] += 1
         text += f"\n[{('fields.field', 'tables.table')[kind]}{counts[kind]}]\n"
@@ -103,6 +101,15 @@ def write_proposal(blank: Path, out: Path) -> None:
         in_one_line(f"{found}: give them names, delete what is no number, and see `{look}`"),
         file=sys.stderr,
     )
+
+
+def list_proposed(blank: Path) -> list[Proposed]:
+    """The fields and tables of a blank, with boxes in px of its file. Raises `UsageError`."""
+    boxes, scale = read_boxes(blank)
+    parts = [*propose(boxes)]
+    for part in parts:
+        part["box"] = (scale * part["box"]).round().astype(int).tolist()
+    return parts
 
 
 def count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:

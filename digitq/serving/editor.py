@@ -1,0 +1,207 @@
+"""`digitq form edit`: a page on which a person draws the parts of a form, and names them."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import Any
+
+from digitq.form_rows import read_form_file
+from digitq.producer.sinks.sink import replacing
+from digitq.protocol.asked.form_file import measure_blank, parse_form_file
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.formats.drawer import render_page
+from digitq.protocol.formats.pdf import PDF
+from digitq.protocol.settings import settings
+from digitq.protocol.text import in_one_line, plural
+from digitq.review.template import fill_template, read_script
+from digitq.serving.form_text import Part, change_parts, is_toml, list_parts
+from digitq.serving.server import Guarded, ServedPage, bind, serve
+from digitq.terminal import echo_err
+
+OWN_COMMANDS = [sys.executable, "-P", "-m", "digitq.worker"]  # those of the worker
+Answer = dict[str, Any]
+
+
+class Editor:
+    """A form's file while a person edits it. Raises `UsageError` if it can't be edited."""
+
+    def __init__(self, source: Path, out: Path | None) -> None:
+        """Open a form's file, or begin that of a blank with what is ruled there."""
+        is_blank = source.suffix.lower() != ".toml"
+        self.path = (out or source.with_suffix(".toml")) if is_blank else source
+        is_new = is_blank and not os.path.lexists(self.path)
+        blank = source if is_new else find_blank(self.path)
+        if is_blank and os.path.realpath(blank) != os.path.realpath(source):
+            raise UsageError(f"{self.path} is a form of {blank}: name another file with -o")
+        self.content, self.size = measure_blank(blank)
+        status, found, error = run_worker("ruled", str(blank))
+        if status:
+            raise UsageError(error.strip().removeprefix("digitq: "))
+        self.proposed = name_parts(json.loads(found))
+        self.earlier: list[str] = []  # the texts that undo brings back
+        self.lock = Lock()
+        if is_new:
+            name = os.path.relpath(os.path.realpath(blank), os.path.realpath(self.path.parent))
+            head = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
+            self.write(change_parts(head, self.proposed), is_checked=False)
+            echo_err(f"{plural(len(self.proposed), 'part')} found on the blank are in {self.path}")
+        self.text = self.read() or ""
+        list_parts(self.text, self.path)
+
+    def read(self) -> str | None:
+        """What the file says; `None` if there is none. Raises `UsageError`."""
+        try:
+            return self.path.read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not in UTF-8"
+            raise UsageError(f"can't read {self.path}: {reason}") from None
+
+    def write(self, text: str, is_checked: bool = True) -> None:
+        """Write the file as a whole. Raises `UsageError` with the key of a mistake; then the file
+        stays as it is."""
+        with replacing(self.path) as partial:
+            partial.write_bytes(text.encode())
+            if is_checked:
+                try:
+                    read_form_file(str(partial))
+                except UsageError as error:
+                    raise UsageError(str(error).removeprefix(f"{partial}: ")) from None
+
+    def show(self, written: str = "") -> Answer:
+        """What the page shows of the file, or of the text that was written just now, and the
+        mistake in it, if there is one."""
+        text, problem = written or self.read() or self.text, ""
+        parts = list_parts(text, self.path)
+        self.text = text
+        try:
+            read_form_file(str(self.path))
+        except UsageError as error:
+            problem = str(error).removeprefix(f"{self.path}: ")
+        return {
+            "version": name_version(self.text),
+            "parts": parts,
+            "problem": problem,
+            "size": self.size,
+            "proposed": self.proposed,
+            "undo": len(self.earlier),
+        }
+
+    def change(self, version: str, parts: list[Part] | None, force: bool = False) -> Answer:
+        """Write the file with these parts, or as it was before the last change if there are none.
+
+        If another program has changed the file since this version, only `force` writes it.
+        """
+        with self.lock:
+            there = self.read()
+            if not force and name_version(there) != version:
+                return {"changed": True}
+            if parts is None:
+                self.write(self.earlier[-1], is_checked=False)
+                return self.show(self.earlier.pop())
+            text = change_parts(there if there and is_toml(there) else self.text, parts)
+            if text != there:
+                self.write(text)
+                self.earlier.append(there or self.text)
+            return self.show(text)
+
+    def find_lines(self) -> Answer:
+        """Where the columns and rows of tables are on the blank; nothing if the form is wrong."""
+        status, lines, _ = run_worker("ruled", str(self.path))
+        return {"tables": [] if status else json.loads(lines)}
+
+    def see(self, name: str, content: bytes) -> Answer:
+        """Where the fields are on a page: a text, and the picture if the form is on it."""
+        with TemporaryDirectory() as folder:
+            page, out = Path(folder, f"_{Path(name).name}"), Path(folder, "fields.png")
+            page.write_bytes(content)
+            task = {"form": str(self.path), "page": str(page), "out": str(out)}
+            _, text, error = run_worker("form", json.dumps(task))
+            picture = out.read_bytes() if out.exists() else b""
+        return {"text": (text or error).removeprefix("_"), "picture": b64encode(picture).decode()}
+
+
+class FormHandler(Guarded):
+    """Answers the page in JSON, where `problem` is a mistake."""
+
+    def initialize(self, editor: Editor) -> None:
+        self.editor = editor
+
+    async def answer(self, call: Callable[..., Answer], *arguments: Any, **named: Any) -> None:
+        try:
+            self.finish(await asyncio.to_thread(call, *arguments, **named))
+        except DigitqError as error:
+            self.finish({"problem": in_one_line(str(error))})
+
+    async def get(self, what: str) -> None:
+        await self.answer(self.editor.find_lines if what == "lines" else self.editor.show)
+
+    async def post(self, what: str) -> None:
+        content = self.request.body
+        if what == "photo":
+            await self.answer(self.editor.see, self.get_query_argument("name"), content)
+        else:
+            await self.answer(self.editor.change, **json.loads(content))
+
+
+def serve_editor(source: Path, out: Path | None, host: str, port: int | None) -> None:
+    """Serve the editor until it is ended. Raises `UsageError`."""
+    what = f"the editor of {out or source}"
+    bind(host, port, what).close()  # raises before a file is written
+    editor = Editor(source, out)
+    blank = encode_blank(editor.content)
+    page = fill_template("form.html", name=in_one_line(editor.path.name), blank=blank)
+    routes = [
+        ("/", ServedPage, {"text": page, "script": read_script()[1]}),
+        ("/(form|lines|photo)", FormHandler, {"editor": editor}),
+    ]
+    serve(routes, host, port, what, lambda: None, max_body_bytes=settings().image_bytes)
+
+
+def run_worker(command: str, argument: str) -> tuple[int, str, str]:
+    """The exit status, the output and the messages of one of the worker's own commands."""
+    done = subprocess.run([*OWN_COMMANDS, command, argument], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def find_blank(path: Path) -> Path:
+    """The blank that a form's file names. Raises `UsageError`."""
+    blank = parse_form_file(path).blank
+    if blank is None:
+        raise UsageError(f"{path} has no blank: the editor shows the boxes on one")
+    return path.parent / blank
+
+
+def name_parts(proposed: list[Answer]) -> list[Part]:
+    """Parts as `digitq form new` names them."""
+    parts: list[Part] = []
+    for keys in proposed:
+        kind = "choices" if "options" in keys else "tables" if "rows" in keys else "fields"
+        number = 1 + sum(one["kind"] == kind for one in parts)
+        parts.append({"kind": kind, "name": f"{kind[:-1]}{number}", "was": None, "keys": keys})
+    return parts
+
+
+def name_version(text: str | None) -> str:
+    """The same for the same text."""
+    return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def encode_blank(content: bytes) -> str:
+    """The blank as a picture within the page. Raises `PageError`."""
+    if content.startswith(PDF):
+        file = io.BytesIO()
+        render_page(content).save(file, "png")
+        content = file.getvalue()
+    kind = "jpeg" if content.startswith(b"\xff") else "png"
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"

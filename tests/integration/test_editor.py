@@ -1,0 +1,221 @@
+"""The editor of a form in a real browser, by mouse and keyboard, as a person uses it."""
+
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from digitq.cli import main
+from digitq.protocol.asked.form import Form, read_form
+from digitq.protocol.asked.form_file import measure_blank
+from tests.browser import open_browser
+from tests.waiting import run_digitq, wait_for
+
+EXAMPLE = Path(__file__).parents[2] / "examples/forms"
+SAVED = "All is saved"
+WIDTH = measure_blank(EXAMPLE / "blank.png")[1][0]  # px
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+class Person:
+    """Someone at the page of the editor, who points in px of the blank."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.press = page.keyboard.press
+
+    def find(self, x: float, y: float) -> tuple[float, float]:
+        box = self.page.locator("#blank img").bounding_box()
+        assert box
+        scale = box["width"] / WIDTH
+        return box["x"] + x * scale, box["y"] + y * scale
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.find(x, y))
+
+    def drag(self, *corners: tuple[float, float]) -> None:
+        (self.page.mouse.move(*self.find(*corners[0])), self.page.mouse.down())
+        self.page.mouse.move(*self.find(*corners[1]), steps=3)
+        self.page.mouse.up()
+
+    def type(self, text: str) -> None:
+        self.page.keyboard.type(text)
+
+    def fill(self, label: str, text: str) -> None:
+        """Click on an entry of the selected box, and type over what it has."""
+        self.page.locator(".part.selected").get_by_label(label).first.click()
+        self.press("Control+A")
+        self.type(text)
+
+    def sees(self, text: str | re.Pattern[str]) -> None:
+        expect(self.page.locator("#said")).to_have_text(text)
+
+    def button(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+
+@contextmanager
+def editing(browser: Browser, folder: Path, *arguments: str) -> Iterator[Person]:
+    """The editor, as a person has it open. No script may fail."""
+    log, failed = folder / "log", list[str]()
+    with run_digitq(log, "form", "edit", *arguments) as process:
+        wait_for(lambda: "Ctrl-C" in log.read_text() or process.poll() is not None)
+        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        page = context.new_page()
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        page.goto(re.findall(r"http://\S+", log.read_text())[0])
+        expect(page.locator("#said")).not_to_be_empty()
+        yield Person(page)
+        context.close()
+    assert not failed
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(EXAMPLE / "blank.png", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def mean(form: Form) -> tuple[object, ...]:
+    """What a form asks for, apart from where it is on the page."""
+    cells = [(cell.id, cell.known.encode(), cell.optional) for cell in form.cells]
+    return cells, form.checks, form.align
+
+
+def test_a_person_makes_the_mark_sheet_from_its_blank(browser: Browser, folder: Path) -> None:
+    with editing(browser, folder, "blank.png", "-o", "form.toml") as person:
+        person.sees(SAVED)
+        person.click(520, 175)
+        person.type("class")
+        person.fill("Digits", "4")
+        person.click(450, 400)
+        person.type("marks")
+        person.fill("column 2", "oral")
+        for name in ("written", "points"):
+            person.press("Tab")
+            person.type(name)
+        person.fill("Digits", "1-2")
+        person.click(560, 615)
+        person.type("total")
+        person.fill("Digits", "1-3")
+        for rule in ("oral + written = points", "sum(points) == totl"):
+            person.button("+ Add a rule")
+            person.type(rule)
+            person.press("Enter")
+        person.sees(re.compile("Not saved yet: checks.2.rule: there is no field or column 'totl'"))
+        assert "totl" not in (folder / "form.toml").read_text()
+        person.fill("rule", "sum(points) == total")
+        person.press("Enter")
+        person.sees(SAVED)
+        expect(person.page.locator("#blank .cell")).to_have_count(3)
+        with person.page.expect_file_chooser() as chooser:
+            person.button("Try it on a photo")
+        chooser.value.set_files(EXAMPLE / "pages/photo.jpg")
+        seen = person.page.locator("#seen")
+        expect(seen.locator("p")).to_have_text("photo.jpg: all fields are on the page")
+        assert (
+            seen.locator("img").evaluate("one => one.decode().then(() => one.naturalWidth)") > 500
+        )
+    made, given = (read_form(path / "form.toml") for path in (folder, EXAMPLE))
+    assert mean(made) == mean(given)
+    for one, other in zip(
+        (*made.fields, *made.tables), (*given.fields, *given.tables), strict=True
+    ):
+        assert one.box == pytest.approx(other.box, abs=2)
+
+
+def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
+    text = (EXAMPLE / "form.toml").read_text() + "# the end\n"
+    form = folder / "form.toml"
+    form.write_text(text)
+    with editing(browser, folder, "form.toml") as person:
+        person.sees(SAVED)
+        person.click(560, 615)
+        person.press("Delete")
+        person.sees(re.compile("Not saved yet: checks.2.rule: there is no field or column 'total'"))
+        assert form.read_text() == text
+        person.press("Control+z")
+        person.sees(SAVED)
+        person.click(560, 615)
+        person.press("Shift+ArrowDown")
+        person.press("ArrowLeft")
+        wait_for(lambda: "box = [499, 600, 619, 650]" in form.read_text())
+        person.press("Control+z")
+        person.press("Control+z")
+        wait_for(lambda: form.read_text() == text)
+
+        person.drag((60, 760), (90, 790))
+        person.type("q1")
+        person.press("Enter")
+        person.page.locator(".part.selected summary").click()
+        person.fill("how many more", "2")
+        person.page.get_by_label("where", exact=True).locator("visible=true").select_option("0")
+        person.button("Repeat")
+        wait_for(lambda: "[fields.q3]\nbox = [120, 760, 150, 790]" in form.read_text())
+        person.drag((300, 760), (500, 840))
+        person.page.get_by_label("what the box is for").last.select_option("bubbles")
+        person.fill("Options", "A, B")
+        person.fill("Rows", "2")
+        person.press("Enter")
+        wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
+        assert form.read_text().endswith("# the end\n")
+
+        theirs = form.read_text() + "# theirs\n"
+        form.write_text(theirs)
+        person.click(75, 775)
+        person.press("ArrowUp")
+        person.button("Write what is here")
+        wait_for(lambda: "box = [60, 759, 90, 789]" in form.read_text())
+        assert form.read_text().endswith("# theirs\n")
+        person.press("Control+z")
+        wait_for(lambda: form.read_text() == theirs)
+        form.write_text(text)
+        person.click(75, 775)
+        person.press("ArrowUp")
+        person.button("Show the other text")
+        expect(person.page.locator("#blank .fields")).to_have_count(2)
+    assert form.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["none.png"], "can't read none.png: No such file"),
+        (["note.txt"], "can't read note.txt: it is no PNG, JPEG or PDF"),
+        (["blank.png", "-o", "form.txt"], "-o is for a BLANK, and ends in .toml"),
+        (["form.toml", "-o", "other.toml"], "-o is for a BLANK, and ends in .toml"),
+        (["blank.png", "-o", "form.toml"], "form.toml is a form of other.png: name another file"),
+        (["none.toml"], "none.toml: No such file or directory; `digitq form new` makes"),
+        (["wrong.toml"], "wrong.toml: fields.a.box: it is missing"),
+        (["broken.toml"], "broken.toml is not TOML: Expected"),
+        (["lines.toml"], "lines.toml has no blank: the editor shows the boxes on one"),
+        (["form.toml", "--port", "{port}"], "Address already in use.*: leave out --port"),
+    ],
+)
+def test_what_cannot_be_edited_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    texts = {
+        "form.toml": 'blank = "other.png"\n',
+        "wrong.toml": "[fields.a]\n",
+        "broken.toml": "[fields",
+        "lines.toml": 'align = "lines"\n',
+        "note.txt": "a note",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as end:
+        main(["form", "edit", *(one.format(port=taken.getsockname()[1]) for one in arguments)])
+    assert end.value.code == 2
+    assert re.search(problem, capsys.readouterr().err)
