@@ -195,7 +195,7 @@ def test_a_form_is_proposed(scans: Path, tmp_path: Path) -> None:
     assert again.returncode == 2 and "new.toml exists: --overwrite replaces it" in again.stderr
     cv2.imwrite(str(tmp_path / "white.png"), np.full((900, 700), 255, np.uint8))
     white = run_form("new", "white.png", "-o", out, "--overwrite", folder=tmp_path)
-    assert white.returncode == 2 and "no empty ruled boxes are found in white.png" in white.stderr
+    assert white.returncode == 2 and "no bubbles are found in white.png" in white.stderr
     assert read_form(out).fields
 
 

@@ -11,6 +11,7 @@ from digitq.protocol.asked.form import Choice, Form, Table
 from digitq.protocol.asked.known import TICK, Known
 from digitq.worker.sight.forms.bubbles import Bubble, place_bubbles
 from digitq.worker.sight.forms.marks import Look, MarkReadings
+from digitq.worker.sight.forms.proposal import list_proposed
 from tests.forms import FONT
 from training.synthetic.mark_sheets import (
     CLEAR_KINDS,
@@ -71,11 +72,35 @@ def test_an_unanswered_question_is_marked_if_it_must_be_answered() -> None:
 def test_bubbles_count_where_they_are_printed() -> None:
     """A box that is drawn loosely around them has no effect."""
     choice = Choice(("q1", "q2"), Known(options=tuple("ABC")), (90, 95, 345, 190))
-    printed = [Bubble(x, y, x + 20, y + 20, True) for y in (100, 160) for x in (100, 200, 300)]
-    letter = Bubble(330, 170, 340, 180, True)
+    printed = [Bubble(x, y, x + 20, y + 20) for y in (100, 160) for x in (100, 200, 300)]
+    letter = Bubble(330, 170, 340, 180)
     boxes = place_bubbles(choice, [*printed, letter])
     assert boxes[1] == [(x, 160, x + 20, 180) for x in (100, 200, 300)]
     down = Choice(("q1", "q2", "q3"), Known(options=tuple("AB")), choice.box, is_across=False)
     assert place_bubbles(down, printed)[2] == [(300, y, 320, y + 20) for y in (100, 160)]
     even = place_bubbles(choice, [])
     assert even[0][0][:2] == (90, 95) and even[1][2][2:] == pytest.approx((345, 190))
+
+
+@pytest.mark.parametrize(
+    ("layout", "wanted"),
+    [
+        ("letters", [{"options": [*"ABCDE"], "rows": 8}]),
+        ("digits", [{"options": [*"0123456789"], "columns": 4}]),
+        ("ticks", [{"kind": "mark"}] * 40),
+        ("boxes", [{"options": [*"ABCD"], "rows": 10}]),
+    ],
+)
+def test_bubbles_are_proposed(layout: str, wanted: list[dict[str, object]], tmp_path: Path) -> None:
+    sheet = LAYOUTS[layout](np.random.default_rng(8))
+    sheet.blank.save(tmp_path / "blank.png")
+    parts = list_proposed(tmp_path / "blank.png")
+    assert [{key: part[key] for key in part if key != "box"} for part in parts] == wanted
+    boxes = np.array([box for one in sheet.questions for box in one.boxes])
+    around = [*boxes[:, :2].min(0), *boxes[:, 2:].max(0)]
+    assert np.array([part["box"] for part in parts])[:, :2].min(0) == pytest.approx(
+        around[:2], abs=3
+    )
+    assert np.array([part["box"] for part in parts])[:, 2:].max(0) == pytest.approx(
+        around[2:], abs=3
+    )

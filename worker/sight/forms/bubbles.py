@@ -15,6 +15,7 @@ from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
 
 MIN_BUBBLE, MAX_BUBBLE = 9, 60  # px at WORK_SIDE: how high and wide a bubble is
 MAX_FLATNESS = 3.0  # the longer side of a bubble is at most this many times the shorter one
+ROUND, SQUARE = 0.89, 0.95  # a round one fills less of its box, and a square one more
 MIN_FILLED = 0.7  # the inside of a bubble fills this share of its box: a circle fills 0.79
 MIN_CONVEX = 0.9  # a bubble has no dents: with them, it would be larger by a tenth
 MIN_HOLLOW = 0.35  # this share of a bubble is white, also with a letter in it
@@ -30,7 +31,17 @@ class Bubble(NamedTuple):
     top: float
     right: float
     bottom: float
-    is_round: bool
+    filled: float = np.pi / 4  # the share of its box: a circle has 0.79, a box 1
+    hollow: float = 1.0  # the share of it that is white
+
+    @property
+    def is_round(self) -> bool:
+        return self.filled < ROUND
+
+    @property
+    def is_square(self) -> bool:
+        width, height = self.size
+        return self.filled > SQUARE and abs(width / height - 1) < SIZE_DIFFERENCE
 
     @property
     def size(self) -> tuple[float, float]:
@@ -68,7 +79,7 @@ def find_bubbles(blank: Grey) -> list[Bubble]:
             and hole >= MIN_HOLLOW * hull
         ):
             sides = left * across, top * down, (left + width) * across, (top + height) * down
-            found.append(Bubble(*sides, share < (1 + np.pi / 4) / 2))
+            found.append(Bubble(*sides, share, hole / hull))
     return drop_nested(found)
 
 

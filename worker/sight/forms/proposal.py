@@ -1,9 +1,10 @@
-"""Proposes the fields and tables of a form, by the boxes that are ruled on its blank."""
+"""Proposes the fields, questions and tables of a form, by the boxes and bubbles of its blank."""
 
 import json
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from digitq.protocol.text import in_one_line, plural
 from digitq.worker.picture import Grey, ImageError, Mask
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
+from digitq.worker.sight.forms.questions import propose_marks
 from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
 from digitq.worker.sight.normalisation.colours import to_grey
 
@@ -62,6 +64,12 @@ class RuledBox(NamedTuple):
         """How many times it is as wide as high."""
         return (self.right - self.left) / self.height
 
+    def is_within(self, part: Proposed) -> bool:
+        """Whether it is in the box of this part."""
+        left, top, right, bottom = part["box"]
+        x, y = (self.left + self.right) / 2, (self.top + self.bottom) / 2
+        return bool(left <= x <= right and top <= y <= bottom)
+
     @property
     def is_answer(self) -> bool:
         """Whether it is empty, and of the shape for a number."""
@@ -80,14 +88,17 @@ def write_proposal(blank: Path, out: Path) -> None:
     Raises `UsageError`, `OutputError`.
     """
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
-    text, counts = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n', [0, 0]
+    text = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
+    counts = Counter[str]()
     parts = list_proposed(blank)
     if not parts:
-        raise UsageError(f"no empty ruled boxes are found in {blank}: write its form by hand")
+        raise UsageError(
+            f"no empty ruled boxes and no bubbles are found in {blank}: write its form by hand"
+        )
     for part in parts:
-        kind = int("rows" in part)
+        kind = name_kind(part)
         counts[kind] += 1
-        text += f"\n[{('fields.field', 'tables.table')[kind]}{counts[kind]}]\n"
+        text += f"\n[{kind}s.{kind}{counts[kind]}{'_' * is_block(part)}]\n"
         text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in part.items())
     try:
         out.write_bytes(text.encode())
@@ -95,21 +106,37 @@ def write_proposal(blank: Path, out: Path) -> None:
         raise UsageError(f"the name of {blank} is not in UTF-8: rename it") from None
     except OSError as error:
         raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    found = f"{plural(counts[0], 'field')} and {plural(counts[1], 'table')} are in {out}"
+    kinds = [plural(counts[kind], kind) for kind in ("field", "choice", "table") if counts[kind]]
+    found = f"{out} has {', '.join(kinds)}"
     look = f"digitq form show {shlex.quote(str(out))}"
     print(
-        in_one_line(f"{found}: give them names, delete what is no number, and see `{look}`"),
+        in_one_line(f"{found}: give them names, delete what is not to be read, and see `{look}`"),
         file=sys.stderr,
     )
 
 
 def list_proposed(blank: Path) -> list[Proposed]:
-    """The fields and tables of a blank, with boxes in px of its file. Raises `UsageError`."""
-    boxes, scale = read_boxes(blank)
-    parts = [*propose(boxes)]
+    """The fields, questions and tables of a blank, with boxes in px of its file. Raises
+    `UsageError`."""
+    small, scale = read_small(blank)
+    marks = [*propose_marks(small)]
+    boxes = [one for one in find_boxes(small) if not any(one.is_within(part) for part in marks)]
+    parts = [*propose(boxes), *marks]
     for part in parts:
         part["box"] = (scale * part["box"]).round().astype(int).tolist()
     return parts
+
+
+def name_kind(part: Proposed) -> str:
+    """What it is in a form's file: a `field`, a `choice` or a `table`."""
+    if "options" in part:
+        return "choice"
+    return "table" if "rows" in part else "field"
+
+
+def is_block(part: Proposed) -> bool:
+    """Whether it has several questions, whose numbers follow its name."""
+    return "options" in part and bool({"rows", "columns"} & part.keys())
 
 
 def count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:
@@ -132,15 +159,21 @@ def count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:
 
 
 def read_boxes(blank: Path) -> tuple[list[RuledBox], NDArray[np.float64]]:
-    """The boxes of a blank, and what their sides are multiplied by to give px of its file. Raises
-    `UsageError`."""
+    """The boxes of a blank, and the scale that `read_small` gives. Raises `UsageError`."""
+    small, scale = read_small(blank)
+    return find_boxes(small), scale
+
+
+def read_small(blank: Path) -> tuple[Grey, NDArray[np.float64]]:
+    """A blank at WORK_SIDE, and what the sides of a box are multiplied by to give px of its file.
+    Raises `UsageError`."""
     prepare_libraries()
     content, size = measure_blank(blank)
     try:
         small = resize_to_work(to_grey(read_picture(content, min(size))))
     except ImageError as error:
         raise UsageError(f"can't read {blank}: {error}") from None
-    return find_boxes(small), np.tile(np.array(size) / small.shape[::-1], 2)
+    return small, np.tile(np.array(size) / small.shape[::-1], 2)
 
 
 def find_boxes(small: Grey) -> list[RuledBox]:
