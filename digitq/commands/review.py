@@ -45,7 +45,7 @@ def review(
         echo_err("\n".join(page.lines))
         _, script = read_script()
         routes = [
-            ("/", ServedPage, {"text": page.text, "script": script}),
+            ("/", ServedPage, {"text": page.text.encode(), "script": script}),
             ("/answers", Connection, {"desk": desk}),
         ]
         serve(routes, host, port, what, desk.settle)

@@ -15,8 +15,9 @@ const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
 let saved = new Map(); // those that the server has saved
-let unsaved = new Map(); // id → { answer, known, isContested }: `answer` is null if it is taken back
-let person = Math.random().toString(36).slice(2); // this browser, for the server
+// id → { answer, known, isSent, isContested }: `answer` is null if it is taken back; `known` are those
+// that it may replace, by what this page knows
+let unsaved = new Map();
 let socket; // to the server; undefined if there is none
 let isConnected = false; // whether the server has told all
 let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
@@ -27,7 +28,6 @@ function load() {
     const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
     given = new Map(kept.given);
     unsaved = new Map([...(kept.unsaved ?? []), ...unsaved]); // another tab may have some
-    person = kept.person ?? person;
   });
   if (savedIn) merge();
   for (const card of all) show(card);
@@ -35,7 +35,7 @@ function load() {
 }
 
 function keep() {
-  const kept = savedIn ? { unsaved: [...unsaved], person } : { given: [...given] };
+  const kept = savedIn ? { unsaved: [...unsaved] } : { given: [...given] };
   tryStorage(() => localStorage.setItem(storageKey, JSON.stringify(kept)));
 }
 
@@ -345,7 +345,8 @@ function merge() {
 /** Let the server save an answer, or take it back (null). A number that is typed waits for its end. */
 function ask(id, answer, isTyped) {
   const before = unsaved.get(id);
-  const known = before && !before.isContested ? before.known : saved.get(id) ?? null;
+  const isNew = !before || before.isContested;
+  const known = isNew ? [saved.get(id) ?? null] : [...before.known, ...(before.isSent ? [before.answer] : [])];
   unsaved.set(id, { answer, known });
   merge();
   clearTimeout(ask.timer);
@@ -353,9 +354,11 @@ function ask(id, answer, isTyped) {
 }
 
 function send() {
-  const asked = listUnsaved().map(([id, { answer, known }]) => [id, answer, known]);
-  if (socket?.readyState !== WebSocket.OPEN || !asked.length) return;
-  socket.send(JSON.stringify({ person, asked }));
+  const asked = listUnsaved();
+  if (!isConnected || !asked.length) return;
+  socket.send(JSON.stringify(asked.map(([id, { answer, known }]) => [id, answer, known])));
+  for (const [, one] of asked) one.isSent = true;
+  keep();
   clearTimeout(send.timer);
   send.timer = setTimeout(() => part("#trouble").textContent || !listUnsaved().length || disconnect(), WAIT_MS);
 }

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -39,18 +38,10 @@ class Asked(NamedTuple):
 
     id: str
     answer: str | None  # None takes the answer back
-    known: str | None  # the answer that the person's page had before
+    known: list[str | None]  # it replaces one of these without a question
 
 
-@dataclass
-class Request:
-    """What a page sends."""
-
-    person: str  # a random name of the browser
-    asked: list[Asked]
-
-
-REQUESTS = TypeAdapter(Request)
+REQUESTS = TypeAdapter(list[Asked])  # what a page sends
 
 
 def name_corrections(results: Path) -> Path:
@@ -157,9 +148,7 @@ class Desk:
         file.drawn |= {image.id: image.drawn for image in page.images if image.drawn}
         self.shown = {image.id: image.page or "" for image in page.images}
         self.connections: set[Connection] = set()
-        # By the page and the id of a row
-        self._waiting: dict[tuple[Connection, str], tuple[str, Asked]] = {}
-        self._given_by: dict[str, str] = {}  # by id: who has given the answer
+        self._waiting: dict[tuple[Connection, str], Asked] = {}  # by who asks, and the id
         self._trouble = ""  # why nothing is saved
         path = self.results.path
         self._results_seen = describe(os.stat(path)), checksum(path)
@@ -173,11 +162,11 @@ class Desk:
         self.connections.add(connection)
         connection.tell(self._describe(self.shown) | {"isWhole": True})
 
-    def ask(self, connection: "Connection", request: Request) -> None:
+    def ask(self, connection: "Connection", request: Iterable[Asked]) -> None:
         """Save answers as soon as those that have arrived by now are known."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self.settle)
-        self._waiting |= {(connection, one.id): (request.person, one) for one in request.asked}
+        self._waiting |= {(connection, one.id): one for one in request}
 
     def settle(self) -> None:
         """Save what waits, after what another program has written; then tell all pages. Called each
@@ -187,8 +176,6 @@ class Desk:
         try:
             self._check_results()
             changed = self.file.read_again()
-            for id in changed:
-                self._given_by.pop(id, None)
             if changed:
                 echo_err(f"{self.file.path} was changed: {plural(len(changed), 'other answer')}")
             contested = self._save()
@@ -208,20 +195,16 @@ class Desk:
 
     def _save(self) -> "dict[Connection, list[str]]":
         """Save what waits; gives the ids for which another person has given another answer."""
-        answers, given_by = {**self.file.answers}, {**self._given_by}
-        contested = defaultdict(list)
-        for (connection, id), (person, (_, answer, known)) in self._waiting.items():
-            now = answers.get(id)
-            if now not in (answer, known) and given_by.get(id) != person:
+        answers, contested = {**self.file.answers}, defaultdict(list)
+        for (connection, _), (id, answer, known) in self._waiting.items():
+            if answers.get(id) not in (answer, *known):
                 contested[connection].append(id)
-            elif now != answer:
-                given_by[id] = person
+            elif answer is None:
                 answers.pop(id, None)
-                if answer is not None:
-                    answers[id] = answer
+            else:
+                answers[id] = answer
         if answers != self.file.answers or (answers and not self.file.path.exists()):
             self.file.write(answers)
-        self._given_by = given_by
         return contested
 
     def _check_results(self) -> None:
@@ -278,15 +261,15 @@ class Connection(LiveConnection):
     def on_message(self, message: str | bytes) -> None:
         try:
             desk, request = self.desk, REQUESTS.validate_json(message)
-            for one in request.asked:
-                if one.id not in self.desk.shown:
+            for one in request:
+                if one.id not in desk.shown:
                     raise ValueError(f"the page has no {in_one_line(one.id)}")
                 if fault := find_fault(one.id, one.answer or "", desk.results, desk.file.form):
                     raise ValueError(fault)
         except ValueError as error:  # pydantic's is one
             self.tell({"trouble": in_one_line(str(error))})
         else:
-            self.desk.ask(self, request)
+            desk.ask(self, request)
 
     def on_close(self) -> None:
         self.desk.connections.discard(self)

@@ -29,8 +29,7 @@ FIRST_PORT, PORTS = 20_000, 12_000  # a page is tried on one of these ports befo
 TICK_MS = 1_000  # how often `serve` calls its `tick`
 PING_SECONDS = 10  # a browser that answers no ping for this long has lost its connection
 MAX_MESSAGE_BYTES = 1 << 22  # a browser may send this much at once
-# By the version of IP: an address that no machine has (RFC 5737 and 3849), and a port
-OUTSIDE = {4: ("192.0.2.1", 9), 6: ("2001:db8::1", 9)}
+OUTSIDE = ("198.51.100.1", 9)  # an address for examples (RFC 5737), to which all ways lead out
 # What a page may do, besides running its own script, whose hash each page adds
 POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; connect-src 'self'; "
@@ -78,7 +77,7 @@ class Guarded(RequestHandler):
 class ServedPage(Guarded):
     """A page whose text stays the same. `script` is the hash of its script, for the policy."""
 
-    def initialize(self, text: str, script: str) -> None:
+    def initialize(self, text: str | bytes, script: str) -> None:
         self.text, self.script = text, script
 
     def get(self) -> None:
@@ -161,7 +160,7 @@ def bind(host: str, port: int | None, what: str) -> socket.socket:
     usual = FIRST_PORT + crc32(what.encode()) % PORTS
     for one in (usual, 0) if port is None else (port,):
         try:
-            listener = socket.create_server((host, one), family=family)
+            listener = socket.create_server((host, one), family=family, dualstack_ipv6=host == "::")
             listener.setblocking(False)
             return listener
         except OSError as error:
@@ -170,7 +169,7 @@ def bind(host: str, port: int | None, what: str) -> socket.socket:
             remedy = "--host must be an address of this machine, or 0.0.0.0 for all of them"
             if port is not None and error.errno in (EADDRINUSE, EACCES):
                 remedy = "leave out --port, or name another one"
-            reason = error.strerror or error
+            reason = str(error.strerror or error).partition(" (")[0]  # the address is named anyway
             raise UsageError(f"can't serve at {host}, port {one}: {reason}: {remedy}") from None
     raise AssertionError("the last port was tried")
 
@@ -184,23 +183,13 @@ def show_code(link: str) -> None:
 
 
 def name_host(host: str) -> str:
-    """The host in the link: for 0.0.0.0 this machine's address in its network."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:  # a name
-        return host
-    if address.is_unspecified:
-        host = find_own_address(address.version)
-    return f"[{host}]" if ":" in host else host
-
-
-def find_own_address(version: int) -> str:
-    """This machine's address in its network, or else its name. Nothing is sent: the system only
-    chooses a way."""
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as one:
+    """The host in the link: for 0.0.0.0 this machine's address in its network, or else its name.
+    Nothing is sent: the system only chooses a way."""
+    if host not in ("0.0.0.0", "::"):
+        return f"[{host}]" if ":" in host else host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         try:
-            one.connect(OUTSIDE[version])
+            one.connect(OUTSIDE)
             return str(one.getsockname()[0])
         except OSError:
             return socket.gethostname()
