@@ -38,6 +38,10 @@ class Places:
         if len(self.names) <= MAX_NAMED:
             self.names.append(name)
 
+    def join(self) -> str:
+        """The first names, with an ellipsis if there are more."""
+        return "; ".join([*self.names[:MAX_NAMED], *["…"] * (self.count > MAX_NAMED)])
+
 
 NONE = Places()
 AllPlaces = defaultdict[str, Places]
@@ -102,7 +106,7 @@ class People:
         all_of = f"{len(self.rows):,} in {self.file}"
         names = {number: f"{number} {self.describe(number)}".rstrip() for number in self.rows}
         missing = [name for number, name in names.items() if number not in self.places]
-        twice = [f"{names[one]} ({'; '.join(self.places[one].names)})" for one in self.repeated]
+        twice = [f"{names[one]} ({self.places[one].join()})" for one in self.repeated]
         if not (missing or twice):
             yield f"{self.field}: each of {all_of} is read {on} one {place}"
         for people, how in ((missing, f"no {place}"), (twice, f"several {place}s")):

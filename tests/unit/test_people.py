@@ -185,6 +185,16 @@ def test_a_number_of_a_list_may_occur_often_unless_the_form_says_otherwise(
         assert read_rows(form.with_name("wide.csv"))[0] == ["page", "id", "total", "review"]
 
 
+def test_a_few_names_are_told_of_many(form: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rest = "".join(f"{number},Di,\n" for number in range(2000, 2009))
+    form.with_name("class.csv").write_text(f"id,name,group\n1007,Ada,\n{rest}")
+    assert run("wide", write_pages(form, *["1007"] * 5), "-o", form.with_name("wide.csv")) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "id: 9 of 10 in class.csv are read on no page: 2000 Di, 2001 Di, 2002 Di, …",
+        "id: 1 of 10 in class.csv is read on several pages: 1007 Ada (0.png; 1.png; 2.png; …)",
+    ]
+
+
 def test_a_column_of_a_table_may_have_a_list_of_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
