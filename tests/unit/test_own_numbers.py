@@ -327,12 +327,17 @@ def test_corrected_fields_of_pages_are_learned_page_by_page(
             written[id] = number
             rows.append({"id": id, "page": f"{page}.png", "field": name, "number": "1111"})
             rows[-1] |= {"confidence": 0.5, "review": True, "reason": "unsure"}
-        rows.append({"id": f"{page}.png/ok", "page": f"{page}.png", "field": "ok", "number": "1"})
-        rows[-1] |= {"confidence": 0.9, "review": False}
+        for name, answer in (("ok", "1"), ("q", "B2")):
+            place = {"id": f"{page}.png/{name}", "page": f"{page}.png", "field": name}
+            rows.append(place | {"number": answer, "confidence": 0.9, "review": False})
         cv2.imwrite(str(tmp_path / "pages" / f"{page}.png"), drawn)
     left, top, right, bottom = BOXES["invalid"]
     form = [f"[fields.{name}]\nbox = {[*box]}\nlength = 4\n" for name, box in BOXES.items()]
-    form.append(f"[fields.ok]\nbox = {[left, top + 200, right, bottom + 200]}\nkind = 'mark'\n")
+    below = [left, top + 200, right, bottom + 200]
+    form.append(f"[fields.ok]\nbox = {below}\nkind = 'mark'\n")
+    form.append(
+        f"[choices.q]\nbox = {[left, top + 300, right, bottom + 300]}\noptions = ['A1', 'B2']\n"
+    )
     (tmp_path / "form.toml").write_text('blank = "blank.png"\n' + "".join(form))
     rows[0] |= {"number": written.pop("0.png/student"), "review": False, "reason": None}  # is sure
     del written["1.png/student"]  # nobody has looked at it
