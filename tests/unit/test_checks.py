@@ -4,17 +4,22 @@ import math
 import random
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 
+import cv2
+import numpy as np
 import pytest
 
+from benchmarks.marks import read_sheet
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
-from digitq.protocol.asked.form import Cell, Check
+from digitq.protocol.asked.form import Cell, Check, Choice, Field, Form
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.rules import read_values
 from digitq.worker.sight.forms.decision import BROKEN, Decision, decide
 from digitq.worker.sight.numbers.weighing import Proposal
+from tests.forms import FONT
 
 Chances = dict[str, float]
 
@@ -231,20 +236,32 @@ def test_a_dot_may_separate_thousands() -> None:
     assert not failed(solve(fields, "a < 13", "c > 12000"))
 
 
-def test_it_is_the_most_probable_of_all_combinations() -> None:
+CHECKED: list[dict[str, Callable[[int, int, int, int], bool]]] = [
+    {
+        "a + b == c": lambda a, b, c, d: a + b == c,
+        "c - d <= 2": lambda a, b, c, d: c - d <= 2,
+        "a * d != 6": lambda a, b, c, d: a * d != 6,
+    },
+    {
+        "b == 2 * (a == '3') + (c != '5') + 1": lambda a, b, c, d: b == 2 * (a == 3) + (c != 5) + 1,
+        "c * (d == '2') < 6": lambda a, b, c, d: c * (d == 2) < 6,
+        "luhn(d)": lambda a, b, c, d: d == 0,
+    },
+]
+
+
+@pytest.mark.parametrize("checks", CHECKED)
+def test_it_is_the_most_probable_of_all_combinations(
+    checks: dict[str, Callable[[int, int, int, int], bool]],
+) -> None:
     """As if each combination were tried."""
     chance = random.Random(1)
-    rules = "a + b == c", "c - d <= 2", "a * d != 6"
-    checks = {
-        rules[0]: lambda a, b, c, d: a + b == c,
-        rules[1]: lambda a, b, c, d: c - d <= 2,
-        rules[2]: lambda a, b, c, d: a * d != 6,
-    }
+    rules = [*checks]
     for _ in range(30):
         fields = {}
         for name in "abcd":
             shares = [chance.expovariate(1) ** 2 for _ in range(4)]
-            read = map(str, chance.sample(range(1, 8), 4))
+            read = map(str, chance.sample(range(8), 4))
             pairs = zip(read, (share / sum(shares) for share in shares), strict=True)
             fields[name] = dict(sorted(pairs, key=lambda one: -one[1]))
         weights = {}
@@ -489,3 +506,32 @@ def test_a_check_digit_makes_no_number_sure_that_others_may_be() -> None:
     chances["79927398713"] = 0.299
     (decided,) = solve({"id": chances}, "luhn(id)").values()
     assert decided.number == "79927398713" and decided.confidence > 0.95
+
+
+def test_a_number_and_its_bubbles_on_a_page() -> None:
+    blank = np.full((700, 500), 255, np.uint8)
+    cv2.putText(blank, "STUDENT NUMBER 2026", (40, 50), FONT, 1, 0, 2)
+    cv2.rectangle(blank, (40, 80), (240, 160), 0, 2)
+    for column, digit in product(range(3), range(10)):
+        cv2.circle(blank, (80 + 60 * column, 200 + 45 * digit), 14, 0, 2)
+    file = cv2.imencode(".png", blank)[1].tobytes()
+    student = Field("student", (40, 80, 240, 160), Known.check(length=3))
+    known, box = Known(options=tuple("0123456789")), (65, 185, 215, 620)
+    bubbles = Choice(("id1", "id2", "id3"), known, box, is_across=False)
+    rules = (Check("student == digits(id1, id2, id3)", 0),)
+    form = Form(file, "page", (student,), (), rules, choices=(bubbles,))
+    for marked, reasons in (
+        ("205", ["", "", "", ""]),
+        ("2 5", ["", "", "check failed", ""]),
+        ("285", ["check failed"] * 4),
+    ):
+        page = blank.copy()
+        cv2.putText(page, "205", (70, 140), FONT, 1.6, 40, 3, cv2.LINE_AA)
+        for column, digit in enumerate(marked):
+            if digit != " ":
+                cv2.circle(page, (80 + 60 * column, 200 + 45 * int(digit)), 12, 40, -1)
+        answers = read_sheet(form, page)
+        assert [*answers.values()] == [
+            (number.strip(), reason)
+            for number, reason in zip(["205", *marked], reasons, strict=True)
+        ]
