@@ -142,7 +142,6 @@ class ReviewPage(NamedTuple):
 
     text: str
     images: Sequence[PageImage]
-    form: Form | None
     lines: list[str]  # what is there, and notes
 
 
@@ -190,7 +189,7 @@ def make_page(
     text = render(results, survey, images, notes, saved_in)
     counts = survey.counts
     first = f"{plural(counts.images, results.row)}, {counts.review:,} to review"
-    return ReviewPage(text, images, form, [first, *notes])
+    return ReviewPage(text, images, [first, *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:

@@ -73,13 +73,11 @@ class AnswerFile:
         self.form = find_form(results.record)[0] if results.has_form else None
         self.answers: Answers = {}
         self.drawn: dict[str, int] = {}  # by id: the place of a row in a page's random sample
-        self._seen: object = None
+        self._seen: object = None  # the state of the file that was read or written last
+        self._fault = ""  # why it can't be read
         record = results.record
-        if (
-            self.path.exists()
-            and record
-            and self.path.stat().st_mtime < datetime.fromisoformat(record.finished).timestamp() - 1
-        ):
+        finished = datetime.fromisoformat(record.finished).timestamp() if record else 0
+        if self.path.exists() and self.path.stat().st_mtime < finished - 1:
             raise UsageError(
                 f"{self.path} is older than the results, so its answers are of earlier ones: "
                 "rename it, or `touch` it if they are of these"
@@ -98,14 +96,22 @@ class AnswerFile:
 
         If it is gone, its answers stay. Raises `UsageError` if it can't be read.
         """
-        if not self.path.exists() or (now := describe(os.stat(self.path))) == self._seen:
-            return set()
-        found, drawn = read_corrections(self.path, self.results, self.form)
-        before, self.answers = self.answers, {id: one or "" for id, one in found.items()}
-        self.drawn |= drawn
-        self._seen = now
-        every = before.keys() | self.answers.keys()
-        return {id for id in every if before.get(id) != self.answers.get(id)}
+        changed = set[str]()
+        now = describe(os.stat(self.path)) if self.path.exists() else None
+        if now != self._seen:
+            self._seen, self._fault, before = now, "", self.answers
+            try:
+                found, drawn = read_corrections(self.path, self.results, self.form)
+            except UsageError as error:
+                self._fault = str(error) if now else ""  # if it is gone, its answers stay
+            else:
+                self.answers = {id: one or "" for id, one in found.items()}
+                self.drawn |= drawn
+                every = before.keys() | self.answers.keys()
+                changed = {id for id in every if before.get(id) != self.answers.get(id)}
+        if self._fault:
+            raise UsageError(self._fault)
+        return changed
 
     def write(self, answers: Answers) -> None:
         """Write these answers as a whole. Raises `OutputError`."""
@@ -144,16 +150,16 @@ class Desk:
     """Takes the answers of all pages, saves them, and tells all pages."""
 
     def __init__(self, file: AnswerFile, page: ReviewPage) -> None:
-        self.file, self.results, self.form = file, file.results, page.form
+        self.file = file
         file.drawn |= {image.id: image.drawn for image in page.images if image.drawn}
         self.shown = {image.id: image.page or "" for image in page.images}
         self.connections: set[Connection] = set()
         self._waiting: dict[tuple[Connection, str], Asked] = {}  # by who asks, and the id
         self._trouble = ""  # why nothing is saved
-        path = self.results.path
-        self._results_seen = describe(os.stat(path)), checksum(path)
+        self._sum = self._first_sum = checksum(file.results.path)
+        self._results_seen = describe(os.stat(file.results.path))
         shown = {*self.shown.values()}
-        pages = read_pages(self.results) if self.form else ()
+        pages = read_pages(file.results) if file.form else ()
         self._pages = {one[0]["page"]: one for one in pages if one[0]["page"] in shown}
         self._first = {page: self._judge(page, {}) for page in self._pages}
 
@@ -209,15 +215,14 @@ class Desk:
 
     def _check_results(self) -> None:
         """Raises `UsageError` if the results are not those of the page."""
-        seen, sum = self._results_seen
-        now = describe(os.stat(self.results.path))
-        if now != seen:
-            if checksum(self.results.path) != sum:
-                raise UsageError(
-                    f"{self.results.path} has other results now: end `digitq review`, move "
-                    f"{self.file.path} away, and start it anew"
-                )
-            self._results_seen = now, sum
+        path = self.file.results.path
+        if (now := describe(os.stat(path))) != self._results_seen:
+            self._results_seen, self._sum = now, checksum(path)
+        if self._sum != self._first_sum:
+            raise UsageError(
+                f"{path} has other results now: end `digitq review`, move {self.file.path} away, "
+                "and start it anew"
+            )
 
     def _describe(self, ids: Iterable[str]) -> dict[str, Any]:
         """What the pages are told about these ids, and about the rules that bind them."""
@@ -244,9 +249,8 @@ class Desk:
 
     def _judge(self, page: str, answers: Answers) -> list[BrokenRule]:
         """The rules of the form that are broken with these answers."""
-        rows = self._pages[page]
-        written = select_written(rows, answers)
-        return [*find_broken_rules(self.form, rows, written)] if self.form else []
+        form, rows = self.file.form, self._pages[page]
+        return [*find_broken_rules(form, rows, select_written(rows, answers))] if form else []
 
 
 class Connection(LiveConnection):
@@ -264,7 +268,7 @@ class Connection(LiveConnection):
             for one in request:
                 if one.id not in desk.shown:
                     raise ValueError(f"the page has no {in_one_line(one.id)}")
-                if fault := find_fault(one.id, one.answer or "", desk.results, desk.file.form):
+                if fault := find_fault(one.id, one.answer or "", desk.file.results, desk.file.form):
                     raise ValueError(fault)
         except ValueError as error:  # pydantic's is one
             self.tell({"trouble": in_one_line(str(error))})

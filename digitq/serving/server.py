@@ -177,7 +177,7 @@ def bind(host: str, port: int | None, what: str) -> socket.socket:
 def show_code(link: str) -> None:
     """Print a link as a QR code on the terminal, white on black whatever its colours are."""
     code = StringIO()
-    segno.make(link, micro=False).terminal(code, border=2, compact=True)
+    segno.make(link, micro=False).terminal(code, compact=True)
     for line in code.getvalue().splitlines():
         click.echo(click.style(line, fg="bright_white", bg="black"), err=True)
 
