@@ -75,17 +75,20 @@ def write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size
     draw.text((place[0] * FINENESS, place[1] * FINENESS), text, 30, font)
 
 
-def outline(
-    draw: ImageDraw.ImageDraw, box: Box, is_round: bool, text: str = "", width: float = 1.6
-) -> None:
+def choose_print(rng: Random) -> int:
+    """The grey value of a sheet's bubbles: most are black, some light, as red ones seem to be."""
+    return 40 if rng.random() < 0.7 else int(rng.integers(130, 205))
+
+
+def outline(draw: ImageDraw.ImageDraw, box: Box, is_round: bool, grey: int, text: str = "") -> None:
     """A bubble or a box, perhaps with a letter or a digit in it."""
     sides = [side * FINENESS for side in box]
     shape = draw.ellipse if is_round else draw.rectangle
-    shape(sides, outline=40, width=round(width * FINENESS))
+    shape(sides, outline=grey, width=round(1.5 * FINENESS))
     if text:
         middle = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
         font = ImageFont.load_default((box[3] - box[1]) * 0.6 * FINENESS)
-        draw.text(middle, text, 90, font, "mm")
+        draw.text(middle, text, min(grey + 50, 215), font, "mm")
 
 
 def spread(
@@ -99,13 +102,14 @@ def spread(
 def draw_letters(rng: Random) -> Sheet:
     """Eight questions with five round bubbles, which have letters in them."""
     image, draw = new_canvas(rng, "Answer sheet")
+    grey = choose_print(rng)
     side, step, down = rng.uniform(24, 34), rng.uniform(52, 80), rng.uniform(50, 90)
     left, top, questions = rng.uniform(150, 500), rng.uniform(260, 420), []
     for row in range(8):
         boxes = spread(left, top + row * down, side, side, step, 5, 0)
         write(draw, (left - 60, top + row * down), str(row + 1), 24)
         for box, letter in zip(boxes, "ABCDE", strict=True):
-            outline(draw, box, True, letter)
+            outline(draw, box, True, grey, letter)
         questions.append(Question(f"q{row + 1}", tuple("ABCDE"), boxes))
     toml = write_choice("q", "ABCDE", questions, "rows = 8")
     return Sheet(toml, questions, shrink(image))
@@ -114,13 +118,14 @@ def draw_letters(rng: Random) -> Sheet:
 def draw_digits(rng: Random) -> Sheet:
     """Four columns of ten flat bubbles, which have digits in them."""
     image, draw = new_canvas(rng, "Number of the candidate")
+    grey = choose_print(rng)
     wide, high = rng.uniform(26, 34), rng.uniform(19, 26)
     left, top = rng.uniform(200, 600), rng.uniform(300, 600)
     step, down, questions = rng.uniform(44, 60), rng.uniform(34, 60), []
     for column in range(4):
         boxes = spread(left + column * step, top, wide, high, down, 10, 1)
         for box, digit in zip(boxes, "0123456789", strict=True):
-            outline(draw, box, True, digit, 1.2)
+            outline(draw, box, True, grey, digit)
         questions.append(Question(f"id{column + 1}", tuple("0123456789"), boxes))
     toml = write_choice("id", "0123456789", questions, "columns = 4")
     return Sheet(toml, questions, shrink(image))
@@ -129,12 +134,13 @@ def draw_digits(rng: Random) -> Sheet:
 def draw_ticks(rng: Random) -> Sheet:
     """Forty single boxes with words beside them."""
     image, draw = new_canvas(rng, "What applies to you?")
+    grey = choose_print(rng)
     side, down = rng.uniform(20, 30), rng.uniform(50, 60)
     questions, words = list[Question](), WORDS.split()
     for number in range(40):
         left, top = (140, 640)[number // 20], 280 + number % 20 * down
         box = left, top, left + side, top + side
-        outline(draw, box, False)
+        outline(draw, box, False, grey)
         write(draw, (left + side + 14, top), " ".join(rng.permutation(words)[:4]), 20)
         questions.append(Question(f"t{number + 1}", ("1",), [box]))
     toml = "".join(
@@ -146,13 +152,14 @@ def draw_ticks(rng: Random) -> Sheet:
 def draw_boxes(rng: Random) -> Sheet:
     """Ten questions with four boxes, of which several may be marked, and letters beside them."""
     image, draw = new_canvas(rng, "Several answers may be right")
+    grey = choose_print(rng)
     side, step, down = rng.uniform(20, 28), rng.uniform(90, 140), rng.uniform(60, 100)
     left, top, questions, toml = rng.uniform(200, 500), 300.0, list[Question](), ""
     for row in range(10):
         boxes = spread(left, top + row * down, side, side, step, 4, 0)
         write(draw, (left - 90, top + row * down), f"{row + 1}.", 24)
         for box, letter in zip(boxes, "abcd", strict=True):
-            outline(draw, box, False)
+            outline(draw, box, False, grey)
             write(draw, (box[2] + 8, box[1] - 1), letter, 22)
         question = Question(f"m{row + 1}", tuple("abcd"), boxes, many=True)
         questions.append(question)

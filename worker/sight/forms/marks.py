@@ -18,13 +18,14 @@ from digitq.worker.sight.numbers.weighing import Proposal
 
 INK, FAINT_INK = 0.25, 0.07  # what is darker than the blank by these shares is ink, or may be
 PRINT = 0.5  # where print is darker than paper by this share, no mark can be seen
-USUAL_PRINT = 0.7  # print is about so much darker than paper: where it is less, light veils it
-MAX_VEIL = 2.0  # ink is made darker by at most this factor
+FAINT_PRINT = 0.1  # if all of the print is fainter, it does not show where a bubble is
+CORE = 0.6  # the print that is sought has at least this share of the darkest print
+MAX_VEIL = 1.4  # ink is made darker by at most this factor: blur makes print lighter, too
 STROKE = 25  # px: what is narrower is no shadow
 LIGHT_BLUR = 10.0  # px: light changes slowly
 DARKEST_SHADOW = 0.75  # a shadow in a cell leaves this share of the light
 SEARCH = 12  # px: print is sought so far from where it should be
-SEARCH_COST = 0.1  # so far away, this share less of the print must be missing
+SEARCH_COST = 0.2  # so far away, this share less of the print must be missing
 PRINT_REACH = 2  # px: print may be so much wider on the page
 PAGE_REACH = 0.8  # px of the page: it may be so much wider, too
 RING = 0.7  # strokes leave a bubble if they reach this share of what is seen around it
@@ -154,11 +155,13 @@ def see_ink(mark: Mark, inside: NDArray[np.bool_]) -> tuple[Share, NDArray[np.bo
         return dark, np.ones(seen.shape, bool)
     blank = mark.printed.astype(np.float32)
     printed = darken(blank, np.full_like(blank, np.percentile(blank, 90)))
-    core = (printed > PRINT).astype(np.float32)
-    if core.sum() > MARK_SIDE:
-        dark = move_to_print(dark, core)
+    darkest = float(np.percentile(printed, 98))
+    core = (printed > CORE * darkest).astype(np.float32)
+    if darkest > FAINT_PRINT:
+        dark = move_to_print(dark, core, CORE * darkest)
         # The same veil of light is over print and pen
-        dark *= np.clip(USUAL_PRINT / max(0.01, float(np.median(dark[core > 0]))), 1, MAX_VEIL)
+        print_here = max(0.01, float(np.median(dark[core > 0])))
+        dark *= np.clip(float(np.median(printed[core > 0])) / print_here, 1, MAX_VEIL)
     reach = round(max(PRINT_REACH, PAGE_REACH * mark.scale))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     printed = cv2.dilate(printed, disc)
@@ -182,12 +185,13 @@ def darken(grey: Share, light: Share) -> Share:
     return np.asarray((1 - grey / np.maximum(light, 1)).clip(0, 1))
 
 
-def move_to_print(dark: Share, core: Share) -> Share:
+def move_to_print(dark: Share, core: Share, least: float) -> Share:
     """The page, moved by up to SEARCH px so that its print is where that of the blank is.
 
-    Marks only make a page darker. So it is right where the least print is missing.
+    Marks only make a page darker. So it is right where the least print is missing: what is not as
+    dark as `least`.
     """
-    light = np.maximum(PRINT - dark, 0)
+    light = np.maximum(1 - dark / least, 0)
     wide = cv2.copyMakeBorder(light, *(SEARCH,) * 4, cv2.BORDER_REPLICATE)
     steps = np.arange(-SEARCH, SEARCH + 1) / SEARCH
     missing = cv2.matchTemplate(wide, core, cv2.TM_CCORR) / core.sum()
