@@ -202,6 +202,13 @@ def test_a_form_is_judged_with_each_answer(tmp_path: Path, person: Person) -> No
                 rules = card(page, name).locator(".rules code")
                 expect(rules).to_have_text("✓ valid + invalid == total")
         assert read_saved(results) == {"b.png/total": "37"}
+        total.locator("input").fill("38")
+        card(ben, "valid").get_by_role("button", name="the writer is wrong").tap()
+        written = {"b.png/valid": "24", "b.png/invalid": "13", "b.png/total": "38"}
+        wait_for(lambda: read_saved(results) == written)
+        for page in (anna, ben):  # it is settled: nothing is left to confirm
+            rules = card(page, "invalid").locator(".rules")
+            expect(rules).to_have_text("24 + 13 = 37, written 38 (confirmed)")
         run("review", results, status=2)  # it is served
 
 
