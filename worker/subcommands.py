@@ -124,12 +124,12 @@ def rows(task: list[Any]) -> None:
 @commands.command(hidden=True)
 @click.argument("path", type=click.Path(path_type=Path))
 def ruled(path: Path) -> None:
-    """Print what is ruled, in JSON: `list_proposed` of a blank, or `list_lines` of a form."""
-    from digitq.worker.show.overlay import list_lines
+    """Print in JSON what is on a blank: `list_proposed`, or with its form `list_places`."""
+    from digitq.worker.show.overlay import list_places
     from digitq.worker.sight.forms.proposal import list_proposed
 
     try:
-        print(json.dumps(list_lines(path) if path.suffix == ".toml" else list_proposed(path)))
+        print(json.dumps(list_places(path) if path.suffix == ".toml" else list_proposed(path)))
     except DigitqError as error:
         sys.exit(tell(error))
 

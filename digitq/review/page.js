@@ -517,13 +517,13 @@ if (all.length && savedIn) {
 }
 
 // The editor of a form. `parts` are those of its file, with changes that may not be saved yet
-const form = { parts: [], lines: new Map(), items: new Map(), size: [1, 1], sending: Promise.resolve() };
-// What a box is for: the kind of its part, a name before its first one, and what it says at first
+const form = { parts: [], places: new Map(), items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
+// What a box is for: the kind of its part, and what it says at first
 const USES = {
-  fields: ["fields", "field0", {}],
-  mark: ["fields", "tick0", { kind: "mark" }],
-  tables: ["tables", "table0", { rows: 1, columns: ["c1"] }],
-  choices: ["choices", "question0", { options: ["A", "B", "C", "D"] }],
+  fields: ["fields", {}],
+  mark: ["fields", { kind: "mark" }],
+  tables: ["tables", { rows: 1, columns: ["c1"] }],
+  choices: ["choices", { options: ["A", "B", "C", "D"] }],
 };
 const useOf = ({ kind, keys }) => (kind === "fields" && keys.kind === "mark" ? "mark" : kind);
 const columnsOf = ({ kind, keys }) => (kind === "tables" ? keys.columns.map((column) => column.name ?? column) : []);
@@ -555,26 +555,29 @@ function tell({ problem = "", undo = form.undo }) {
   const rest = ({ kind, name }) => (/^[.:]/.test(problem.slice(kind.length + name.length + 1)) && problem.startsWith(`${kind}.${name}`) ? problem.slice(kind.length + name.length + 2) : "");
   for (const [one, item] of form.items) part(".problem", item).textContent = rest(one);
   const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
-  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : "All is saved");
+  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : "All is saved");
   drawBoxes();
-  askLines();
+  askPlaces();
 }
 
 /** Save the form, one change after the other. */
 function saveForm(extra) {
   form.isUnsaved = true;
+  form.changes += 1;
   form.sending = form.sending.then(() => sendForm(extra));
 }
 
 async function sendForm(extra) {
+  if (!form.isUnsaved && !extra) return; // the last answer was to this change, too
+  const { changes } = form;
   rules().forEach((rule, at) => (rule.name = `${at + 1}`));
   const sent = form.parts.map((one) => [one, one.name]);
   const answer = await askServer("form", JSON.stringify({ version: form.version, parts: form.parts, ...extra }));
-  if (answer.changed) return part("#changed").showModal(), (form.extra = extra);
+  if (answer.changed) return (form.extra = extra), part("#changed").open || part("#changed").showModal();
   if (answer.parts && extra) return showForm(answer);
   if (answer.parts) {
     form.version = answer.version;
-    form.isUnsaved = false;
+    form.isUnsaved = form.changes > changes;
     for (const [one, name] of sent) one.was = name;
   }
   tell(answer);
@@ -588,16 +591,18 @@ function undo() {
   });
 }
 
-const shapeOf = (one) => JSON.stringify([one.keys.box, Number(one.keys.rows), columnsOf(one).length]);
+/** The names of the columns of a table, or the options of a question. */
+const headsOf = (one) => (one.kind === "choices" ? one.keys.options : columnsOf(one));
+const shapeOf = (one) => JSON.stringify([around(boxesOf(one)), headsOf(one).length, headsOf(one).length * (one.keys.rows ?? one.keys.columns ?? 1)]);
 
-/** Ask where the lines of new or moved tables are. */
-async function askLines() {
-  const isNew = (one) => one.kind === "tables" && one.keys.box && !form.lines.has(shapeOf(one));
+/** Ask where the cells of new or moved tables are, and the bubbles of questions. */
+async function askPlaces() {
+  const isNew = (one) => headsOf(one).length && boxesOf(one).length && !form.places.has(shapeOf(one));
   if (form.isAsking || form.isUnsaved || !form.parts.some(isNew)) return;
   form.isAsking = true;
-  const { tables = [] } = await askServer("lines");
+  const { places = [] } = await askServer("places");
   form.isAsking = false;
-  for (const [box, across, down] of tables) form.lines.set(JSON.stringify([box, down.length - 1, across.length - 1]), [across, down]);
+  for (const [box, count, boxes] of places) form.places.set(JSON.stringify([box, count, boxes.length]), boxes);
   drawBoxes();
 }
 
@@ -623,31 +628,17 @@ function drawPart(one) {
   const { px } = form;
   const group = element("g", { class: `${useOf(one)}${one === form.selected ? " selected" : ""}` });
   const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
-  const [across, down] = form.lines.get(shapeOf(one)) ?? [];
+  const heads = headsOf(one);
   group.append(...boxesOf(one).map((box) => rectangle("box", box)));
-  if (across) group.append(element("path", { d: down.map((y) => `M${across[0]} ${y}H${across.at(-1)}`).join("") }));
-  for (const [at, column] of columnsOf(one).entries()) {
-    if (!across || !column) continue;
-    group.append(rectangle("cell", [across[at], down[0], across[at + 1], down.at(-1)]));
-    write(column, across[at] + 5 * px, (down[0] + down[1]) / 2 + 5 * px);
+  for (const [at, place] of (form.places.get(shapeOf(one)) ?? []).entries()) {
+    const head = heads[at % heads.length];
+    group.append(rectangle(head && "cell", place));
+    if (head && at < heads.length) write(head, place[0] + 4 * px, (place[1] + place[3]) / 2 + 5 * px);
   }
-  if (one.kind === "choices") for (const [option, x, y] of spread(one.keys)) write(option, x - 4 * px, y + 5 * px);
   write(one.name, boxesOf(one)[0][0], boxesOf(one)[0][1] - 5 * px);
   if (one === form.selected && one.keys.box)
     for (const [x, y] of cornersOf(one.keys.box)) group.append(rectangle("handle", [x - 5 * px, y - 5 * px, x + 5 * px, y + 5 * px]));
   return group;
-}
-
-/** The options of each question, and about where their bubbles are. */
-function spread({ options, box, boxes, rows, columns }) {
-  const middle = ([left, top, right, bottom]) => [(left + right) / 2, (top + bottom) / 2];
-  if (boxes) return boxes.map((one, at) => [options[at], ...middle(one)]);
-  const [left, top, right, bottom] = box;
-  const isAcross = rows || (!columns && right - left >= bottom - top);
-  const [wide, high] = isAcross ? [options.length, rows ?? 1] : [columns ?? 1, options.length];
-  const sides = [(right - left) / wide, (bottom - top) / high];
-  const places = Array.from({ length: wide * high }, (_, at) => [at % wide, Math.floor(at / wide)]);
-  return places.map(([x, y]) => [options[isAcross ? x : y], left + (x + 0.5) * sides[0], top + (y + 0.5) * sides[1]]);
 }
 
 /** List all parts, with what they say. */
@@ -687,32 +678,31 @@ function showStep(one, item) {
 function selectPart(one) {
   form.selected = one;
   for (const [other, item] of form.items) item.classList.toggle("selected", other === one);
-  part("#names").textContent = `The names are: ${listNames().join(", ")}.`;
+  const names = form.parts.map(namesOf).map((all) => (all.length > 9 ? `${all[0]} … ${all.at(-1)}` : all.join(", ")));
+  part("#names").textContent = `The names are: ${names.filter(Boolean).join(", ")}.`;
   form.items.get(one)?.scrollIntoView({ block: "nearest" });
   drawBoxes();
 }
 
-/** The names of fields, questions and columns, which a rule may have. */
-function listNames() {
-  return form.parts.flatMap(({ kind, name, keys }, at) => {
-    if (kind === "tables") return columnsOf(form.parts[at]).filter(Boolean);
-    const count = kind === "choices" ? (keys.rows ?? keys.columns) : undefined;
-    return kind === "checks" ? [] : count ? Array.from({ length: count }, (_, number) => `${name}${number + 1}`) : name;
-  });
+/** The names that a rule may have: of a field, of questions, or of columns. */
+function namesOf(one) {
+  if (one.kind !== "choices") return one.kind === "fields" ? [one.name] : columnsOf(one).filter(Boolean);
+  const count = one.keys.rows ?? one.keys.columns;
+  return count ? Array.from({ length: count }, (_, at) => `${one.name}${at + 1}`) : [one.name];
 }
 
-/** The next name that is free: q2 after q1. */
-function nextName(name) {
+/** The name, or the next one that is free: q2 after q1. */
+function freeName(name) {
   const [, stem, number] = /^(.*?)(\d*)$/.exec(name);
-  const taken = new Set([...listNames(), ...form.parts.map((one) => one.name)]);
-  let next = Number(number || 1) + 1;
-  while (taken.has(`${stem}${next}`)) next += 1;
-  return `${stem}${next}`;
+  const taken = new Set(form.parts.flatMap((one) => [one.name, ...namesOf(one)]));
+  let next = Number(number || 1);
+  while (taken.has(name)) name = `${stem}${(next += 1)}`;
+  return name;
 }
 
 /** Add a part after another one, and select it. */
 function addPart(kind, name, keys, after = form.parts.findLast((one) => one.kind !== "checks")) {
-  form.selected = { kind, name: nextName(name), was: null, keys };
+  form.selected = { kind, name: freeName(name), was: null, keys };
   form.parts.splice(kind === "checks" ? form.parts.length : form.parts.indexOf(after) + 1, 0, form.selected);
 }
 
@@ -722,7 +712,7 @@ function addDrawn(box) {
   const isIn = (one) => one.every((side, at) => (at < 2 ? side > box[at] - slack : side < box[at] + slack));
   const isNew = (one) => !form.parts.some((other) => `${boxesOf(other)}` === `${boxesOf(one)}`);
   const found = form.proposed.filter((one) => boxesOf(one).every(isIn) && isNew(one));
-  for (const one of found.length ? structuredClone(found) : [{ kind: "fields", keys: { box } }]) addPart(one.kind, USES[useOf(one)][1], one.keys);
+  for (const one of found.length ? structuredClone(found) : [{ kind: "fields", name: "field1", keys: { box } }]) addPart(one.kind, one.name, one.keys);
 }
 
 function repeat(one, item) {
@@ -754,7 +744,7 @@ function changePart(one, item, field) {
     one.name = text;
   } else if (field.matches("[data-for]")) {
     one.kind = USES[text][0];
-    one.keys = { box: one.keys.box ?? around(one.keys.boxes), ...structuredClone(USES[text][2]) };
+    one.keys = { box: one.keys.box ?? around(one.keys.boxes), ...structuredClone(USES[text][1]) };
     fillItem(one);
   } else if (field.matches(".columns input")) {
     const at = [...field.parentElement.children].indexOf(field);
@@ -775,7 +765,7 @@ function doWith(what, one, item) {
   const columns = one?.keys.columns;
   if (what === "remove") form.parts = form.parts.filter((other) => other !== one);
   else if (what === "repeat") repeat(one, item);
-  else if (what === "widen") columns.push(nextName(columnsOf(one).findLast(Boolean) ?? "c0"));
+  else if (what === "widen") columns.push(freeName(columnsOf(one).findLast(Boolean) ?? "c1"));
   else if (what === "narrow" && columns.length > 1) columns.pop();
   listParts();
   saveForm();
@@ -899,7 +889,7 @@ function editForm() {
     else if (button?.id === "undo") undo();
     else if (button?.id === "try") part("#photo").click();
     else if (button?.id === "rule") {
-      addPart("checks", "0", { rule: "" });
+      addPart("checks", "", { rule: "" });
       listParts();
       part("input", form.items.get(form.selected)).focus();
     }

@@ -46,7 +46,10 @@ class Editor:
         status, found, error = run_worker("ruled", str(blank))
         if status:
             raise UsageError(error.strip().removeprefix("digitq: "))
-        self.proposed = name_parts(json.loads(found))
+        self.proposed: list[Part] = [
+            {"kind": f"{kind}s", "name": name, "was": None, "keys": keys}
+            for kind, name, keys in json.loads(found)
+        ]
         self.earlier: list[str] = []  # the texts that undo brings back
         self.lock = Lock()
         if is_new:
@@ -115,10 +118,10 @@ class Editor:
                 self.earlier.append(there or self.text)
             return self.show(text)
 
-    def find_lines(self) -> Answer:
-        """Where the columns and rows of tables are on the blank; nothing if the form is wrong."""
-        status, lines, _ = run_worker("ruled", str(self.path))
-        return {"tables": [] if status else json.loads(lines)}
+    def find_places(self) -> Answer:
+        """Where cells and bubbles are on the blank; nothing if the form is wrong."""
+        status, places, _ = run_worker("ruled", str(self.path))
+        return {"places": [] if status else json.loads(places)}
 
     def see(self, name: str, content: bytes) -> Answer:
         """Where the fields are on a page: a text, and the picture if the form is on it."""
@@ -144,7 +147,7 @@ class FormHandler(Guarded):
             self.finish({"problem": in_one_line(str(error))})
 
     async def get(self, what: str) -> None:
-        await self.answer(self.editor.find_lines if what == "lines" else self.editor.show)
+        await self.answer(self.editor.find_places if what == "places" else self.editor.show)
 
     async def post(self, what: str) -> None:
         content = self.request.body
@@ -163,7 +166,7 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
     page = fill_template("form.html", name=in_one_line(editor.path.name), blank=blank)
     routes = [
         ("/", ServedPage, {"text": page, "script": read_script()[1]}),
-        ("/(form|lines|photo)", FormHandler, {"editor": editor}),
+        ("/(form|places|photo)", FormHandler, {"editor": editor}),
     ]
     serve(routes, host, port, what, lambda: None, max_body_bytes=settings().image_bytes)
 
@@ -180,16 +183,6 @@ def find_blank(path: Path) -> Path:
     if blank is None:
         raise UsageError(f"{path} has no blank: the editor shows the boxes on one")
     return path.parent / blank
-
-
-def name_parts(proposed: list[Answer]) -> list[Part]:
-    """Parts as `digitq form new` names them."""
-    parts: list[Part] = []
-    for keys in proposed:
-        kind = "choices" if "options" in keys else "tables" if "rows" in keys else "fields"
-        number = 1 + sum(one["kind"] == kind for one in parts)
-        parts.append({"kind": kind, "name": f"{kind[:-1]}{number}", "was": None, "keys": keys})
-    return parts
 
 
 def name_version(text: str | None) -> str:

@@ -118,7 +118,7 @@ def test_a_person_makes_the_mark_sheet_from_its_blank(browser: Browser, folder: 
         person.fill("rule", "sum(points) == total")
         person.press("Enter")
         person.sees(SAVED)
-        expect(person.page.locator("#blank .cell")).to_have_count(3)
+        expect(person.page.locator("#blank .cell")).to_have_count(15)
         with person.page.expect_file_chooser() as chooser:
             person.button("Try it on a photo")
         chooser.value.set_files(EXAMPLE / "pages/photo.jpg")

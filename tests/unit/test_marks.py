@@ -94,7 +94,7 @@ def test_bubbles_count_where_they_are_printed() -> None:
 def test_bubbles_are_proposed(layout: str, wanted: list[dict[str, object]], tmp_path: Path) -> None:
     sheet = LAYOUTS[layout](np.random.default_rng(8))
     sheet.blank.save(tmp_path / "blank.png")
-    parts = list_proposed(tmp_path / "blank.png")
+    parts = [keys for *_, keys in list_proposed(tmp_path / "blank.png")]
     assert [{key: part[key] for key in part if key != "box"} for part in parts] == wanted
     boxes = np.array([box for one in sheet.questions for box in one.boxes])
     around = [*boxes[:, :2].min(0), *boxes[:, 2:].max(0)]

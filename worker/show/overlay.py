@@ -1,9 +1,11 @@
-"""Shows a form: `digitq form show` draws its fields, and the editor asks for its tables' lines."""
+"""Shows a form: `digitq form show` draws its fields, and the editor asks where its places are."""
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain, pairwise, product
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 from PIL.ImageDraw import Draw
 
@@ -15,6 +17,7 @@ from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.decoding.scales import scale_to_file
+from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
 from digitq.worker.sight.forms.cutting import (
     MIN_BLANK_SIDE,
     PAGE_SIDE,
@@ -22,6 +25,7 @@ from digitq.worker.sight.forms.cutting import (
     cut_cells,
     find_lines,
     scale_box,
+    scale_choice,
 )
 from digitq.worker.sight.forms.perspective import project, to_corners
 from digitq.worker.sight.forms.proposal import count_rows
@@ -73,10 +77,10 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
     return [f"{title}: {where}"], picture, int(bool(missing))
 
 
-def list_lines(path: Path) -> list[tuple[Box, list[float], list[float]]]:
-    """Of each table with a box: the box, and where its columns and its rows begin and end, in px of
-    the blank's file. Raises `UsageError`."""
-    form, lines = read_form(path, count_rows), []
+def list_places(path: Path) -> list[tuple[Box, int, list[Box]]]:
+    """Of each table and choice of a form: its box; how many columns it has, or options; and the
+    boxes of all its places, row by row, in px of the blank's file. Raises `UsageError`."""
+    form, placed = read_form(path, count_rows), list[tuple[Box, int, list[Box]]]()
     prepare_libraries()
     try:
         blank = to_grey(read_picture(form.blank or b"", MIN_BLANK_SIDE))
@@ -86,6 +90,14 @@ def list_lines(path: Path) -> list[tuple[Box, list[float], list[float]]]:
     for table in form.tables:
         if table.box:
             columns, rows = find_lines(blank, replace(table, box=scale_box(table.box, scale)))
-            across, down = (columns * scale[0, 0]).tolist(), (rows * scale[1, 1]).tolist()
-            lines.append((table.box, across, down))
-    return lines
+            cells = product(pairwise(rows.tolist()), pairwise(columns.tolist()))
+            boxes = [(left, top, right, bottom) for (top, bottom), (left, right) in cells]
+            placed.append((table.box, len(table.columns), boxes))
+    bubbles = find_bubbles(blank) if form.choices else []
+    for choice in form.choices:
+        marks = place_bubbles(scale_choice(choice, scale), bubbles)
+        placed.append((choice.box, len(choice.known.options), [*chain.from_iterable(marks)]))
+    to_blank = np.diag(1 / np.diag(scale))
+    return [
+        (box, count, [scale_box(one, to_blank) for one in boxes]) for box, count, boxes in placed
+    ]

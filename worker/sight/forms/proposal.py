@@ -89,16 +89,13 @@ def write_proposal(blank: Path, out: Path) -> None:
     """
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
     text = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
-    counts = Counter[str]()
     parts = list_proposed(blank)
     if not parts:
         raise UsageError(
             f"no empty ruled boxes and no bubbles are found in {blank}: write its form by hand"
         )
-    for part in parts:
-        kind = name_kind(part)
-        counts[kind] += 1
-        text += f"\n[{kind}s.{kind}{counts[kind]}{'_' * is_block(part)}]\n"
+    for kind, part_name, part in parts:
+        text += f"\n[{kind}s.{part_name}]\n"
         text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in part.items())
     try:
         out.write_bytes(text.encode())
@@ -106,6 +103,7 @@ def write_proposal(blank: Path, out: Path) -> None:
         raise UsageError(f"the name of {blank} is not in UTF-8: rename it") from None
     except OSError as error:
         raise OutputError(f"can't write {out}: {error.strerror or error}") from None
+    counts = Counter(kind for kind, *_ in parts)
     kinds = [plural(counts[kind], kind) for kind in ("field", "choice", "table") if counts[kind]]
     found = f"{out} has {', '.join(kinds)}"
     look = f"digitq form show {shlex.quote(str(out))}"
@@ -115,28 +113,20 @@ def write_proposal(blank: Path, out: Path) -> None:
     )
 
 
-def list_proposed(blank: Path) -> list[Proposed]:
-    """The fields, questions and tables of a blank, with boxes in px of its file. Raises
-    `UsageError`."""
+def list_proposed(blank: Path) -> list[tuple[str, str, Proposed]]:
+    """What is found on a blank: a `field`, `choice` or `table`, its name and its keys, with the box
+    in px of the blank's file. Raises `UsageError`."""
     small, scale = read_small(blank)
     marks = [*propose_marks(small)]
     boxes = [one for one in find_boxes(small) if not any(one.is_within(part) for part in marks)]
-    parts = [*propose(boxes), *marks]
-    for part in parts:
+    parts, counts = list[tuple[str, str, Proposed]](), Counter[str]()
+    for part in (*propose(boxes), *marks):
         part["box"] = (scale * part["box"]).round().astype(int).tolist()
+        kind = "choice" if "options" in part else "table" if "rows" in part else "field"
+        counts[kind] += 1
+        is_block = kind == "choice" and {"rows", "columns"} & part.keys()  # numbers follow its name
+        parts.append((kind, f"{kind}{counts[kind]}{'_' if is_block else ''}", part))
     return parts
-
-
-def name_kind(part: Proposed) -> str:
-    """What it is in a form's file: a `field`, a `choice` or a `table`."""
-    if "options" in part:
-        return "choice"
-    return "table" if "rows" in part else "field"
-
-
-def is_block(part: Proposed) -> bool:
-    """Whether it has several questions, whose numbers follow its name."""
-    return "options" in part and bool({"rows", "columns"} & part.keys())
 
 
 def count_rows(name: str, blank: Path, box: Box | None, columns: int) -> int:
