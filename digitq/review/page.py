@@ -406,6 +406,7 @@ def render(
         tabs=[*list_tabs(survey, images)],
         in_one_line=in_one_line,
         has_lines=any(image.line for image in images),
+        has_questions=any(image.known.options for image in images),
         has_rules=any(image.rules for image in images),
         sheets=[
             (

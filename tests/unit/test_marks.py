@@ -104,3 +104,13 @@ def test_bubbles_are_proposed(layout: str, wanted: list[dict[str, object]], tmp_
     assert np.array([part["box"] for part in parts])[:, 2:].max(0) == pytest.approx(
         around[2:], abs=3
     )
+
+
+def test_either_of_two_marks_may_be_the_answer() -> None:
+    full, other = Look(0.9, 0.95, 0.9, 0.8, 0), Look(0.6, 0.8, 0.6, 0.5, 0)
+    both = MarkReadings(Known(options=tuple("ABC")), [full, NOTHING, other], False)
+    first, second, *_ = both.calibrated
+    assert {first.number, second.number} == {"A", "C"} and second.chance > 0.4
+    several = MarkReadings(Known(options=tuple("ABC"), many=True), both.looks, False)
+    assert several.calibrated[0].number == "A,C" and several.calibrated[0].chance > 0.98
+    assert several.choose("A,C", 0.99, [], np.eye(3)).reason == ""

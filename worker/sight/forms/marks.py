@@ -36,7 +36,8 @@ ERASED = 0.17  # so much of an empty bubble is faintly dark if a mark was erased
 STRONG = 0.52  # this share of a mark is clearly dark, if it is not faint
 FILLED = 0.35  # with more ink, a bubble is filled
 DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
-LEAST_CHANCE = 1e-4  # that a bubble is marked, or is not
+# That a bubble is marked: of two that clearly are, either may be the answer
+LEAST_CHANCE, MOST_CHANCE = 1e-4, 0.995
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
 MAX_ANSWERS = 6  # so many answers of a question are proposed
 MAX_DOUBTFUL = 4  # answers differ in the most doubtful bubbles only
@@ -205,7 +206,7 @@ def move_to_print(dark: Share, core: Share, least: float) -> Share:
 def find_chance(look: Look) -> float:
     """How probable it is that the bubble is marked."""
     odds = ((look.ink + FEW) / (np.sqrt(UNMARKED * MARKED) + FEW)) ** SURE_SLOPE
-    return float(np.clip(odds / (1 + odds), LEAST_CHANCE, 1 - LEAST_CHANCE))
+    return float(np.clip(odds / (1 + odds), LEAST_CHANCE, MOST_CHANCE))
 
 
 def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
