@@ -1,5 +1,6 @@
 """`review`: serves the page of results, and saves the answers that are given there."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -50,7 +51,6 @@ def review(
         ]
         serve(routes, host, port, what, desk.settle)
     if saved.answers:
-        echo_err(
-            f"{plural(len(saved.answers), 'answer')} in {saved.path}: `digitq correct {results} "
-            f"{saved.path} -o FINAL` writes the table with them"
-        )
+        command = shlex.join(["digitq", "correct", str(results), str(saved.path), "-o", "FINAL"])
+        count = plural(len(saved.answers), "answer")
+        echo_err(f"{count} in {saved.path}: `{command}` writes the table with them")

@@ -184,7 +184,9 @@ def test_the_file_may_be_changed_or_broken_by_hand(digits: Path, person: Person)
 
 def test_a_form_is_judged_with_each_answer(tmp_path: Path, person: Person) -> None:
     results = write_marks(tmp_path)
+    os.utime(tmp_path / "form.toml", (2e9, 2e9))
     with reviewing(results) as server:
+        assert "form.toml may have changed since the pages were read" in server.said
         anna, ben = person(server.link), person(server.link, **PHONE)
         total = card(anna, "total")
         expect(total.locator(".rules code")).to_have_text("24 + 13 = 37, written 88")
@@ -228,3 +230,11 @@ def test_a_phone_taps_through_what_is_doubtful(digits: Path, person: Person) -> 
         assert "results.corrections.csv" in phone.locator("footer").inner_text()
         sides = phone.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert sides[0] <= sides[1]
+
+
+def test_a_missing_extra_is_named(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("digitq.terminal.find_spec", lambda name: None)
+    run("review", digits, status=2)
+    assert "pip install 'digitq[review]'" in capsys.readouterr().err
