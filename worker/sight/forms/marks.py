@@ -33,8 +33,9 @@ FEW = 0.006  # a share of ink that an empty bubble may have by chance
 UNMARKED, MARKED = 0.012, 0.04  # at most so much of an empty bubble is inked, of a marked one more
 SURE_SLOPE = 6.0  # how fast a bubble with more ink becomes more surely marked
 ERASED = 0.17  # so much of an empty bubble is faintly dark if a mark was erased
-STRONG = 0.52  # this share of a mark is clearly dark, if it is not faint
-FILLED = 0.35  # with more ink, a bubble is filled
+STRONG = 0.47  # this share of a mark is clearly dark, if it is not faint
+WEAK = 0.6  # a mark with less than this share of the usual darkness may be erased
+FILLED = 0.42  # half of a bubble has more ink if all of it is filled
 DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
 # That a bubble is marked: of two that clearly are, either may be the answer
 LEAST_CHANCE, MOST_CHANCE = 1e-4, 0.995
@@ -54,6 +55,14 @@ class Look(NamedTuple):
     densest: float  # the share of ink in the half that has most
     emptiest: float  # and in the half that has least
     strokes: int  # how many strokes leave the bubble
+    dark: float = 0.0  # how much darker its ink is than paper
+
+
+class Usual(NamedTuple):
+    """What the bubbles of a page usually show."""
+
+    faint: float = 0.0  # of those without a mark: a blurred page shows more
+    dark: float = 0.0  # of those with a mark: people press their pens differently
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class MarkReadings:
     known: Known
     looks: list[Look]  # of each option's bubble
     needs_answer: bool  # whether nothing marked is to be looked at
-    ground: float = 0.0  # so much is faintly dark in the empty bubbles of the page
+    usual: Usual = Usual()
 
     @property
     def calibrated(self) -> list[Proposal]:
@@ -85,7 +94,7 @@ class MarkReadings:
         risk: Risk | None = None,
     ) -> NumberReading:
         """This answer, which a person should look at if it is not sure. There are no digits."""
-        reason = find_doubt(self.looks, self.known.many, self.ground)
+        reason = find_doubt(self.looks, self.known.many, self.usual)
         reason = reason or ("unsure" if confidence < UNSURE_BELOW else "")
         if not number and not reason and self.needs_answer:
             reason = "empty"
@@ -97,10 +106,12 @@ def read_marks(marks: Sequence[Mark], known: Known, optional: bool) -> MarkReadi
     return MarkReadings(known, [*map(look, marks)], not optional and known.options != TICK)
 
 
-def compare(questions: Iterable[MarkReadings]) -> float:
-    """How much is faintly dark in the empty bubbles of a page: a blurred one shows more."""
-    empty = [one.faint for each in questions for one in each.looks if one.ink <= UNMARKED]
-    return float(np.median(empty)) if empty else 0.0
+def find_usual(questions: Iterable[MarkReadings]) -> Usual:
+    """What the bubbles of a page usually show."""
+    looks = [one for each in questions for one in each.looks]
+    empty = [one.faint for one in looks if one.ink <= UNMARKED]
+    marked = [one.dark for one in looks if one.ink > UNMARKED]
+    return Usual(*(float(np.median(each)) if each else 0.0 for each in (empty, marked)))
 
 
 def look(mark: Mark) -> Look:
@@ -122,6 +133,7 @@ def look(mark: Mark) -> Look:
         max(halves),
         min(halves),
         count_strokes(ink, mark.rim),
+        float(dark[ink & inside].mean()) if (ink & inside).any() else 0.0,
     )
 
 
@@ -223,15 +235,14 @@ def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
         yield sorted(marked + sure), chance
 
 
-def find_doubt(looks: Sequence[Look], many: bool, ground: float) -> Reason:
+def find_doubt(looks: Sequence[Look], many: bool, usual: Usual) -> Reason:
     """Why a person should look at the marks of a question; "" if there is no need."""
     marked = [one for one in looks if one.ink > UNMARKED]
-    faint = [one for one in looks if one.faint > ground + ERASED]
-    if any(one.ink > FILLED and one.strokes > 1 for one in marked):
+    faint = [one for one in looks if one.faint > usual.faint + ERASED]
+    weak = [one for one in marked if one.ink <= MARKED or one.dark < WEAK * usual.dark]
+    if any(one.densest > FILLED and one.strokes > 1 for one in marked):
         return "crossed out?"
-    if any(one.ink <= MARKED for one in marked) or any(
-        one.ink < STRONG * one.faint for one in faint
-    ):
+    if weak or any(one.ink < STRONG * one.faint for one in faint):
         return "erased?"
     if not many and len(marked) > 1:
         return "two marks"

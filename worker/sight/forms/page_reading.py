@@ -10,7 +10,7 @@ from digitq.worker.sight.decoding.any_file import has_more_pages, read_picture
 from digitq.worker.sight.decoding.scales import scale_to_file
 from digitq.worker.sight.forms.cutting import PAGE_SIDE, Cut, cut_cells
 from digitq.worker.sight.forms.decision import decide
-from digitq.worker.sight.forms.marks import MarkReadings, compare, read_marks
+from digitq.worker.sight.forms.marks import MarkReadings, find_usual, read_marks
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import (
     NumberReading,
@@ -62,9 +62,9 @@ def decide_page(
     """
     there = [at for at, cut in enumerate(cuts) if cut]
     cells = [form.cells[at] for at in there]
-    ground = compare(one for one, _ in outcomes if isinstance(one, MarkReadings))
+    usual = find_usual(one for one, _ in outcomes if isinstance(one, MarkReadings))
     readings = [
-        replace(one, ground=ground) if isinstance(one, MarkReadings) else one
+        replace(one, usual=usual) if isinstance(one, MarkReadings) else one
         for one in (outcomes[at][0] for at in there)
     ]
     numbers = [one.calibrated if one else [] for one in readings]
