@@ -28,10 +28,10 @@ def in_one_line(text: str) -> str:
     )
 
 
-def name_some(names: Collection[str]) -> str:
+def name_some(names: Collection[str], most: int = MAX_NAMED) -> str:
     """The first names in one line, with an ellipsis if there are more: `a, b, c, …`."""
-    more = ["…"] * (len(names) > MAX_NAMED)
-    return ", ".join([*map(in_one_line, islice(names, MAX_NAMED)), *more])
+    more = ["…"] * (len(names) > most)
+    return ", ".join([*map(in_one_line, islice(names, most)), *more])
 
 
 def too_large(limit: int) -> str:

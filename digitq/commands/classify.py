@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitq import options
-from digitq.commands.reports import (
-    check_page,
-    check_wide,
-    show_page,
-    show_people,
-    show_wide,
-)
+from digitq.commands.reports import check_page, check_wide, show_results
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import find_weights, settings
 from digitq.protocol.text import plural, shown
@@ -120,12 +114,7 @@ def classify(
     report_rows(sink, skipped, what=reading.row)
     report_risk(sink, reading.risk)
     report_truth(sink.counts, reading.what, truth, gaps)
-    if wide:
-        show_wide(str(out))
-    if page:
-        show_page(Path(str(out)), (), page)
-    else:
-        show_people(out)
+    show_results(out, wide, page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 

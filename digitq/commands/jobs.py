@@ -12,13 +12,7 @@ import click
 
 import digitq
 from digitq import options
-from digitq.commands.reports import (
-    check_page,
-    check_wide,
-    show_page,
-    show_people,
-    show_wide,
-)
+from digitq.commands.reports import check_page, check_wide, show_results
 from digitq.operate.tables import (
     View,
     describe_job,
@@ -212,12 +206,7 @@ def collect(
         if freed := job.progress().freed_images:
             rows = plural(freed, "field" if job.origin.form else "image")
             echo_err(f"the results of {rows} were deleted from Redis to make room")
-    if wide:
-        show_wide(str(out))
-    if page:
-        show_page(Path(str(out)), (), page)
-    else:
-        show_people(out)
+    show_results(out, wide, page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 

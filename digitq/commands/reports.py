@@ -1,6 +1,7 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
 import os
+import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -75,13 +76,11 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         check_again,
         checksum,
         correct_rows,
-        count_learnable,
         find_other_zeros,
         measure_sample,
         read_corrections,
     )
     from digitq.review.page_fields import find_form
-    from digitq.review.people import find_people
 
     table = open_results(results)
     form, _ = find_form(table.record) if table.has_form else (None, [])
@@ -91,7 +90,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
         echo_err("the form can't be read: its rules are not checked again")
-    looked = measure_sample(table, given, find_people(table)[0]) if given.drawn else Looked()
+    looked = measure_sample(table, given, form) if given.drawn else Looked()
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
@@ -120,7 +119,8 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         )
     report_rows(sink, has_speed=False, what=table.row)
     show_people(out)
-    show_training(table.record, count_learnable(answers), corrections, out)
+    learnable = sum(bool(re.search("[0-9]", one or "")) for one in answers.values())
+    show_training(table.record, learnable, corrections, out)
 
 
 @click.command()
@@ -162,20 +162,34 @@ def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> N
 
 
 def show_people(results: str | None) -> None:
-    """Say who of the lists of people is missing in a result file, or occurs twice, if there are
-    lists and the file can be read."""
+    """Say who of a form's lists is missing in a result file, or occurs twice, if the file can be
+    read."""
     from digitq.producer.results import READERS, open_results
     from digitq.protocol.formats.stores import is_stored
-    from digitq.review.people import find_people
+    from digitq.review.page_fields import find_form
+    from digitq.review.people import call_roll
 
     if not results or is_stored(results) or Path(results).suffix.lower() not in READERS:
         return
-    for line in find_people(open_results(Path(results)))[1]:
+    table = open_results(Path(results))
+    form, notes = find_form(table.record) if table.has_form else (None, [])
+    for line in (*notes, *call_roll(table, form)):
         echo_err(line)
 
 
+def show_results(results: str | None, has_wide: bool, page: Path | None) -> None:
+    """Write the wide table and the page of a run if they are asked for, and say who is missing or
+    occurs twice."""
+    if has_wide:
+        show_wide(str(results))
+    if page:
+        show_page(Path(str(results)), (), page)
+    else:
+        show_people(results)
+
+
 def show_training(
-    record: "Record | None", answers: int, corrections: Path, out: str | None
+    record: "Record | None", learnable: int, corrections: Path, out: str | None
 ) -> None:
     """Say how to learn from a corrected table, or from the corrections if `train` can't read the
     table, if there are enough answers of a person."""
@@ -185,7 +199,7 @@ def show_training(
 
     is_table = out and Path(out).suffix.lower() in (".csv", XLSX) and not is_stored(out)
     command = suggest_training(record, os.path.abspath(str(out) if is_table else corrections))
-    if record and command and answers >= MIN_OWN_IMAGES:
+    if record and command and learnable >= MIN_OWN_IMAGES:
         where = "" if record.folder == os.getcwd() else f" in {record.folder}"
         echo_err(f"to learn from these answers{where}: {command}")
 
@@ -231,5 +245,3 @@ def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int =
     else:
         found, *notes = write_page(table, sources, page, sample)
     echo_err("\n".join([f"the page is {page}: {found}", *notes]))
-    if is_workbook(page):
-        show_people(str(results))

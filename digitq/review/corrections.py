@@ -27,7 +27,7 @@ from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.formats.csv_rows import open_rows
 from digitq.protocol.text import in_one_line, name_some, plural
 from digitq.review.page_fields import find_broken_rules
-from digitq.review.people import Lists, mark_repeated
+from digitq.review.people import mark_repeated
 from digitq.review.wide import read_pages
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
@@ -121,11 +121,6 @@ def suggest_training(record: Record | None, truth: str) -> str:
     return shlex.join(["digitq", "train", record.model, *words])
 
 
-def count_learnable(corrections: Corrections) -> int:
-    """How many answers of a person can be learned: those with a digit."""
-    return sum(bool(re.search("[0-9]", answer or "")) for answer in corrections.values())
-
-
 class Looked(NamedTuple):
     """What a person who looked at a random sample found."""
 
@@ -134,7 +129,7 @@ class Looked(NamedTuple):
     unused: int = 0  # answers of the sample that do not count
 
 
-def measure_sample(results: ResultFile, given: Given, people: Lists) -> Looked:
+def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Looked:
     """What the rows of the random sample say about all unmarked rows, as the page has marked them.
 
     Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
@@ -143,7 +138,7 @@ def measure_sample(results: ResultFile, given: Given, people: Lists) -> Looked:
     """
     rows = answered = corrected = 0
     found: dict[int, tuple[float, bool]] = {}  # confidence, is wrong; by the place in the draw
-    for batch in mark_repeated(results.places(), people):
+    for batch in mark_repeated(results, form):
         batch = batch.filter(unmarked(batch))
         rows += batch.num_rows
         old = answers(batch).cast(pa.string()).to_pylist()

@@ -80,8 +80,7 @@ function show(card, isNew) {
   card.classList.toggle("done", isGiven);
   card.classList.toggle("changed", isGiven && !isSame);
   const field = part("input", card);
-  const name = [...(field?.list?.options ?? [])].find((one) => one.value === answer)?.label ?? "";
-  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : `${answer || nothing} ${name}`.trimEnd();
+  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
   if (field && (isNew || field !== document.activeElement)) field.value = answer?.replace(illegible, "") ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);

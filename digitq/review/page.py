@@ -27,8 +27,15 @@ from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
-from digitq.review.page_fields import Told, find_broken_rules, find_form, find_place, tell_rules
-from digitq.review.people import NOBODY, OCCURS_TWICE, People, find_people, mark_repeated
+from digitq.review.page_fields import (
+    Told,
+    find_broken_rules,
+    find_form,
+    find_known,
+    find_place,
+    tell_rules,
+)
+from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.template import fill_template
@@ -36,7 +43,6 @@ from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnai
 from digitq.review.wide import read_pages
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
-MAX_OFFERED = 500  # people of a longer list are not offered where a number is typed
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
 MEANINGS: dict[str, str] = {  # what each reason to review means
     "no digit": "does not look like a digit",
@@ -44,7 +50,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "empty": "nothing is written in the picture",
     "ink, but no digit": "something is written or drawn, such as a dash or a tick",
     "several lines": "there is another line or number",
-    OCCURS_TWICE: "the number is in another place, too, and belongs in one",
+    OCCURS_TWICE: "the person is on another page, too",
     "two marks": "more than one option is marked",
     "erased?": "a mark is faint, or there are remains of one",
     "half filled": "only a part of a bubble is filled",
@@ -73,7 +79,6 @@ class PageImage:
     known: Known = Known()
     keys: Literal["numeric", "decimal"] = "decimal"  # the keypad of a phone for its number
     drawn: int = 0  # its place in the sample, from 1; 0 if it is not in it
-    people: People = NOBODY  # the list that has names beside its number
 
     def __post_init__(self) -> None:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
@@ -164,13 +169,11 @@ def make_page(
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't.
     """
-    people, more = find_people(results)
-    survey = Survey(results.read, mark_repeated(results.places(), people), sample)
+    form, notes = find_form(results.record) if results.has_form else (None, [])
+    notes += call_roll(results, form)
+    survey = Survey(results.read, mark_repeated(results, form), sample)
     images = list_images(survey)
-    form, notes = None, list[str]()
     if results.has_form:
-        form, notes = find_form(results.record)
-        notes += more
         told = tell_broken_rules(images, results, form) if form else {}
         images, left_out = complete_lines(images, results, told)
         if left_out:
@@ -179,7 +182,6 @@ def make_page(
             )
         for image in images:
             image.rules = told.get(image.id, ())
-            image.people = people.get(find_place(image.row)[:2], NOBODY)
     choose_keys(images, results.record, form)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
@@ -255,8 +257,7 @@ def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form |
     """Give the images what is known of them, and a keypad without signs where there are none."""
     of_all = Known(record.pattern if record else None)
     for image in images:
-        cell = form.by_place.get(image.place) if form and image.place else None
-        image.known = cell.known if cell else of_all
+        image.known = find_known(form, image.place) if form else of_all
         if not image.known.automaton.signs:
             image.keys = "numeric"
 
@@ -417,11 +418,6 @@ def render(
         ],
         notes=notes,
         saved_in=saved_in,
-        offered=[
-            one
-            for one in dict.fromkeys(image.people for image in images)
-            if 0 < len(one.rows) <= MAX_OFFERED
-        ],
         answers=chart_answers(survey),
         confidences=chart_confidences(survey),
         worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix

@@ -11,6 +11,7 @@ from digitq.producer.found_images import changed_since
 from digitq.producer.provenance import Record
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
 from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.rules import Place
 from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
@@ -20,14 +21,16 @@ from digitq.protocol.text import in_one_line
 def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
     """The form on record, and notes if it is not what the pages were read with."""
     if not record or not record.form:
-        return None, ["the form is not on record: fields are not shown where they are"]
+        return None, ["the form is not on record: its places, rules and names are not shown"]
     try:
         form = read_form_file(record.form)
     except UsageError as error:
-        return None, [f"fields are not shown where they are: {in_one_line(str(error))}"]
-    if changed_since(record.form, datetime.fromisoformat(record.finished).timestamp()):
-        return form, [f"{in_one_line(record.form)} may have changed since the pages were read"]
-    return form, []
+        return None, [f"places, rules and names are not shown: {in_one_line(str(error))}"]
+    finished = datetime.fromisoformat(record.finished).timestamp()
+    lists = {str(one.people.file) for one in form.known_by_name.values() if one.people.columns}
+    changed = [path for path in (record.form, *lists) if changed_since(path, finished)]
+    note = "may have changed since the pages were read"
+    return form, [f"{in_one_line(path)} {note}" for path in changed]
 
 
 class BrokenRule(NamedTuple):
@@ -85,6 +88,12 @@ def tell_rules(page: str, broken: Iterable[BrokenRule]) -> dict[str, list[Told]]
         for id in one.bound:
             told[id].append(Told(key, one.text if id in one.ids else "", one.rule, True))
     return told
+
+
+def find_known(form: Form | None, place: Place | None) -> Known:
+    """What is known of the values at a place."""
+    cell = form.by_place.get(place) if form and place else None
+    return cell.known if cell else Known()
 
 
 def find_place(row: Mapping[str, Any]) -> Place:

@@ -12,6 +12,7 @@ from digitq.protocol.chunk import ABSENT
 from digitq.protocol.text import plural
 from digitq.review.page import PageImage, add_pictures
 from digitq.review.page_fields import find_form
+from digitq.review.people import call_roll
 
 MAX_PICTURES = 10_000  # Excel is slow with more pictures, and they are in memory until the end
 
@@ -27,6 +28,7 @@ def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[
         PageImage(row, number, {"answers"}) for number, row in numbered if row["reason"] != ABSENT
     ]
     form, notes = find_form(results.record) if results.has_form else (None, [])
+    notes += call_roll(results, form)
     notes += add_pictures(images, results, sources, form)
     shown = {
         image.number: b64decode(image.picture.uri.partition(",")[2])

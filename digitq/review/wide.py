@@ -6,7 +6,6 @@ from contextlib import closing, nullcontext
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,8 +21,14 @@ from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
-from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
-from digitq.review.people import NOBODY, Lists, find_people, mark_repeated
+from digitq.review.page_fields import (
+    BrokenRule,
+    find_broken_rules,
+    find_form,
+    find_known,
+    find_place,
+)
+from digitq.review.people import mark_repeated
 
 RESULT_COLUMNS = (
     *("id", "page", "table", "row", "field", "number", "confidence", "review", "reason"),
@@ -56,8 +61,7 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     if not results.has_form:
         raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
     form, _ = find_form(results.record)
-    people, _ = find_people(results)
-    batches = spread_pages(read_pages(results, people), form, people)
+    batches = spread_pages(read_pages(results, form), form)
     if str(out) == "-":
         with output_errors("the rows"):
             return write_table(batches, sys.stdout.buffer, ".csv")
@@ -71,13 +75,11 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
         return write_table(batches, file, out.suffix.lower())
 
 
-def read_pages(
-    results: ResultFile, people: Lists = MappingProxyType({})
-) -> Iterator[list[ResultRow]]:
+def read_pages(results: ResultFile, form: Form | None = None) -> Iterator[list[ResultRow]]:
     """The rows of each page, as `mark_repeated` marks them."""
 
     def read_places() -> Iterator[ResultRow]:
-        for batch in mark_repeated(results.places(), people):
+        for batch in mark_repeated(results, form):
             columns = [name for name in RESULT_COLUMNS if name in batch.schema.names]
             yield from batch.select(columns).to_pylist()
 
@@ -85,9 +87,7 @@ def read_pages(
 
 
 def spread_pages(
-    pages: Iterator[list[ResultRow]],
-    form: Form | None = None,
-    people: Lists = MappingProxyType({}),
+    pages: Iterator[list[ResultRow]], form: Form | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The wide rows; all pages have the fields of the first one. After a field are the columns that
     its list shows. There is at least one batch."""
@@ -95,7 +95,7 @@ def spread_pages(
     tables = {place["table"] for place in first if place["row"] is not None}
     fields = dict[str, None]()
     for place in first:
-        shown = people.get((place["field"], place["table"] or ""), NOBODY).columns
+        shown = find_known(form, find_place(place)).people.columns
         fields |= dict.fromkeys([place["field"], *shown])
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
@@ -103,13 +103,11 @@ def spread_pages(
     schema = pa.schema([*named, *((name, pa.string()) for name in (*fields, *last))])
     left = chain([first], pages)
     while part := [*islice(left, BATCH_PAGES)]:
-        rows = [row for page in part for row in spread_page(page, form, people)]
+        rows = [row for page in part for row in spread_page(page, form)]
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def spread_page(
-    page: Sequence[ResultRow], form: Form | None, people: Lists
-) -> Iterator[dict[str, Any]]:
+def spread_page(page: Sequence[ResultRow], form: Form | None) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     places = [place for place in page if place["reason"] != ABSENT]
@@ -118,16 +116,15 @@ def spread_page(
     broken = [*find_broken_rules(form, page)] if form and form.checks else []
     of_page = [one for one in broken if one.bound.isdisjoint(place["id"] for place in rows)]
     if not rows and shared:
-        yield join(shared, form, people, of_page)
+        yield join(shared, form, of_page)
     for (table, number), group in groupby(rows, key=itemgetter("table", "row")):
         row = [*group]
         here = [one for one in broken if not one.bound.isdisjoint(place["id"] for place in row)]
-        whole = join([*shared, *row], form, people, of_page + here)
-        yield {"table": table, "row": number} | whole
+        yield {"table": table, "row": number} | join([*shared, *row], form, of_page + here)
 
 
 def join(
-    places: list[ResultRow], form: Form | None, people: Lists, broken: Sequence[BrokenRule]
+    places: list[ResultRow], form: Form | None, broken: Sequence[BrokenRule]
 ) -> dict[str, Any]:
     """One wide row, with the rules that it breaks, and the names of the fields that a person should
     look at."""
@@ -135,9 +132,7 @@ def join(
     numbers = {place["field"]: place["number"] for place in places}
     shown = dict[str, str]()
     for place in places:
-        one = people.get((place["field"], place["table"] or ""), NOBODY)
-        cells = one.rows.get(place["number"], ())  # none for a number that is not in the list
-        shown |= zip(one.columns, cells, strict=False)
+        shown |= find_known(form, find_place(place)).people.show(place["number"])
     checks = dict.fromkeys(one.text for one in broken)
     last = {"checks": "; ".join(checks) or None, "review": review or None}
     return {"page": places[0]["page"], **shown, **numbers, **last}

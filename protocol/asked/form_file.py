@@ -3,9 +3,9 @@
 import io
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,10 +23,12 @@ from pydantic import (
 )
 
 from digitq.protocol.asked.known import (
+    NOBODY,
     OPTION_SEPARATOR,
     TICK,
     Known,
     read_allowed,
+    read_people,
     read_text,
 )
 from digitq.protocol.asked.rules import MAX_NUMBER
@@ -111,10 +113,7 @@ class KnownPart(StrictModel):
     pattern: str | None = None
     fill: str | None = None
     allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
-    # Columns of this table that people see beside a number. They do not travel to workers
-    show: Annotated[list[str], AfterValidator(check_names)] = []
-    # Whether each number of the list belongs in one place; None: in a field, if `show` names people
-    once: Annotated[bool, Field(strict=True)] | None = None
+    show: Annotated[list[FieldName], AfterValidator(check_names)] = []  # columns of this table
     kind: Kind = "number"
 
     def check(self, folder: Path) -> Known:
@@ -122,16 +121,13 @@ class KnownPart(StrictModel):
             if told := [name for name in KNOWN_KEYS if getattr(self, name)]:
                 raise UsageError(f"a mark has no {told[0]}: that is of numbers")
             return Known(options=TICK)
-        allowed = None
-        if self.show or self.once or self.allowed is not None:
-            allowed = self.read_list(folder)
-        return Known.check(self.length, allowed, self.pattern, self.fill)
-
-    def read_list(self, folder: Path) -> list[str] | dict[str, tuple[str, ...]]:
-        """What `read_allowed` gives of the list. Raises `UsageError`."""
-        if self.allowed is None:
-            raise UsageError('`show` and `once` need a list: allowed = "FILE.csv:COLUMN"')
-        return read_allowed(str(folder / self.allowed), self.show)
+        if self.allowed is None and self.show:
+            raise UsageError('`show` needs a list: allowed = "FILE.csv:COLUMN"')
+        where = str(folder / (self.allowed or ""))
+        people = read_people(where, self.show) if self.show else NOBODY
+        allowed = [*people.rows] or (None if self.allowed is None else read_allowed(where))
+        known = Known.check(self.length, allowed, self.pattern, self.fill)
+        return replace(known, people=people)
 
 
 KNOWN_KEYS = [name for name in KnownPart.model_fields if name != "kind"]
@@ -224,36 +220,6 @@ class FormFile(StrictModel):
     choices: dict[FieldName, ChoicePart] = {}
     tables: dict[Name, TablePart] = {}
     checks: list[CheckPart] = []
-
-
-def list_known(file: FormFile) -> Iterator[tuple[str, str, str, KnownPart]]:
-    """What is known of each field and column: the key, its name, its table or "", and the part."""
-    for name, field in file.fields.items():
-        yield f"fields.{name}", name, "", field
-    for name, table in file.tables.items():
-        for column in table.columns:
-            part = column if column.has_own else table
-            if column.name:
-                yield f"tables.{name}", column.name, name, part
-
-
-def name_shown(file: FormFile) -> dict[tuple[str, str], str]:
-    """How a wide table names each column that `show` carries along, by the field and that column:
-    as the list does, after the field if several fields have such a column.
-
-    Raises `UsageError` if the wide table has another column of this name.
-    """
-    shown = {(name, one): key for key, name, _, part in list_known(file) for one in part.show}
-    often = Counter(one for _, one in shown)
-    names = {pair: " ".join(pair) if often[pair[1]] > 1 else pair[1] for pair in shown}
-    taken = {*RESERVED_NAMES, *list_fields(file), *(name for _, name, _, _ in list_known(file))}
-    for pair, name in names.items():
-        if name in taken:
-            raise UsageError(
-                f"{shown[pair]}.show: the wide table has a column {name!r} already: rename it in "
-                "the list"
-            )
-    return names
 
 
 KINDS_OF_PART: dict[str, type[StrictModel]] = {
@@ -362,17 +328,28 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
 def check_values(file: FormFile, has_blank: bool) -> None:
     """Raises `UsageError` for a name that is there twice, unclear rows, and too many values."""
     names = list_fields(file)
-    name_shown(file)
     count = len(names)
     for name, table in file.tables.items():
         check_rows(name, table, has_blank)
         if both := [column.name for column in table.columns if column.name in names]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
         count += sum(bool(column.name) for column in table.columns) * (table.rows or (0, 0))[1]
+    check_shown(file, names)
     if not count:
         raise UsageError("the form has no field")
     if count > MAX_CELLS:
         raise UsageError(f"a form has at most {MAX_CELLS:,} values, not {count:,}")
+
+
+def check_shown(file: FormFile, fields: list[str]) -> None:
+    """Raises `UsageError` if two columns of the wide table would have one name."""
+    known: list[tuple[str, KnownPart]] = [*file.fields.items()]
+    for table in file.tables.values():
+        known += [(one.name, one if one.has_own else table) for one in table.columns if one.name]
+    shown = [column for _, column in {(name, one) for name, part in known for one in part.show}]
+    for one in shown:
+        if one in {*fields, *dict(known)} or shown.count(one) > 1:
+            raise UsageError(f"show: two columns of a wide table would be {one!r}: rename this one")
 
 
 def list_choices(file: FormFile) -> list[tuple[str, SidesOfBox]]:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import field as new
 from functools import cached_property, lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -29,13 +30,7 @@ from digitq.protocol.asked.values import (
     tidy,
 )
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_rows import (
-    find,
-    find_column,
-    find_first,
-    is_workbook,
-    open_rows,
-)
+from digitq.protocol.formats.csv_rows import find, find_column, is_workbook, open_rows
 from digitq.protocol.text import in_one_line, name_some
 
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
@@ -44,6 +39,26 @@ FILL_MARKS = "X-/"
 TICK = ("1",)  # the only option of a box that is ticked or not
 OPTION_SEPARATOR = ","  # between several options that are marked
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """A list of people: what is shown beside their numbers."""
+
+    file: Path = Path()
+    columns: tuple[str, ...] = ()  # of the list, by their names
+    rows: Mapping[str, tuple[str, ...]] = new(default_factory=dict)  # their cells, by the number
+
+    def show(self, number: str | None) -> dict[str, str]:
+        """The cells beside a number, by the name of the column; none if the list lacks it."""
+        return dict(zip(self.columns, self.rows.get(number or "", ()), strict=False))
+
+    def describe(self, number: str | None) -> str:
+        """The same in one line."""
+        return in_one_line(" ".join(filter(None, self.show(number).values())))
+
+
+NOBODY = People()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +72,7 @@ class Known:
     network: OwnNetwork | None = None  # the one that must answer; None for any
     options: tuple[str, ...] = ()  # the answer is the text of what is marked, and no number
     many: bool = False  # whether several options may be marked
+    people: People = NOBODY  # those of the list of allowed numbers; they stay where it was read
 
     @property
     def is_nothing(self) -> bool:
@@ -240,28 +256,29 @@ def read_text(path: Path) -> str:
         raise UsageError(f"can't read {path}: {reason}") from None
 
 
-def read_allowed(where: str, show: Sequence[str] = ()) -> list[str] | dict[str, tuple[str, ...]]:
-    """The allowed numbers in a file: one on each line, or those in the column of a table that
-    `find_column` finds, without the empty cells, each with the cells of the columns `show`.
+def read_allowed(where: str) -> list[str]:
+    """The allowed numbers in a file: one on each line, or those of `read_people`. Raises
+    `UsageError` if they can't be read, or one is no number."""
+    name, _, column = find_column(where)
+    if not column and not is_workbook(name):
+        return read_lines(name)
+    return [*read_people(where).rows]
+
+
+def read_people(where: str, show: Sequence[str] = ()) -> People:
+    """The numbers in the column of a table that `find_column` finds, without the empty cells, and
+    the cells of the columns `show`.
 
     Raises `UsageError` if they can't be read, if one is no number, if a column is missing, and if
     a number is there twice with different cells.
     """
     name, sheet, column = find_column(where)
-    if show and not column:
-        raise UsageError(f"`show` needs a table, not {name.name}: allowed = 'FILE.csv:COLUMN'")
-    if not column and not is_workbook(name):
-        return read_lines(name)
-    listed = dict[str, tuple[int, tuple[str, ...]]]()
+    listed = dict[str, tuple[str, ...]]()
     with open_rows(name, sheet) as rows:
         names: list[str] = rows.fieldnames or []
         if not column:
             raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
-        found = find(name, names, [column.strip().lower()])
-        beside = [find_first(names, [one.strip().lower()]) for one in show]
-        if None in beside:
-            missing, there = show[beside.index(None)], in_one_line(", ".join(names))
-            raise UsageError(f"{name} has no column {missing!r}; it has {there}")
+        found, *beside = (find(name, names, [one.strip().lower()]) for one in (column, *show))
         for row in rows:
             number = tidy(row[found] or "")
             if not is_written(number):
@@ -270,10 +287,8 @@ def read_allowed(where: str, show: Sequence[str] = ()) -> list[str] | dict[str, 
                     f"it must be {WRITTEN_WORDS}"
                 )
             cells = tuple((row[one] or "").strip() for one in beside)
-            line, known = listed.setdefault(number, (rows.line_num, cells))
-            if number and known != cells:
+            if number and listed.setdefault(number, cells) != cells:
                 raise UsageError(
-                    f"lines {line} and {rows.line_num} of {name} have {number} with different "
-                    f"cells in {', '.join(show)}: remove one of the lines"
+                    f"line {rows.line_num} of {name} has {number} again, with other cells"
                 )
-    return {number: cells for number, (_, cells) in listed.items() if number}
+    return People(name, tuple(show), listed)

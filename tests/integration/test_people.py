@@ -1,4 +1,4 @@
-"""Names of people: from a job, in which they are not, to the page on which a name is chosen."""
+"""Names of people: from a job, in which they are not, to the page on which they are."""
 
 import re
 import shutil
@@ -41,15 +41,14 @@ def test_names_are_beside_numbers_but_not_in_redis(
         stored = repr([readers[redis.type(key).decode()](key) for key in keys])
     assert "40000" in stored and "Ben" not in stored  # the number is allowed
     status, _, err = ask("collect", job.strip(), "-o", out, "--wide", "--broker", local.url)
-    missing, repeated, empty, *_ = (line for line in err.splitlines() if line[:8] == "student:")
-    assert missing == "student: 1 of 2 in class.csv is read on no page: 40000 Ben"
-    assert re.search(r"read on several pages: 31275 Ada \(a.png.*; b.png.*\)", repeated)
-    assert empty == "student: on 1 page it is missing: c.png"
+    assert [line for line in err.splitlines() if line.startswith("student:")] == [
+        "student: 1 of 2 in class.csv read on no page: 40000 Ben",
+        "student: 1 of 2 in class.csv read on several pages: 31275 Ada (a.png, b.png)",
+        "student: 1 page without a number of class.csv: c.png",
+    ]
     first = out.with_name("out-wide.jsonl").read_text().splitlines()[0]
     assert '"student": "31275", "name": "Ada"' in first and '"review": "student' in first
     ask("report", out)
     page.goto(out.with_suffix(".html").as_uri())
-    card = page.locator(".card:visible", has_text="also on b.png")
-    expect(card).to_contain_text(re.compile(r"31275\s+Ada"))
-    card.locator("input").fill("40000")
-    expect(card.locator(".given")).to_have_text("40000 Ben")
+    cards = page.locator(".card:visible", has_text=re.compile(r"31275\s+Ada"))
+    expect(cards).to_have_count(2)

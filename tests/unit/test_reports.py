@@ -685,7 +685,7 @@ def test_a_form_that_is_gone_or_changed_is_told(tmp_path: Path) -> None:
     assert found and "may have changed since the pages were read" in note
     form.write_text("rows = 2")
     found, (note,) = find_form(record)
-    assert not found and note.startswith("fields are not shown where they are: ")
+    assert not found and note.startswith("places, rules and names are not shown: ")
     assert not find_form(None)[0] and "not on record" in find_form(None)[1][0]
 
 
