@@ -366,6 +366,7 @@ function send() {
 function take({ isWhole, answers, contested = [], rules = {}, trouble }) {
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
   if (!answers) return showSaved();
+  const [before, ours] = [new Map(saved), new Set(unsaved.keys())];
   if (isWhole) (saved = new Map()), (isConnected = true);
   for (const [id, answer] of answers)
     if (answer === null) saved.delete(id);
@@ -376,7 +377,7 @@ function take({ isWhole, answers, contested = [], rules = {}, trouble }) {
   merge();
   keep();
   const changed = new Map(isWhole ? all.map((card) => [ids.get(card), card]) : answers.map(([id]) => [id, cardOf.get(id)]));
-  for (const card of changed.values()) show(card);
+  for (const [id, card] of changed) show(card, !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too
   for (const id of contested) if (unsaved.has(id)) say(`${nameOf(cardOf.get(id))}: ${part(".contest span", cardOf.get(id)).textContent}`);
   for (const [id, each] of Object.entries(rules)) showRules(cardOf.get(id), each);
   showProgress();
@@ -421,7 +422,7 @@ async function disconnect() {
   socket = undefined;
   isConnected = false;
   showSaved();
-  const answer = await fetch(location.href, { method: "HEAD", signal: AbortSignal.timeout(WAIT_MS) }).catch(() => undefined);
+  const answer = await fetch(location.href, { method: "HEAD", signal: AbortSignal.timeout?.(WAIT_MS) }).catch(() => undefined);
   const isOld = answer?.status === 403;
   const remedy = isOld ? "digitq was started anew: open its new link" : "There is no connection to digitq";
   part("#trouble").textContent = `${remedy}. Your answers are kept in this browser until they are saved.`;
