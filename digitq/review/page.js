@@ -527,6 +527,7 @@ const USES = {
 };
 const useOf = ({ kind, keys }) => (kind === "fields" && keys.kind === "mark" ? "mark" : kind);
 const columnsOf = ({ kind, keys }) => (kind === "tables" ? keys.columns.map((column) => column.name ?? column) : []);
+const hasTicks = ({ keys }, column) => (column.kind ?? keys.kind) === "mark";
 const boxesOf = ({ keys }) => keys.boxes ?? (keys.box ? [keys.box] : []);
 const cornersOf = ([left, top, right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]];
 const rules = () => form.parts.filter(({ kind }) => kind === "checks");
@@ -574,7 +575,8 @@ async function sendForm(extra) {
   const sent = form.parts.map((one) => [one, one.name]);
   const answer = await askServer("form", JSON.stringify({ version: form.version, parts: form.parts, ...extra }));
   if (answer.changed) return (form.extra = extra), part("#changed").open || part("#changed").showModal();
-  if (answer.parts && extra) return showForm(answer);
+  // What was changed after Undo was pressed counts
+  if (answer.parts && extra && form.changes === changes) return showForm(answer);
   if (answer.parts) {
     form.version = answer.version;
     form.isUnsaved = form.changes > changes;
@@ -662,7 +664,15 @@ function fillItem(one) {
   if (one.kind === "checks") return;
   part("[data-name]", item).value = one.name;
   part("[data-for]", item).value = useOf(one);
-  part(".columns", item).replaceChildren(...columnsOf(one).map((value, at) => Object.assign(document.createElement("input"), { value, ariaLabel: `column ${at + 1}`, placeholder: "not read" })));
+  const columns = columnsOf(one).map((name, at) => {
+    const [text, tick] = part("#column").content.cloneNode(true).children;
+    Object.assign(text, { value: name, ariaLabel: `column ${at + 1}` });
+    part("input", tick).checked = hasTicks(one, one.keys.columns[at]);
+    for (const [row, cell] of [text, tick].entries()) cell.style.gridArea = `${row + 1} / ${at + 1}`;
+    return [text, tick];
+  });
+  // `Tab` leads from name to name
+  part(".columns", item).replaceChildren(...columns.map(([text]) => text), ...columns.map(([, tick]) => tick));
   showStep(one, item);
 }
 
@@ -743,14 +753,22 @@ function changePart(one, item, field) {
     if (one.kind === "fields") rename(one.name, text);
     one.name = text;
   } else if (field.matches("[data-for]")) {
+    if (!boxesOf(one).length) return fillItem(one); // a table without a box stays one
     one.kind = USES[text][0];
     one.keys = { box: one.keys.box ?? around(one.keys.boxes), ...structuredClone(USES[text][1]) };
     fillItem(one);
   } else if (field.matches(".columns input")) {
-    const at = [...field.parentElement.children].indexOf(field);
-    rename(columnsOf(one)[at], text);
+    const cells = [...field.closest(".columns").children];
+    const at = cells.findIndex((cell) => cell.contains(field)) % one.keys.columns.length;
     const column = one.keys.columns[at];
-    one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
+    const before = columnsOf(one)[at];
+    if (field.type === "checkbox") {
+      const isUsual = hasTicks(one, before) === field.checked;
+      one.keys.columns[at] = isUsual ? before : { name: before, kind: field.checked ? "mark" : "number" };
+    } else {
+      rename(before, text);
+      one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
+    }
   } else if (field.type === "checkbox") one.keys[key] = field.checked;
   else if (key === "options") one.keys.options = text.split(",").map((option) => option.trim());
   else if (key === "rule") one.keys.rule = field.value = text.replace(/(?<![=!<>])=(?!=)/g, "==");

@@ -56,7 +56,8 @@ class Editor:
             name = os.path.relpath(os.path.realpath(blank), os.path.realpath(self.path.parent))
             head = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
             self.write(change_parts(head, self.proposed), is_checked=False)
-            echo_err(f"{plural(len(self.proposed), 'part')} found on the blank are in {self.path}")
+            found = plural(len(self.proposed), "part")
+            echo_err(f"{self.path} has {found} that {blank.name} shows: name them on the page")
         self.text = self.read() or ""
         list_parts(self.text, self.path)
 
@@ -163,7 +164,8 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
     bind(host, port, what).close()  # raises before a file is written
     editor = Editor(source, out)
     blank = encode_blank(editor.content)
-    page = fill_template("form.html", name=in_one_line(editor.path.name), blank=blank)
+    path = in_one_line(str(editor.path))
+    page = fill_template("form.html", name=in_one_line(editor.path.name), path=path, blank=blank)
     routes = [
         ("/", ServedPage, {"text": page, "script": read_script()[1]}),
         ("/(form|places|photo)", FormHandler, {"editor": editor}),

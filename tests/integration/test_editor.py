@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from digitq.cli import main
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import measure_blank
+from digitq.protocol.asked.known import TICK
 from tests.browser import open_browser
 from tests.waiting import run_digitq, wait_for
 
@@ -169,6 +170,10 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         person.fill("Rows", "2")
         person.press("Enter")
         wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
+        person.click(450, 400)
+        person.page.get_by_label("ticks").locator("visible=true").nth(1).check()
+        wait_for(lambda: '{name = "oral",' in form.read_text())
+        assert [one.options for one in read_form(form).tables[0].column_known[1:3]] == [TICK, ()]
         assert form.read_text().endswith("# the end\n")
 
         theirs = form.read_text() + "# theirs\n"
