@@ -119,7 +119,7 @@ def serve(
     echo_err(f"{what} is at {link}")
     if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         show_code(link)
-        echo_err("everyone who has this link can see and answer: show it only to those who may")
+        echo_err("who has this link can see and change this: show it only to those who may")
     echo_err("Ctrl-C ends it")
     asyncio.run(serve_until_signal(listener, routes, token, tick, max_body_bytes))
 
