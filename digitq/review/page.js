@@ -553,8 +553,11 @@ function showForm(answer) {
 function tell({ problem = "", undo = form.undo }) {
   form.undo = undo;
   part("#undo").disabled = !undo && !form.isUnsaved;
-  const rest = ({ kind, name }) => (/^[.:]/.test(problem.slice(kind.length + name.length + 1)) && problem.startsWith(`${kind}.${name}`) ? problem.slice(kind.length + name.length + 2) : "");
-  for (const [one, item] of form.items) part(".problem", item).textContent = rest(one);
+  for (const [{ kind, name }, item] of form.items) {
+    const key = `${kind}.${name}`;
+    const isOf = problem.startsWith(`${key}.`) || problem.startsWith(`${key}:`);
+    part(".problem", item).textContent = isOf ? problem.slice(key.length + 1) : "";
+  }
   const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
   say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : "All is saved");
   drawBoxes();
@@ -571,16 +574,22 @@ function saveForm(extra) {
 async function sendForm(extra) {
   if (!form.isUnsaved && !extra) return; // the last answer was to this change, too
   const { changes } = form;
-  rules().forEach((rule, at) => (rule.name = `${at + 1}`));
-  const sent = form.parts.map((one) => [one, one.name]);
-  const answer = await askServer("form", JSON.stringify({ version: form.version, parts: form.parts, ...extra }));
-  if (answer.changed) return (form.extra = extra), part("#changed").open || part("#changed").showModal();
+  const written = rules().filter(({ keys }) => keys.rule); // others are not typed yet
+  written.forEach((rule, at) => (rule.name = `${at + 1}`));
+  const parts = form.parts.filter((one) => one.kind !== "checks" || written.includes(one));
+  const names = parts.map((one) => one.name);
+  const answer = await askServer("form", JSON.stringify({ version: form.version, parts, ...extra }));
+  if (answer.changed) {
+    form.extra = extra;
+    say("Not saved yet: another program has changed the file");
+    return part("#changed").open || part("#changed").showModal();
+  }
   // What was changed after Undo was pressed counts
   if (answer.parts && extra && form.changes === changes) return showForm(answer);
   if (answer.parts) {
     form.version = answer.version;
     form.isUnsaved = form.changes > changes;
-    for (const [one, name] of sent) one.was = name;
+    for (const [at, one] of parts.entries()) one.was = names[at];
   }
   tell(answer);
 }
@@ -595,15 +604,17 @@ function undo() {
 
 /** The names of the columns of a table, or the options of a question. */
 const headsOf = (one) => (one.kind === "choices" ? one.keys.options : columnsOf(one));
-const shapeOf = (one) => JSON.stringify([around(boxesOf(one)), headsOf(one).length, headsOf(one).length * (one.keys.rows ?? one.keys.columns ?? 1)]);
+const shapeOf = (one) => JSON.stringify([one.keys.box ?? around(boxesOf(one)), headsOf(one).length, headsOf(one).length * (one.keys.rows ?? one.keys.columns ?? 1)]);
 
 /** Ask where the cells of new or moved tables are, and the bubbles of questions. */
 async function askPlaces() {
-  const isNew = (one) => headsOf(one).length && boxesOf(one).length && !form.places.has(shapeOf(one));
-  if (form.isAsking || form.isUnsaved || !form.parts.some(isNew)) return;
+  const withPlaces = form.parts.filter((one) => headsOf(one).length && boxesOf(one).length);
+  const asked = withPlaces.map(shapeOf).filter((shape) => !form.places.has(shape));
+  if (form.isAsking || form.isUnsaved || !asked.length) return;
   form.isAsking = true;
   const { places = [] } = await askServer("places");
   form.isAsking = false;
+  for (const shape of asked) form.places.set(shape, []); // each is asked for once
   for (const [box, count, boxes] of places) form.places.set(JSON.stringify([box, count, boxes.length]), boxes);
   drawBoxes();
 }
@@ -781,11 +792,15 @@ function changePart(one, item, field) {
 /** Change the parts as a button says, and save them. */
 function doWith(what, one, item) {
   const columns = one?.keys.columns;
-  if (what === "remove") form.parts = form.parts.filter((other) => other !== one);
-  else if (what === "repeat") repeat(one, item);
-  else if (what === "widen") columns.push(freeName(columnsOf(one).findLast(Boolean) ?? "c1"));
-  else if (what === "narrow" && columns.length > 1) columns.pop();
-  listParts();
+  if (what === "widen") columns.push(freeName(columnsOf(one).findLast(Boolean) ?? "c1"));
+  if (what === "narrow" && columns.length > 1) columns.pop();
+  if (what === "repeat") repeat(one, item);
+  if (what === "remove") {
+    form.parts = form.parts.filter((other) => other !== one);
+    form.selected = undefined;
+  }
+  if (what === "widen" || what === "narrow") fillItem(one);
+  else listParts();
   saveForm();
 }
 
@@ -853,6 +868,7 @@ function setDrawing(isOn) {
 /** Show where the boxes are on a photo of a filled page. */
 async function tryOn(photo) {
   if (!photo) return;
+  const said = part("#said").textContent;
   say(`Looking for the form on ${photo.name} …`);
   await form.sending;
   const { text, picture, problem } = await askServer("photo", photo, `&name=${encodeURIComponent(photo.name)}`);
@@ -860,7 +876,7 @@ async function tryOn(photo) {
   part("#seen img").hidden = !picture;
   part("#seen img").src = `data:image/png;base64,${picture ?? ""}`;
   part("#seen").showModal();
-  say("");
+  say(said);
 }
 
 function pressKey(event) {

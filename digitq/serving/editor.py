@@ -57,7 +57,7 @@ class Editor:
             head = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
             self.write(change_parts(head, self.proposed), is_checked=False)
             found = plural(len(self.proposed), "part")
-            echo_err(f"{self.path} has {found} that {blank.name} shows: name them on the page")
+            echo_err(f"{self.path} has {found}, as {blank.name} shows: name or draw them")
         self.text = self.read() or ""
         list_parts(self.text, self.path)
 
