@@ -82,20 +82,23 @@ class Editor:
                 except UsageError as error:
                     raise UsageError(str(error).removeprefix(f"{partial}: ")) from None
 
-    def show(self, written: str = "") -> Answer:
-        """What the page shows of the file, or of the text that was written just now, and the
-        mistake in it, if there is one."""
-        text, problem = written or self.read() or self.text, ""
-        parts = list_parts(text, self.path)
-        self.text = text
+    def find_problem(self) -> str:
+        """The mistake in the file, with its key; "" if there is none."""
         try:
             read_form_file(str(self.path))
         except UsageError as error:
-            problem = str(error).removeprefix(f"{self.path}: ")
+            return str(error).removeprefix(f"{self.path}: ")
+        return ""
+
+    def show(self, written: str = "") -> Answer:
+        """What the page shows of the file, or of the text that was checked and written just now."""
+        text = written or self.read() or self.text
+        parts = list_parts(text, self.path)
+        self.text = text
         return {
-            "version": name_version(self.text),
+            "version": name_version(text),
             "parts": parts,
-            "problem": problem,
+            "problem": "" if written else self.find_problem(),
             "size": self.size,
             "proposed": self.proposed,
             "undo": len(self.earlier),
@@ -112,7 +115,7 @@ class Editor:
                 return {"changed": True}
             if parts is None:
                 self.write(self.earlier[-1], is_checked=False)
-                return self.show(self.earlier.pop())
+                return self.show(self.earlier.pop()) | {"problem": self.find_problem()}
             text = change_parts(there if there and is_toml(there) else self.text, parts)
             if text != there:
                 self.write(text)
