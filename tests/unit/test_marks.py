@@ -23,8 +23,9 @@ from training.synthetic.mark_sheets import (
 NOTHING = Look(0, 0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("is_photo", [False, True])
+@pytest.mark.parametrize(
+    ("layout", "is_photo"), [("letters", False), *((layout, True) for layout in LAYOUTS)]
+)
 def test_marks_are_read(layout: str, is_photo: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng([20, [*LAYOUTS].index(layout)])
     sheet = LAYOUTS[layout](rng)
@@ -111,6 +112,9 @@ def test_either_of_two_marks_may_be_the_answer() -> None:
     both = MarkReadings(Known(options=tuple("ABC")), [full, NOTHING, other], False)
     first, second, *_ = both.calibrated
     assert {first.number, second.number} == {"A", "C"} and second.chance > 0.4
+    all_six = MarkReadings(Known(options=tuple("ABCDEF")), [full] * 6, False)
+    assert all_six.calibrated[0].chance < 0.2
+    assert all_six.choose("A", 0.2, [], np.eye(3)).reason == "two marks"
     several = MarkReadings(Known(options=tuple("ABC"), many=True), both.looks, False)
     assert several.calibrated[0].number == "A,C" and several.calibrated[0].chance > 0.98
     assert several.choose("A,C", 0.99, [], np.eye(3)).reason == ""

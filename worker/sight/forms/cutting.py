@@ -42,7 +42,7 @@ MARK_SIDE = 48  # px: the shorter side of a bubble where its marks are sought
 MARK_ROOM = 0.5  # so much is seen around a bubble, in shorter sides of it
 MIN_RIM = 12  # px: with less around a bubble, it is like a cell
 MAX_SHARED_ROOM = 0.4  # at most this share of the gap to the next bubble
-CELL_MARGIN = 0.12  # what is nearer to the lines of a cell, in its heights, is no mark
+CELL_MARGIN = 0.12  # what is nearer to the lines of a cell, in shorter sides, is no mark
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
@@ -166,17 +166,16 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
     if (page[::4, ::4] >= MIN_PAGE_LIGHT).mean() < LIGHT_SHARE:
         raise ImageError(f"{NOT_ALIGNED}: it is too dark")
     cuts: list[Cut | ImageError | None] = []
+    count = len(form.fields) + sum(len(one.names) for one in form.choices)
     if form.blank and (form.fields or form.choices or any(table.box for table in form.tables)):
         blank = read_blank(form)
         alignment = align(blank.template, page)
         for lines in blank.lines:
             lines.check(page, alignment)
-        in_tables = len(form.fields) + sum(len(one.names) for one in form.choices)
         for at, (place, boxes) in enumerate(zip(blank.places, blank.marks, strict=True)):
-            room = MARK_ROOM if at < in_tables else CELL_MARGIN
+            room = MARK_ROOM if at < count else CELL_MARGIN
             cuts.append(cut_place(page, blank.template.grey, alignment, place, boxes, room))
     placed = iter(cuts)
-    count = len(form.fields) + sum(len(one.names) for one in form.choices)
     whole = [next(placed) for _ in range(count)]
     for table in form.tables:
         cells = sum(map(bool, table.columns)) * table.rows
@@ -276,7 +275,7 @@ def surround(boxes: Sequence[Box]) -> Box:
 def shrink_cell(box: Box) -> Box:
     """What is within the lines of a cell."""
     left, top, right, bottom = box
-    rim = CELL_MARGIN * (bottom - top)
+    rim = CELL_MARGIN * min(right - left, bottom - top)
     return left + rim, top + rim, right - rim, bottom - rim
 
 

@@ -77,13 +77,18 @@ class MarkReadings:
     @property
     def calibrated(self) -> list[Proposal]:
         """The answers, with the probability that each is right, the best first."""
-        answers = dict[str, float]()
-        for marked, chance in combine([*map(find_chance, self.looks)]):
-            if self.known.many or len(marked) <= 1:
-                answers[self.known.join([self.known.options[at] for at in marked])] = chance
-        best = sorted(answers.items(), key=lambda one: -one[1])[:MAX_ANSWERS]
-        whole = sum(answers.values())
-        return [Proposal(answer, chance / whole) for answer, chance in best]
+        chances, options = [*map(find_chance, self.looks)], self.known.options
+        if self.known.many:
+            answers = [
+                (self.known.join([options[at] for at in marked]), chance)
+                for marked, chance in combine(chances)
+            ]
+        else:
+            odds = [chance / (1 - chance) for chance in chances]
+            answers = [("", 1.0), *zip(options, odds, strict=True)]
+        answers.sort(key=lambda one: -one[1])
+        whole = sum(chance for _, chance in answers)
+        return [Proposal(answer, chance / whole) for answer, chance in answers[:MAX_ANSWERS]]
 
     def choose(
         self,
