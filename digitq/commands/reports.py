@@ -198,9 +198,11 @@ def show_training(
     from digitq.review.corrections import suggest_training
 
     is_table = out and Path(out).suffix.lower() in (".csv", XLSX) and not is_stored(out)
-    command = suggest_training(record, os.path.abspath(str(out) if is_table else corrections))
-    if record and command and learnable >= MIN_OWN_IMAGES:
-        where = "" if record.folder == os.getcwd() else f" in {record.folder}"
+    folder = record.folder if record else ""
+    truth = os.path.relpath(str(out) if is_table else corrections, folder)
+    command = suggest_training(record, truth)
+    if command and learnable >= MIN_OWN_IMAGES:
+        where = "" if folder == os.getcwd() else f" in {folder}"
         echo_err(f"to learn from these answers{where}: {command}")
 
 

@@ -3,9 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import cycle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
@@ -22,10 +20,7 @@ from digitq.terminal import echo_err, require
 
 if TYPE_CHECKING:
     from digitq.producer.sources.source import Source, SourceItem
-    from digitq.protocol.asked.form import Cell
     from digitq.protocol.asked.reading import Reading
-    from digitq.protocol.asked.values import Automaton
-    from digitq.protocol.chunk import Chunk
     from digitq.protocol.prediction import Answer
 
 
@@ -98,22 +93,13 @@ def train(
 
     require("worker")
     settings().own_weights()  # raises before the images are read
-    if name != NUMBER and any(value is not None for value in known.values()):
+    if name != NUMBER and any(value is not None for value in (form, *known.values())):
         raise UsageError(
-            "a length, a pattern, a fill and allowed numbers go with whole numbers, which "
+            "a form, a length, a pattern, a fill and allowed numbers go with whole numbers, which "
             f"`digitq train {NUMBER}` learns"
         )
-    if form and (name != NUMBER or truth == "parent"):
-        raise UsageError(
-            f"the fields of a form are whole numbers: `digitq train {NUMBER}` learns them, and "
-            "--truth names a table with the right ones"
-        )
-    reading = choose_reading(
-        model=None if name == NUMBER else name,
-        read=read_by(name),
-        page_form=read_form_file(form) if form else None,
-        **known,
-    )
+    page_form = read_form_file(form) if form else None
+    reading = choose_reading(read=read_by(name), page_form=page_form, **known)
     source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     if not (source.truths if form else source.has_truth):
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
@@ -224,48 +210,14 @@ def spool_pages(
     from digitq.producer.sources.contents import read_source
     from digitq.protocol.chunk import write_chunk
 
-    labelled, refused = 0, list[str]()
     pages = (
         batch.filter(pa.array(map(any, batch.column("truth").to_pylist()), pa.bool_()))
         for batch in read_source(source, reading)
     )
     for chunk in cut_chunks(pages, reading.model, reading.cells):
-        numbers = pa.array(find_numbers(chunk, reading.cells, refused), pa.string())
-        write_chunk(file, replace(chunk, truth=numbers))
-        labelled += len(numbers) - numbers.null_count
-    echo_err(f"{plural(labelled, 'field')} with a right answer")
-    if refused:
-        what = plural(len(refused), "right answer")
-        echo_err(f"left out, as the form does not allow them: {what}, {name_some(refused)}")
+        write_chunk(file, chunk)
     if source.gaps.unused:
         report_truth(Counts(), reading.what, truth, source.gaps)
-
-
-def find_numbers(
-    chunk: "Chunk", cells: "Sequence[Cell]", refused: list[str]
-) -> Iterator[str | None]:
-    """The right answers to learn in a chunk of pages: not where nothing is written, nor of ticks
-    and bubbles. `refused` gets those that the form does not allow."""
-    import pyarrow as pa
-
-    from digitq.protocol.chunk import name_fields
-
-    ids, truths = (pa.array(one).to_pylist() for one in (name_fields(chunk.batch), chunk.truth))
-    for id, truth, cell in zip(ids, truths, cycle(cells), strict=False):
-        is_learned = bool(re.search("[0-9]", truth or "")) and not cell.known.options
-        if is_learned and not allows(cell.known.automaton, truth):
-            refused.append(f"{id} ({truth})")
-            is_learned = False
-        yield truth if is_learned else None
-
-
-def allows(values: "Automaton", truth: str) -> bool:
-    """Whether a right answer may be read in a field, with its signs or without them."""
-    from digitq.protocol.asked.values import ValueSet, accepts, is_written
-
-    if not isinstance(values, ValueSet):
-        return is_written(truth)
-    return accepts(values, truth) or accepts(values.without_signs, truth)
 
 
 def find_wrong(

@@ -111,13 +111,12 @@ def suggest_training(record: Record | None, truth: str) -> str:
         return ""
     if record.model == "random":
         return ""
-    folder = os.path.join(record.folder, "")
     words = [part for source in record.sources for part in ("--data", source)]
     if record.form:
-        words += ["--form", record.form.removeprefix(folder)]
+        words += ["--form", os.path.relpath(record.form, record.folder)]
     if record.pattern:
         words += ["--pattern", record.pattern]
-    words += ["--truth", truth.removeprefix(folder), "--out", "mine"]
+    words += ["--truth", truth, "--out", "mine"]
     return shlex.join(["digitq", "train", record.model, *words])
 
 

@@ -26,11 +26,9 @@ def find_form(record: Record | None) -> tuple[Form | None, list[str]]:
         form = read_form_file(record.form)
     except UsageError as error:
         return None, [f"places, rules and names are not shown: {in_one_line(str(error))}"]
-    finished = datetime.fromisoformat(record.finished).timestamp()
-    lists = {str(one.people.file) for one in form.known_by_name.values() if one.people.columns}
-    changed = [path for path in (record.form, *lists) if changed_since(path, finished)]
-    note = "may have changed since the pages were read"
-    return form, [f"{in_one_line(path)} {note}" for path in changed]
+    if changed_since(record.form, datetime.fromisoformat(record.finished).timestamp()):
+        return form, [f"{in_one_line(record.form)} may have changed since the pages were read"]
+    return form, []
 
 
 class BrokenRule(NamedTuple):

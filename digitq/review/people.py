@@ -1,39 +1,38 @@
 """Who of a form's lists of people is read on no page, or on several."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.producer.results import ResultFile
 from digitq.protocol.asked.form import Form
-from digitq.protocol.asked.known import NOBODY
+from digitq.protocol.asked.known import People
 from digitq.protocol.chunk import corrected
 from digitq.protocol.text import in_one_line, name_some, plural
 
 OCCURS_TWICE = "occurs twice"  # the reason to review the number of a person on several pages
 MAX_TOLD = 30  # a line names at most so many people or pages
-Pages = Mapping[str, Sequence[str]]  # by the number; "" for pages without one of the list
+Pages = defaultdict[str, list[str]]  # by the number that is read on them
 
 
-def find_pages(results: ResultFile, form: Form | None) -> dict[str, Pages]:
-    """The pages on which each number of a list with `show` is read, by the list's field. The form
-    is that of the results. Raises `UsageError` if a row can't be read."""
-    listed = {one.name: one.known.people for one in form.fields} if form else {}
-    found = {name: defaultdict[str, list[str]](list) for name in listed if listed[name].columns}
+def find_pages(results: ResultFile, form: Form | None) -> list[tuple[str, People, Pages]]:
+    """The fields of a form with a list of people, and the pages on which each number of it is read,
+    or "" for none of the list. Raises `UsageError` if a row can't be read."""
+    fields = [one for one in form.fields if one.known.people.columns] if form else []
+    found = [(one.name, one.known.people, Pages(list)) for one in fields]
     for batch in results.batches() if found else ():
-        rows = batch.filter(pc.is_in(batch["field"], pa.array([*found])))
-        for row in rows.select(["page", "field", "number"]).to_pylist():
-            is_listed = row["number"] in listed[row["field"]].rows
-            found[row["field"]][row["number"] if is_listed else ""].append(row["page"])
-    return {**found}
+        for field, people, pages in found:
+            rows = batch.filter(pc.equal(batch["field"], field)).select(["page", "number"])
+            for row in rows.to_pylist():
+                pages[row["number"] if row["number"] in people.rows else ""].append(row["page"])
+    return found
 
 
 def call_roll(results: ResultFile, form: Form | None) -> Iterator[str]:
     """Lines for people about who is missing or occurs twice, and about pages without a number."""
-    for field, pages in find_pages(results, form).items():
-        people = form.known_by_name[field].people if form else NOBODY
+    for field, people, pages in find_pages(results, form):
         names = {number: f"{number} {people.describe(number)}".rstrip() for number in people.rows}
         missing = [name for number, name in names.items() if number not in pages]
         twice = [
@@ -56,7 +55,7 @@ def mark_repeated(results: ResultFile, form: Form | None) -> Iterator[pa.RecordB
     them: one of them may be misread."""
     repeated = [
         f"{page}/{field}"
-        for field, pages in find_pages(results, form).items()
+        for field, _, pages in find_pages(results, form)
         for number, found in pages.items()
         for page in (found if number and len(found) > 1 else ())
     ]

@@ -1,5 +1,6 @@
 """A form: which fields and tables a page has, what their values are, and the rules between them."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -208,6 +209,7 @@ def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
             tables.append(make_table(name, table, folder))
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
     form = Form(blank, file.align, tuple(fields), tuple(tables), checks, choices=tuple(choices))
+    check_shown(form, path)
     check_rules(form, path)
     return form
 
@@ -241,6 +243,15 @@ def make_table(name: str, part: TablePart, folder: Path) -> Table:
         part.optional,
         tuple(own),
     )
+
+
+def check_shown(form: Form, path: Path) -> None:
+    """Raises `UsageError` if two columns of a wide table would have one name."""
+    names = Counter([*form.known_by_name])
+    names.update(one for known in form.known_by_name.values() for one in known.people.columns)
+    name, count = names.most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{path}: show: {name!r} is the name of two columns: rename this one")
 
 
 def check_rules(form: Form, path: Path) -> None:

@@ -334,22 +334,10 @@ def check_values(file: FormFile, has_blank: bool) -> None:
         if both := [column.name for column in table.columns if column.name in names]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
         count += sum(bool(column.name) for column in table.columns) * (table.rows or (0, 0))[1]
-    check_shown(file, names)
     if not count:
         raise UsageError("the form has no field")
     if count > MAX_CELLS:
         raise UsageError(f"a form has at most {MAX_CELLS:,} values, not {count:,}")
-
-
-def check_shown(file: FormFile, fields: list[str]) -> None:
-    """Raises `UsageError` if two columns of the wide table would have one name."""
-    known: list[tuple[str, KnownPart]] = [*file.fields.items()]
-    for table in file.tables.values():
-        known += [(one.name, one if one.has_own else table) for one in table.columns if one.name]
-    shown = [column for _, column in {(name, one) for name, part in known for one in part.show}]
-    for one in shown:
-        if one in {*fields, *dict(known)} or shown.count(one) > 1:
-            raise UsageError(f"show: two columns of a wide table would be {one!r}: rename this one")
 
 
 def list_choices(file: FormFile) -> list[tuple[str, SidesOfBox]]:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from digitq.protocol.asked.own_network import MIN_OWN_IMAGES
-from digitq.protocol.chunk import PLACE, Chunk, name_fields
+from digitq.protocol.chunk import Chunk
 from digitq.protocol.errors import OutputError, UsageError
 from digitq.protocol.text import name_some, plural
 from digitq.worker.classify import Outcome, watch
@@ -54,29 +54,21 @@ def read_own(
     what: str,
     seed: int,
 ) -> tuple[list[OwnImage[T]], list[OwnImage[T]], dict[str, int]]:
-    """Read the images of chunks that have a right answer; says which can't be read.
+    """Read the images of chunks whose rows all have a right answer; says which can't be read.
 
     Gives those to learn from, those held back, and how many others there are by the reason. Raises
     `UsageError` if too few can be read, or all show the same.
     """
     own: list[OwnImage[T]] = []
-    homes: list[str] = []  # ids that name what is held back as a whole: of a field, only its page
     failed: list[str] = []
     for chunk in chunks:
         watch.forget()
-        is_page = PLACE[0].name in chunk.batch.schema.names
-        named = name_fields(chunk.batch) if is_page else chunk.batch["id"]
-        ids, truths = (pa.array(one).to_pylist() for one in (named, chunk.truth))
-        pages = [f"{page}/" for page in chunk.batch["page"].to_pylist()] if is_page else ids
-        rows = zip(ids, pages, read(chunk.batch), truths, strict=True)
-        for id, page, (image, error), truth in rows:
-            if truth is None:  # a field of a page
-                continue
+        ids, truths = (pa.array(one).to_pylist() for one in (chunk.batch["id"], chunk.truth))
+        for id, (image, error), truth in zip(ids, read(chunk.batch), truths, strict=True):
             if image is None:
                 failed.append(f"{id} ({error})")
             else:
                 own.append((id, image, truth))
-                homes.append(page)
     left_out = leave_out(failed, "can't be read")
     answers = [truth for _, _, truth in own]
     if len(own) < MIN_OWN_IMAGES:
@@ -86,7 +78,7 @@ def read_own(
         )
     if len({*answers}) < 2:
         raise UsageError(f"all images show the same {what}, {answers[0]}: others are needed too")
-    is_held_back = hold_back(homes, answers, seed)
+    is_held_back = hold_back([id for id, _, _ in own], answers, seed)
     learned, held_back = (
         [one for one, is_in in zip(own, part, strict=True) if is_in]
         for part in (~is_held_back, is_held_back)

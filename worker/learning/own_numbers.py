@@ -6,13 +6,12 @@ dozen images held back would make it worse for other sheets.
 """
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,8 +20,8 @@ import torch
 
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.values import Automaton, ValueSet, accepts, only_digits
-from digitq.protocol.chunk import Chunk, kind_of
+from digitq.protocol.asked.values import Automaton, ValueSet, accepts, is_written, only_digits
+from digitq.protocol.chunk import FILES_SCHEMA, NUMBER_TRUTH, Chunk, kind_of, name_fields
 from digitq.protocol.errors import UsageError
 from digitq.protocol.host.cores import usable_cores
 from digitq.protocol.text import name_some, plural
@@ -99,41 +98,42 @@ def load_rehearsal() -> tuple[list[Scene], list[Scene]]:
     return learned, held_back
 
 
-class OwnPicture(NamedTuple):
-    """The picture of a number, and what is known of the number when it is read."""
-
-    picture: Grey
-    known: Known
-
-
-def read_own_pictures(known: Known | Form, batch: pa.RecordBatch) -> Iterator[Outcome[OwnPicture]]:
-    """The picture in each image or field of a page, or its error."""
+def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
+    """The picture in each image, or its error."""
     kind = kind_of(batch)
-    if isinstance(known, Form):
-        yield from read_own_fields(known, batch)
-        return
 
-    def reader(content: bytes) -> Iterator[OwnPicture]:
-        yield OwnPicture(to_grey(read_picture(as_file(content, kind), DECODED_SIDE)), known)
+    def reader(content: bytes) -> Iterator[Grey]:
+        yield to_grey(read_picture(as_file(content, kind), DECODED_SIDE))
 
-    yield from read_images(batch, reader, read_image)
+    return read_images(batch, reader, read_image)
 
 
-def read_own_fields(form: Form, batch: pa.RecordBatch) -> Iterator[Outcome[OwnPicture]]:
-    """What `read_own_pictures` gives for pages, whose fields are cut out as they are to read them.
-    The first row of each page has its file."""
-    kind, count = kind_of(batch), len(form.cells)
+def cut_fields(chunk: Chunk, form: Form) -> Chunk:
+    """The fields of pages that have a right number, as images. The first row of a page has its
+    file."""
+    kind, cells = kind_of(chunk.batch), form.cells
 
     def reader(content: bytes) -> Iterator[list[Cut | ImageError | None] | None]:
         return trace_page(as_file(content, kind), form)
 
-    for first in range(0, batch.num_rows, count):
-        ((cuts, error),) = read_images(batch.slice(first, 1), reader, read_image)
-        for cell, cut in zip(form.cells, cuts or [None] * count, strict=True):
-            if isinstance(cut, Cut):
-                yield OwnPicture(cut.picture, cell.known), None
-            else:
-                yield None, error or str(cut or "its page has no such row")
+    ids, truths = (pa.array(one).to_pylist() for one in (name_fields(chunk.batch), chunk.truth))
+    pages = chunk.batch.take(pa.array(range(0, chunk.rows, len(cells))))
+    rows, places = [], zip(ids, truths, cycle(cells), strict=False)
+    for cuts, error in read_images(pages, reader, read_image):
+        for cut in cuts or [None] * len(cells):
+            id, truth, cell = next(places)
+            if truth and is_written(truth) and not cell.known.options:
+                image, why, values = None, "", cell.known.automaton
+                digits = only_digits(truth)
+                if isinstance(values, ValueSet) and not accepts(values.without_signs, digits):
+                    why = f"the form does not allow {truth}"
+                elif isinstance(cut, Cut):
+                    image = cv2.imencode(".png", cut.picture)[1].tobytes()
+                else:
+                    why = error or str(cut or "its page has no such row")
+                rows.append({"id": id, "image": image, "error": why or None, "truth": truth})
+    batch = pa.RecordBatch.from_pylist(rows, FILES_SCHEMA)
+    return Chunk(0, batch.drop_columns([NUMBER_TRUTH.name]), batch.column(NUMBER_TRUTH.name))
 
 
 def mix_strips(
@@ -194,15 +194,30 @@ def judge_numbers(networks: tuple[NumberReader, Card], pictures: Iterable[Asked]
 
 
 def match_answers(
-    own: Sequence[OwnImage[Grey]], known: Known, is_form: bool = False
-) -> tuple[Known, bool]:
-    """What is known of the numbers when they are read, and whether their signs are learned.
+    own: Sequence[OwnImage[Grey]], known: Known | Form
+) -> dict[str, tuple[Known, bool]]:
+    """What is known of each number when it is read, and whether its signs are learned, by the id.
 
     Signs are not learned if no right answer has one, or if the pattern says where they are: then a
     sign may be missing in the picture. Raises `UsageError` for right answers that can't be read.
     """
     has_signs = not all(text.isdecimal() for _, _, text in own)
-    if known.is_nothing and not has_signs and not is_form:
+    if isinstance(known, Known):
+        known = check_answers(own, known, has_signs)
+    matched = dict[str, tuple[Known, bool]]()
+    for id, _, text in own:
+        of_field = known.known_by_name[id.rpartition("/")[2]] if isinstance(known, Form) else known
+        values, is_said = of_field.automaton, False
+        if isinstance(values, ValueSet):
+            texts, has_all = values.without_signs.put_signs_in(only_digits(text))
+            is_said = has_all and len(texts) == 1
+        matched[id] = of_field, has_signs and not is_said
+    return matched
+
+
+def check_answers(own: Sequence[OwnImage[Grey]], known: Known, has_signs: bool) -> Known:
+    """What is known of numbers of which these are right. Raises `UsageError` as `match_answers`."""
+    if known.is_nothing and not has_signs:
         print(
             "no right answer has a sign such as a point: images are read with --pattern integer",
             file=sys.stderr,
@@ -210,30 +225,17 @@ def match_answers(
         known = replace(known, pattern="integer")
     values = known.automaton
     if not isinstance(values, ValueSet):
-        return known, has_signs
+        return known
     possible: Automaton = values if has_signs else values.without_signs
     wrong = [f"{id} ({text})" for id, _, text in own if not accepts(possible, text)]
-    if wrong and not is_form:
+    if wrong:
         listed = "the list of allowed numbers"
         what = listed if known.allowed is not None else f"the pattern {known.pattern}"
         raise UsageError(
             f"{plural(len(wrong), 'right answer')} can't be read with {what}: {name_some(wrong)}; "
             "correct them, leave them out, or say what numbers there are besides"
         )
-    found = (values.without_signs.put_signs_in(only_digits(text)) for _, _, text in own)
-    is_said = all(has_all and len(texts) == 1 for texts, has_all in found)
-    return known, has_signs and not is_said
-
-
-def match_fields(
-    own: Sequence[OwnImage[OwnPicture]], is_form: bool
-) -> dict[Known, tuple[Known, bool]]:
-    """What `match_answers` gives, by what is known of a picture's number; of a form's field, that
-    stays as it is."""
-    parts = defaultdict[Known, list[OwnImage[Grey]]](list)
-    for id, (picture, known), text in own:
-        parts[known].append((id, picture, text))
-    return {known: match_answers(part, known, is_form) for known, part in parts.items()}
+    return known
 
 
 def train_own_numbers(
@@ -243,14 +245,14 @@ def train_own_numbers(
     are its pages."""
     torch.set_num_threads(1)
     weights, before = read_number_weights()
-    own, held_back, left_out = read_own(chunks, partial(read_own_pictures, known), "number", seed)
-    matched = match_fields([*own, *held_back], isinstance(known, Form))
+    images = (cut_fields(one, known) if isinstance(known, Form) else one for one in chunks)
+    own, held_back, left_out = read_own(images, read_own_pictures, "number", seed)
+    matched = match_answers([*own, *held_back], known)
     reader = make_reader(weights)
-    real = list[tuple[str, RealNumber]]()
-    for id, (picture, own_known), text in own:
-        _, knows_signs = matched[own_known]
-        learned_text = text if knows_signs else only_digits(text)
-        real.append((id, RealNumber(picture, learned_text, knows_signs, "")))
+    real = [
+        (id, RealNumber(picture, text if knows_signs else only_digits(text), knows_signs, ""))
+        for id, picture, text, (_, knows_signs) in ((*one, matched[one[0]]) for one in own)
+    ]
     placed = [(id, place_number(reader, one)) for id, one in real]
     learned = [one for _, one in placed if one]
     left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
@@ -259,7 +261,7 @@ def train_own_numbers(
     scenes, tested = load_rehearsal()
     rendered = [NumberPicture(one.picture, one.text) for one in tested if not one.doubt]
     sets = (
-        [(NumberPicture(one.picture, text), *matched[one.known]) for _, one, text in held_back],
+        [(NumberPicture(picture, text), *matched[id]) for id, picture, text in held_back],
         [(one, Known(), True) for one in rendered],
     )
     old = [judge_numbers((reader, before), part) for part in sets]
