@@ -1,7 +1,6 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
 import os
-import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -119,8 +118,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         )
     report_rows(sink, has_speed=False, what=table.row)
     show_people(out)
-    learnable = sum(bool(re.search("[0-9]", one or "")) for one in answers.values())
-    show_training(table.record, learnable, corrections, out)
+    show_training(table.record, len(answers), corrections, out)
 
 
 @click.command()
@@ -189,7 +187,7 @@ def show_results(results: str | None, has_wide: bool, page: Path | None) -> None
 
 
 def show_training(
-    record: "Record | None", learnable: int, corrections: Path, out: str | None
+    record: "Record | None", answers: int, corrections: Path, out: str | None
 ) -> None:
     """Say how to learn from a corrected table, or from the corrections if `train` can't read the
     table, if there are enough answers of a person."""
@@ -201,7 +199,7 @@ def show_training(
     folder = record.folder if record else ""
     truth = os.path.relpath(str(out) if is_table else corrections, folder)
     command = suggest_training(record, truth)
-    if command and learnable >= MIN_OWN_IMAGES:
+    if command and answers >= MIN_OWN_IMAGES:
         where = "" if folder == os.getcwd() else f" in {folder}"
         echo_err(f"to learn from these answers{where}: {command}")
 

@@ -27,14 +27,7 @@ from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
-from digitq.review.page_fields import (
-    Told,
-    find_broken_rules,
-    find_form,
-    find_known,
-    find_place,
-    tell_rules,
-)
+from digitq.review.page_fields import Told, find_broken_rules, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
@@ -257,7 +250,7 @@ def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form |
     """Give the images what is known of them, and a keypad without signs where there are none."""
     of_all = Known(record.pattern if record else None)
     for image in images:
-        image.known = find_known(form, image.place) if form else of_all
+        image.known = form.known_at(image.place) if form and image.place else of_all
         if not image.known.automaton.signs:
             image.keys = "numeric"
 

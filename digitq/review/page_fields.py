@@ -11,7 +11,6 @@ from digitq.producer.found_images import changed_since
 from digitq.producer.provenance import Record
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
 from digitq.protocol.asked.form import Form
-from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.rules import Place
 from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
@@ -86,12 +85,6 @@ def tell_rules(page: str, broken: Iterable[BrokenRule]) -> dict[str, list[Told]]
         for id in one.bound:
             told[id].append(Told(key, one.text if id in one.ids else "", one.rule, True))
     return told
-
-
-def find_known(form: Form | None, place: Place | None) -> Known:
-    """What is known of the values at a place."""
-    cell = form.by_place.get(place) if form and place else None
-    return cell.known if cell else Known()
 
 
 def find_place(row: Mapping[str, Any]) -> Place:

@@ -17,17 +17,12 @@ from digitq.producer.sinks.encoders import ENCODERS
 from digitq.producer.sinks.sink import output_errors, replacing
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.known import NOBODY
 from digitq.protocol.chunk import ABSENT, CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
-from digitq.review.page_fields import (
-    BrokenRule,
-    find_broken_rules,
-    find_form,
-    find_known,
-    find_place,
-)
+from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
 from digitq.review.people import mark_repeated
 
 RESULT_COLUMNS = (
@@ -95,7 +90,7 @@ def spread_pages(
     tables = {place["table"] for place in first if place["row"] is not None}
     fields = dict[str, None]()
     for place in first:
-        shown = find_known(form, find_place(place)).people.columns
+        shown = form.known_at(find_place(place)).people.columns if form else ()
         fields |= dict.fromkeys([place["field"], *shown])
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
@@ -132,7 +127,8 @@ def join(
     numbers = {place["field"]: place["number"] for place in places}
     shown = dict[str, str]()
     for place in places:
-        shown |= find_known(form, find_place(place)).people.show(place["number"])
+        people = form.known_at(find_place(place)).people if form else NOBODY
+        shown |= people.show(place["number"])
     checks = dict.fromkeys(one.text for one in broken)
     last = {"checks": "; ".join(checks) or None, "review": review or None}
     return {"page": places[0]["page"], **shown, **numbers, **last}

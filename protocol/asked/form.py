@@ -166,6 +166,10 @@ class Form:
     def by_place(self) -> dict[Place, Cell]:
         return {cell.place: cell for cell in self.cells}
 
+    def known_at(self, place: Place) -> Known:
+        """What is known of the values at a place; nothing if the form lacks it."""
+        return self.by_place[place].known if place in self.by_place else Known()
+
     def encode(self) -> bytes:
         """The form as it travels, in JSON with the blank in base64."""
         return FORM_MAGIC + FORM_VERSION + ENCODER.dump_json(self)
