@@ -558,6 +558,7 @@ function tell({ problem = "", undo = form.undo }) {
     const isOf = problem.startsWith(`${key}.`) || problem.startsWith(`${key}:`);
     part(".problem", item).textContent = isOf ? problem.slice(key.length + 1) : "";
   }
+  part("#said").title = problem; // which may be cut off
   const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
   say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : "All is saved");
   drawBoxes();
@@ -648,7 +649,7 @@ function drawPart(one) {
     group.append(rectangle(head && "cell", place));
     if (head && at < heads.length) write(head, place[0] + 4 * px, (place[1] + place[3]) / 2 + 5 * px);
   }
-  write(one.name, boxesOf(one)[0][0], boxesOf(one)[0][1] - 5 * px);
+  write(one.name, boxesOf(one)[0][0], Math.max(boxesOf(one)[0][1] - 5 * px, 14 * px));
   if (one === form.selected && one.keys.box)
     for (const [x, y] of cornersOf(one.keys.box)) group.append(rectangle("handle", [x - 5 * px, y - 5 * px, x + 5 * px, y + 5 * px]));
   return group;
