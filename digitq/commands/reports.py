@@ -1,10 +1,8 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +14,6 @@ from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.protocol.text import name_some, plural
 from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
-
-if TYPE_CHECKING:
-    from digitq.producer.provenance import Record
 
 RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -70,6 +65,8 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     `number`. OUT has all rows in order, and a column `corrected`.
     """
     from digitq.producer.results import open_results
+    from digitq.protocol.asked.own_network import MIN_OWN_IMAGES
+    from digitq.protocol.formats.stores import is_stored
     from digitq.review.corrections import (
         Looked,
         check_again,
@@ -78,6 +75,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         find_other_zeros,
         measure_sample,
         read_corrections,
+        suggest_training,
     )
     from digitq.review.page_fields import find_form
 
@@ -118,7 +116,11 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         )
     report_rows(sink, has_speed=False, what=table.row)
     show_people(out)
-    show_training(table.record, len(answers), corrections, out)
+    # `train` can't read a table in a bucket, or in lines of JSON
+    is_table = out and Path(out).suffix.lower() in (".csv", XLSX) and not is_stored(out)
+    command = suggest_training(table.record, str(out if is_table else corrections))
+    if command and len(answers) >= MIN_OWN_IMAGES:
+        echo_err(f"to learn from these answers: {command}")
 
 
 @click.command()
@@ -184,24 +186,6 @@ def show_results(results: str | None, has_wide: bool, page: Path | None) -> None
         show_page(Path(str(results)), (), page)
     else:
         show_people(results)
-
-
-def show_training(
-    record: "Record | None", answers: int, corrections: Path, out: str | None
-) -> None:
-    """Say how to learn from a corrected table, or from the corrections if `train` can't read the
-    table, if there are enough answers of a person."""
-    from digitq.protocol.asked.own_network import MIN_OWN_IMAGES
-    from digitq.protocol.formats.stores import is_stored
-    from digitq.review.corrections import suggest_training
-
-    is_table = out and Path(out).suffix.lower() in (".csv", XLSX) and not is_stored(out)
-    folder = record.folder if record else ""
-    truth = os.path.relpath(str(out) if is_table else corrections, folder)
-    command = suggest_training(record, truth)
-    if command and answers >= MIN_OWN_IMAGES:
-        where = "" if folder == os.getcwd() else f" in {folder}"
-        echo_err(f"to learn from these answers{where}: {command}")
 
 
 def check_readable(out: str | None, option: str) -> None:

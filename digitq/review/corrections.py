@@ -105,7 +105,7 @@ def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> 
 
 
 def suggest_training(record: Record | None, truth: str) -> str:
-    """The command that learns from the right answers in this table, for the folder in which the
+    """The command that learns from the right answers in this table, in the folder in which the
     SOURCEs on record were named; empty if the images are not on record."""
     if not record or not record.sources or "-" in record.sources or record.more_sources:
         return ""
@@ -116,8 +116,10 @@ def suggest_training(record: Record | None, truth: str) -> str:
         words += ["--form", os.path.relpath(record.form, record.folder)]
     if record.pattern:
         words += ["--pattern", record.pattern]
-    words += ["--truth", truth, "--out", "mine"]
-    return shlex.join(["digitq", "train", record.model, *words])
+    words += ["--truth", os.path.relpath(truth, record.folder), "--out", "mine"]
+    command = shlex.join(["digitq", "train", record.model, *words])
+    is_here = record.folder in ("", os.getcwd())
+    return command if is_here else f"cd {shlex.quote(record.folder)} && {command}"
 
 
 class Looked(NamedTuple):

@@ -350,6 +350,11 @@ def test_corrected_fields_of_pages_are_learned_page_by_page(
     told = capfd.readouterr().err.splitlines()[-1]
     command = "digitq train number --data pages --form form.toml --truth final.csv --out mine"
     assert told == f"to learn from these answers: {command}"
+    monkeypatch.chdir(tmp_path / "pages")
+    run("correct", "../r.csv", corrections, "-o", "../final.csv", "--overwrite")
+    elsewhere = capfd.readouterr().err.splitlines()[-1]
+    assert elsewhere == f"to learn from these answers: cd {tmp_path} && {command}"
+    monkeypatch.chdir(tmp_path)
 
     learned_numbers = list[str]()
 
