@@ -106,11 +106,9 @@ def write_proposal(blank: Path, out: Path) -> None:
     counts = Counter(kind for kind, *_ in parts)
     kinds = [plural(counts[kind], kind) for kind in ("field", "choice", "table") if counts[kind]]
     found = f"{out} has {', '.join(kinds)}"
-    look = f"digitq form show {shlex.quote(str(out))}"
-    print(
-        in_one_line(f"{found}: give them names, delete what is not to be read, and see `{look}`"),
-        file=sys.stderr,
-    )
+    command = f"digitq form edit {shlex.quote(str(out))}"
+    what = "gives them names, deletes what is not to be read, and shows them on a photo"
+    print(in_one_line(f"{found}: `{command}` {what}"), file=sys.stderr)
 
 
 def list_proposed(blank: Path) -> list[tuple[str, str, Proposed]]:
