@@ -107,8 +107,8 @@ def write_proposal(blank: Path, out: Path) -> None:
     kinds = [plural(counts[kind], kind) for kind in ("field", "choice", "table") if counts[kind]]
     found = f"{out} has {', '.join(kinds)}"
     command = f"digitq form edit {shlex.quote(str(out))}"
-    what = "gives them names, deletes what is not to be read, and shows them on a photo"
-    print(in_one_line(f"{found}: `{command}` {what}"), file=sys.stderr)
+    what = "give them names, delete what is not to be read, and see them on a photo"
+    print(in_one_line(f"{found}: with `{command}`, {what}"), file=sys.stderr)
 
 
 def list_proposed(blank: Path) -> list[tuple[str, str, Proposed]]:
