@@ -162,7 +162,7 @@ def served(command: Callable[..., None]) -> Callable[..., None]:
         "--port",
         metavar="N",
         type=click.IntRange(1, 65535),
-        help="port of the page [the same for the same file, if it is free]",
+        help="port of the page [always the same one for the same file]",
     )
     return host(port(command))
 

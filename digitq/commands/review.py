@@ -33,23 +33,20 @@ def review(
     require("review")
     from digitq.producer.results import open_results
     from digitq.review.page import make_page
-    from digitq.review.template import read_script
-    from digitq.serving.answers import AnswerFile, Connection, Desk, served_once
+    from digitq.serving.answers import AnswerFile, Connection, Desk
     from digitq.serving.server import ServedPage, bind, serve
 
     table, what = open_results(results), f"the page of {results}"
-    with served_once(results):
-        bind(host, port, what).close()  # raises before the page is made, which may take a while
-        saved = AnswerFile(table)
-        page = make_page(table, sources, sample or 0, saved_in=saved.path.name)
-        desk = Desk(saved, page)
-        echo_err("\n".join(page.lines))
-        _, script = read_script()
-        routes = [
-            ("/", ServedPage, {"text": page.text.encode(), "script": script}),
-            ("/answers", Connection, {"desk": desk}),
-        ]
-        serve(routes, host, port, what, desk.settle)
+    bind(host, port, what).close()  # raises before the page is made, which may take a while
+    saved = AnswerFile(table)
+    page = make_page(table, sources, sample or 0, saved_in=saved.path.name)
+    desk = Desk(saved, page)
+    echo_err("\n".join(page.lines))
+    routes = [
+        ("/", ServedPage, {"text": page.text.encode()}),
+        ("/answers", Connection, {"desk": desk}),
+    ]
+    serve(routes, host, port, what, desk.look)
     if saved.answers:
         command = shlex.join(["digitq", "correct", str(results), str(saved.path), "-o", "FINAL"])
         count = plural(len(saved.answers), "answer")

@@ -89,23 +89,21 @@ function show(card, isNew) {
   if (savedIn) showContest(card);
 }
 
-/** Show the rules of the form that fail for a card, and those that hold with the answers. */
+/** Show the rules of the form that fail for a card, and those that hold with the answers only. */
 function showRules(card, rules) {
   rulesOf.set(card, rules.map(([rule]) => rule).filter(Boolean));
-  const made = rules.filter(([, text]) => text).flatMap(([rule, text, title, isBroken]) => {
+  const failed = JSON.parse(card.dataset.rules ?? "[]"); // before there were answers
+  const mended = failed.filter((one) => one[1] && !rules.some(([, , title]) => title === one[2]));
+  const made = [...rules.filter(([, text]) => text), ...mended].map((one) => {
     const code = document.createElement("code");
-    code.className = isBroken ? "why" : "true";
-    code.textContent = isBroken ? text : `✓ ${text}`;
-    code.title = title;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.tabIndex = -1;
-    button.textContent = "✓ the writer is wrong";
-    button.title = "confirm all that this rule binds, as it is read";
-    button.dataset.rule = rule;
-    return rule ? [code, button] : [code];
+    code.className = mended.includes(one) ? "true" : "why";
+    code.textContent = mended.includes(one) ? `✓ ${one[2]}` : one[1];
+    code.title = one[2];
+    return code;
   });
   part(".rules", card).replaceChildren(...made);
+  const button = part("[data-wrong]", card);
+  if (button) button.hidden = !rules.some(([rule, text]) => rule && text);
 }
 
 function showProgress() {
@@ -348,8 +346,18 @@ function ask(id, answer, isTyped) {
   const known = isNew ? [saved.get(id) ?? null] : [...before.known, ...(before.isSent ? [before.answer] : [])];
   unsaved.set(id, { answer, known });
   merge();
-  clearTimeout(ask.timer);
-  ask.timer = setTimeout(send, isTyped ? 400 : 0);
+  sendIn(isTyped ? 400 : 0);
+}
+
+function sendIn(ms) {
+  clearTimeout(sendIn.timer);
+  sendIn.timer = setTimeout(send, ms);
+}
+
+/** Without a message for some seconds, there is no connection. */
+function waitForMessage() {
+  clearTimeout(waitForMessage.timer);
+  waitForMessage.timer = setTimeout(disconnect, WAIT_MS);
 }
 
 function send() {
@@ -358,30 +366,29 @@ function send() {
   socket.send(JSON.stringify(asked.map(([id, { answer, known }]) => [id, answer, known])));
   for (const [, one] of asked) one.isSent = true;
   keep();
-  clearTimeout(send.timer);
-  send.timer = setTimeout(() => part("#trouble").textContent || !listUnsaved().length || disconnect(), WAIT_MS);
+  waitForMessage();
 }
 
-/** What the server says: answers that are saved, those of them that contest ours, and rules. */
-function take({ isWhole, answers, contested = [], rules = {}, trouble }) {
+/** What the server says: answers that are saved, the ids for which it did not take ours, rules, and
+ * why nothing is saved. Its first message has all answers. */
+function take({ answers = [], contested = [], rules = {}, trouble = "" }) {
+  clearTimeout(waitForMessage.timer);
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
-  if (!answers) return showSaved();
+  if (trouble) sendIn(1000);
+  else if (!isConnected) sendIn(0);
+  isConnected = true;
   const [before, ours] = [new Map(saved), new Set(unsaved.keys())];
-  if (isWhole) (saved = new Map()), (isConnected = true);
   for (const [id, answer] of answers)
     if (answer === null) saved.delete(id);
     else saved.set(id, answer);
   for (const [id, one] of [...unsaved])
-    if ((saved.get(id) ?? null) === one.answer) unsaved.delete(id);
-    else if (contested.includes(id)) one.isContested = true;
+    if (contested.includes(id)) one.isContested = true;
+    else if ((saved.get(id) ?? null) === one.answer) unsaved.delete(id);
   merge();
   keep();
-  const changed = new Map(isWhole ? all.map((card) => [ids.get(card), card]) : answers.map(([id]) => [id, cardOf.get(id)]));
-  for (const [id, card] of changed) show(card, !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too
-  for (const id of contested) if (unsaved.has(id)) say(`${nameOf(cardOf.get(id))}: ${part(".contest span", cardOf.get(id)).textContent}`);
+  for (const [id] of answers) show(cardOf.get(id), !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too
   for (const [id, each] of Object.entries(rules)) showRules(cardOf.get(id), each);
   showProgress();
-  if (isWhole) send();
 }
 
 /** Another person's answer beside ours. */
@@ -410,7 +417,7 @@ function connect() {
   const made = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/answers${location.search}`);
   made.onmessage = ({ data }) => take(JSON.parse(data));
   made.onclose = disconnect;
-  setTimeout(() => made !== socket || isConnected || disconnect(), WAIT_MS);
+  waitForMessage();
   socket = made;
 }
 
@@ -482,7 +489,7 @@ document.addEventListener("click", ({ target }) => {
   if (card) {
     select(card, false);
     const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back
-    if (button?.dataset.rule) return confirmRules([button.dataset.rule]);
+    if (button?.matches("[data-wrong]")) return confirmRules(rulesOf.get(card));
     const { settle } = button?.dataset ?? {};
     if (settle) give(card, settle === "ours" ? unsaved.get(ids.get(card)).answer ?? undefined : saved.get(ids.get(card)));
     else if (button?.dataset.option) give(card, chooseOption(card, button.dataset));

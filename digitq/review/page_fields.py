@@ -74,7 +74,6 @@ class Told(NamedTuple):
     key: str  # names the rule among all of the page; empty if it needs nobody
     text: str  # empty where nobody needs to look
     title: str
-    is_broken: bool
 
 
 def tell_rules(page: str, broken: Iterable[BrokenRule]) -> dict[str, list[Told]]:
@@ -83,7 +82,7 @@ def tell_rules(page: str, broken: Iterable[BrokenRule]) -> dict[str, list[Told]]
     for number, one in enumerate(broken):
         key = "" if one.is_confirmed else f"{page} {number}"
         for id in one.bound:
-            told[id].append(Told(key, one.text if id in one.ids else "", one.rule, True))
+            told[id].append(Told(key, one.text if id in one.ids else "", one.rule))
     return told
 
 

@@ -11,19 +11,13 @@ from markupsafe import Markup
 TEMPLATES = Path(__file__).parent
 
 
-def read_script() -> tuple[str, str]:
-    """The script of all pages, and its hash, as a policy for the page has it."""
-    script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
-    return script, f"sha256-{b64encode(digest).decode()}"
-
-
 def fill_template(template: str, **values: Any) -> str:
     """A page with its script and style. Text among the values is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    script, script_hash = read_script()
+    script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script_hash = f"sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         script=Markup(script), script_hash=script_hash, style=Markup(style), **values

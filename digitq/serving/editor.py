@@ -20,9 +20,8 @@ from digitq.protocol.asked.form_file import measure_blank, parse_form_file
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.formats.drawer import render_page
 from digitq.protocol.formats.pdf import PDF
-from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.template import fill_template, read_script
+from digitq.review.template import fill_template
 from digitq.serving.form_text import Part, change_parts, is_toml, list_parts
 from digitq.serving.server import Guarded, ServedPage, bind, serve
 from digitq.terminal import echo_err
@@ -154,7 +153,7 @@ class FormHandler(Guarded):
         await self.answer(self.editor.find_places if what == "places" else self.editor.show)
 
     async def post(self, what: str) -> None:
-        content = self.request.body
+        content = self.received
         if what == "photo":
             await self.answer(self.editor.see, self.get_query_argument("name"), content)
         else:
@@ -170,10 +169,10 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
     path = in_one_line(str(editor.path))
     page = fill_template("form.html", name=in_one_line(editor.path.name), path=path, blank=blank)
     routes = [
-        ("/", ServedPage, {"text": page, "script": read_script()[1]}),
+        ("/", ServedPage, {"text": page}),
         ("/(form|places|photo)", FormHandler, {"editor": editor}),
     ]
-    serve(routes, host, port, what, lambda: None, max_body_bytes=settings().image_bytes)
+    serve(routes, host, port, what, lambda: None)
 
 
 def run_worker(command: str, argument: str) -> tuple[int, str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -16,25 +17,22 @@ from zlib import crc32
 
 import click
 import segno
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from digitq.protocol.errors import UsageError
+from digitq.protocol.settings import settings
 from digitq.terminal import echo_err
 
 TOKEN_BYTES = 18  # random bytes of the token in the link, which nobody can guess
-FIRST_PORT, PORTS = 20_000, 12_000  # a page is tried on one of these ports before any free one
+FIRST_PORT, PORTS = 20_000, 12_000  # a page without `--port` is always on the same one of these
 TICK_MS = 1_000  # how often `serve` calls its `tick`
 PING_SECONDS = 10  # a browser that answers no ping for this long has lost its connection
-MAX_MESSAGE_BYTES = 1 << 22  # a browser may send this much at once
+MAX_MESSAGE_BYTES = 1 << 22  # a message of a live connection is at most this large
 OUTSIDE = ("198.51.100.1", 9)  # an address for examples (RFC 5737), to which all ways lead out
-# What a page may do, besides running its own script, whose hash each page adds
-POLICY = (
-    "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 REFUSAL = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>digitq</title><body style="max-width: 40rem; margin: 3rem auto; padding: 0 1rem;
@@ -46,42 +44,45 @@ NO_TOKEN = (
 OTHER_ORIGIN = "This was asked by a page of another origin."
 
 
+@stream_request_body
 class Guarded(RequestHandler):
-    """Answers only those who have the token, and no page of another origin."""
+    """Answers only those who have the token, and no page of another origin. Nobody else's body is
+    received: `prepare` is called before it."""
 
     def prepare(self) -> None:
+        self.received = b""  # the body
         origin = self.request.headers.get("Origin")
         given = self.get_query_argument("token", "").encode()
         if not compare_digest(given, self.settings["token"].encode()):
-            self.refuse(403, NO_TOKEN)
+            self.refuse(NO_TOKEN)
         elif origin is not None and urlsplit(origin).netloc != self.request.host:
-            self.refuse(403, OTHER_ORIGIN)
+            self.refuse(OTHER_ORIGIN)
+        elif isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.set_max_body_size(settings().image_bytes)
 
-    def refuse(self, status: int, why: str) -> None:
-        self.set_status(status)
+    def refuse(self, why: str) -> None:
+        self.set_status(403)
         self.finish(REFUSAL.format(why))
 
+    def data_received(self, chunk: bytes) -> None:
+        self.received += chunk
+
     def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("X-Frame-Options", "DENY")
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Content-Type-Options", "nosniff")
 
     def write_error(self, status_code: int, **details: Any) -> None:
         self.finish(REFUSAL.format(f"There is nothing here ({status_code})."))
 
-    def compute_etag(self) -> None:
-        """None: no browser keeps the page."""
-
 
 class ServedPage(Guarded):
-    """A page whose text stays the same. `script` is the hash of its script, for the policy."""
+    """A page whose text stays the same."""
 
-    def initialize(self, text: str | bytes, script: str) -> None:
-        self.text, self.script = text, script
+    def initialize(self, text: str | bytes) -> None:
+        self.text = text
 
     def get(self) -> None:
-        self.set_header("Content-Security-Policy", f"{POLICY}; script-src '{self.script}'")
         self.finish(self.text)
 
     head = get  # by which a page asks whether its token still counts
@@ -105,12 +106,10 @@ def serve(
     port: int | None,
     what: str,
     tick: Callable[[], None],
-    max_body_bytes: int = MAX_MESSAGE_BYTES,
 ) -> None:
     """Serve handlers that are `Guarded`, until Ctrl-C or SIGTERM; `tick` is called each second.
 
-    Without a port, `what` is served on the same port each time, if it is free: a browser keeps
-    answers by the address. Raises `UsageError` if the address can't be served.
+    Raises `UsageError` if the address can't be served.
     """
     listener = bind(host, port, what)
     address, port, *_ = listener.getsockname()
@@ -121,7 +120,7 @@ def serve(
         show_code(link)
         echo_err("who has this link can see and change this: show it only to those who may")
     echo_err("Ctrl-C ends it")
-    asyncio.run(serve_until_signal(listener, routes, token, tick, max_body_bytes))
+    asyncio.run(serve_until_signal(listener, routes, token, tick))
 
 
 async def serve_until_signal(
@@ -129,7 +128,6 @@ async def serve_until_signal(
     routes: Sequence[Any],
     token: str,
     tick: Callable[[], None],
-    max_body_bytes: int,
 ) -> None:
     """Serve until Ctrl-C, or the end of the terminal or of the system."""
     application = Application(
@@ -140,7 +138,7 @@ async def serve_until_signal(
         websocket_ping_interval=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE_BYTES,
     )
-    server = HTTPServer(application, max_body_size=max_body_bytes)
+    server = HTTPServer(application, max_body_size=0)  # `Guarded` allows more
     server.add_socket(listener)
     ticking = PeriodicCallback(tick, TICK_MS)
     ticking.start()
@@ -155,23 +153,23 @@ async def serve_until_signal(
 
 
 def bind(host: str, port: int | None, what: str) -> socket.socket:
-    """A socket that listens at an address. Raises `UsageError` if it can't be served."""
+    """A socket that listens at an address. Raises `UsageError` if it can't be served.
+
+    Without a port, `what` is always on the same one: a browser keeps answers by the address, and
+    `what` is served only once.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    usual = FIRST_PORT + crc32(what.encode()) % PORTS
-    for one in (usual, 0) if port is None else (port,):
-        try:
-            listener = socket.create_server((host, one), family=family, dualstack_ipv6=host == "::")
-            listener.setblocking(False)
-            return listener
-        except OSError as error:
-            if one == usual and port is None and error.errno == EADDRINUSE:
-                continue
-            remedy = "--host must be an address of this machine, or 0.0.0.0 for all of them"
-            if port is not None and error.errno in (EADDRINUSE, EACCES):
-                remedy = "leave out --port, or name another one"
-            reason = str(error.strerror or error).partition(" (")[0]  # the address is named anyway
-            raise UsageError(f"can't serve at {host}, port {one}: {reason}: {remedy}") from None
-    raise AssertionError("the last port was tried")
+    port = port or FIRST_PORT + crc32(os.path.abspath(what).encode()) % PORTS
+    try:
+        listener = socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    except OSError as error:
+        remedy = "--host must be an address of this machine, or 0.0.0.0 for all of them"
+        if error.errno in (EADDRINUSE, EACCES):
+            remedy = "end what is served there, or name another --port"
+        reason = str(error.strerror or error).partition(" (")[0]  # the address is named anyway
+        raise UsageError(f"can't serve at {host}, port {port}: {reason}: {remedy}") from None
+    listener.setblocking(False)
+    return listener
 
 
 def show_code(link: str) -> None:

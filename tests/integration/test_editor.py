@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from digitq.cli import main
+from digitq.private.processes import find_free_port
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import measure_blank
 from digitq.protocol.asked.known import TICK
@@ -69,7 +70,8 @@ class Person:
 def editing(browser: Browser, folder: Path, *arguments: str) -> Iterator[Person]:
     """The editor, as a person has it open. No script may fail."""
     log, failed = folder / "log", list[str]()
-    with run_digitq(log, "form", "edit", *arguments) as process:
+    port = str(find_free_port())
+    with run_digitq(log, "form", "edit", "--port", port, *arguments) as process:
         wait_for(lambda: "Ctrl-C" in log.read_text() or process.poll() is not None)
         context = browser.new_context(viewport={"width": 1280, "height": 1000})
         page = context.new_page()
@@ -205,7 +207,7 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         (["wrong.toml"], "wrong.toml: fields.a.box: it is missing"),
         (["broken.toml"], "broken.toml is not TOML: Expected"),
         (["lines.toml"], "lines.toml has no blank: the editor shows the boxes on one"),
-        (["form.toml", "--port", "{port}"], "Address already in use.*: leave out --port"),
+        (["form.toml", "--port", "{port}"], "Address already in use.*: end what is served there"),
     ],
 )
 def test_what_cannot_be_edited_is_told(

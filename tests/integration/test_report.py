@@ -584,7 +584,7 @@ def test_classify_and_collect_write_the_page(
     draw_one().save(scans / "1.png")
     to_page = ("-o", out, "--report", page, "--broker", local.url)
     run("classify", scans, *to_page)
-    assert page.read_text().count("data:image/") == 1
+    assert page.read_text().count('src="data:image/') == 1
     np.save(tmp_path / "digits.npy", random_digits(300))
     run("submit", tmp_path / "digits.npy", "--broker", local.url)
     run("collect", capsys.readouterr().out.strip(), *to_page, "--overwrite")

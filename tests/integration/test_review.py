@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from digitq.private.processes import find_free_port
 from digitq.producer.results import open_results
 from tests.browser import open_browser
 from tests.drawing import draw_one
@@ -68,8 +69,9 @@ class Server:
 
 
 @contextmanager
-def reviewing(results: Path, *options: str) -> Iterator[Server]:
+def reviewing(results: Path, *options: str, port: int = 0) -> Iterator[Server]:
     log = results.with_suffix(".log")
+    options = "--port", str(port or find_free_port()), *options
     with run_digitq(log, "review", str(results), *options) as process:
         yield Server(process, log)
 
@@ -103,7 +105,8 @@ def card(page: Page, id: str) -> Locator:
 
 
 def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Person) -> None:
-    with reviewing(digits) as server:
+    port = find_free_port()
+    with reviewing(digits, port=port) as server:
         anna, ben = person(server.link), person(server.link)
         anna.keyboard.press("7")
         expect(card(ben, "u0.png").locator(".given")).to_have_text("7")
@@ -134,7 +137,7 @@ def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Pe
         anna.evaluate("clearInterval(answering)")
         kept = {id: one["answer"] for id, one in anna.evaluate("[...unsaved]")}
         assert there | kept == dict(anna.evaluate("[...given]"))
-    with reviewing(digits) as server:
+    with reviewing(digits, port=port) as server:
         expect(anna.locator("#trouble")).to_contain_text("open its new link")
         card(anna, "u3.png").get_by_label("illegible").click()
         anna.goto(server.link)
@@ -213,7 +216,8 @@ def test_a_form_is_judged_with_each_answer(tmp_path: Path, person: Person) -> No
         for page in (anna, ben):  # it is settled: nothing is left to confirm
             rules = card(page, "invalid").locator(".rules")
             expect(rules).to_have_text("24 + 13 = 37, written 38 (confirmed)")
-        run("review", results, status=2)  # it is served
+        port = server.link.partition("/?")[0].rpartition(":")[2]
+        run("review", results, "--port", port, status=2)  # it is served
 
 
 def test_a_phone_taps_through_what_is_doubtful(digits: Path, person: Person) -> None:
