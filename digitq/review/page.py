@@ -27,7 +27,7 @@ from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
-from digitq.review.page_fields import Told, find_broken_rules, find_form, find_place, tell_rules
+from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
@@ -241,8 +241,8 @@ def tell_broken_rules(
     pages = {image.page for image in images if image.reason == CHECK_FAILED}
     told = dict[str, list[Told]]()
     for page in read_pages(results) if pages else ():
-        if (name := page[0]["page"]) in pages:
-            told |= tell_rules(name, find_broken_rules(form, page))
+        if page[0]["page"] in pages:
+            told |= tell_rules(form, page)
     return told
 
 

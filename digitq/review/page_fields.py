@@ -1,7 +1,6 @@
 """The fields of pages in the page of a result file: where they are, and which rules fail."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -68,21 +67,20 @@ def find_broken_rules(
         yield BrokenRule(breach.rule, text, look_at, bound, is_confirmed)
 
 
-class Told(NamedTuple):
-    """What the card of a field says of a rule."""
-
-    key: str  # names the rule among all of the page; empty if it needs nobody
-    text: str  # empty where nobody needs to look
-    title: str
+# What a card says of a rule that fails: a key that names it among all of the page, empty if it
+# needs nobody; how it fails, empty where nobody needs to look; and the rule
+Told = tuple[str, str, str]
 
 
-def tell_rules(page: str, broken: Iterable[BrokenRule]) -> dict[str, list[Told]]:
-    """What the cards of a page say of the rules that it breaks, by their ids."""
-    told = defaultdict[str, list[Told]](list)
-    for number, one in enumerate(broken):
-        key = "" if one.is_confirmed else f"{page} {number}"
+def tell_rules(
+    form: Form, page: Sequence[Mapping[str, Any]], answers: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[Told]]:
+    """What the cards of a page's rows say of its rules, with these answers, by the rows' ids."""
+    told: dict[str, list[Told]] = {row["id"]: [] for row in page}
+    for number, one in enumerate(find_broken_rules(form, page, answers)):
+        key = "" if one.is_confirmed else f"{page[0]['page']} {number}"
         for id in one.bound:
-            told[id].append(Told(key, one.text if id in one.ids else "", one.rule))
+            told[id].append((key, one.text if id in one.ids else "", one.rule))
     return told
 
 

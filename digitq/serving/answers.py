@@ -16,7 +16,7 @@ from digitq.protocol.formats.csv_ids import guard_id
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import find_fault, read_corrections, select_written
 from digitq.review.page import ReviewPage
-from digitq.review.page_fields import Told, find_broken_rules, find_form, tell_rules
+from digitq.review.page_fields import Told, find_form, tell_rules
 from digitq.review.wide import read_pages
 from digitq.serving.server import LiveConnection
 from digitq.terminal import echo_err
@@ -162,8 +162,7 @@ class Desk:
             if self.file.form and page in self._pages:
                 rows = self._pages[page]
                 given = select_written(rows, self.file.answers)
-                told = tell_rules(page, find_broken_rules(self.file.form, rows, given))
-                rules |= {row["id"]: told.get(row["id"], []) for row in rows}
+                rules |= tell_rules(self.file.form, rows, given)
         message = {
             "answers": [(id, self.file.answers.get(id)) for id in ids],
             "rules": {id: each for id, each in rules.items() if id in self.shown},

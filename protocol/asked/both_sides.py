@@ -15,15 +15,15 @@ COMPARISON_SIGNS = dict(zip(COMPARISONS.values(), "=≠<≤>≥", strict=True))
 
 def tell_sides(
     rule: Rule,
-    written: Mapping[str, Sequence[str]],
+    written: Mapping[str, Sequence[str | None]],
     values: Mapping[str, Fraction] | None,
     within: Fraction,
 ) -> str:
-    """How a rule is broken, by what is written in the places of each key and what it is worth;
-    None if something could not be read."""
-    checked = [(key, one.fault) for key, one in rule.values.items() if one.fault]
-    if checked:
-        return f"{written[checked[0][0]][0]} {checked[0][1]}"
+    """How a rule is broken, by what is written in the places of each name or sum, and what its
+    values are worth; None if something could not be read."""
+    for one in rule.values.values():
+        if one.fault:
+            return f"{written[one.names[0]][0]} {one.fault}"
     sides = rule.left, rule.right
     put = [put_in(side, written) for side in sides]
     texts = [ast.unparse(side).replace(" * ", " × ") for side in put]
@@ -37,23 +37,25 @@ def tell_sides(
     computed = [not isinstance(side, simple) and bool(find_values(side)) for side in sides]
     if not (rule.is_equation and worth and any(computed)):
         return f" {COMPARISON_SIGNS[rule.compare]} ".join(texts) + f"{near} does not hold"
-    if all(computed):
-        return f"{texts[0]} = {worth[0]}, but {texts[1]} = {worth[1]}{near}"
-    at = computed.index(True)
-    word = "written" if isinstance(sides[1 - at], ast.Name) else "not"
-    return f"{texts[at]} = {worth[at]}, {word} {texts[1 - at]}{near}"
+    put_beside = zip(texts, worth, computed, strict=True)
+    both = [f"{text} = {one}" if is_so else text for text, one, is_so in put_beside]
+    word = "written" if ast.Name in map(type, sides) else "not"
+    return f", {word} ".join(both if computed[0] else both[::-1]) + near
 
 
-def put_in(side: ast.expr, written: Mapping[str, Sequence[str]]) -> ast.expr:
+def put_in(side: ast.expr, written: Mapping[str, Sequence[str | None]]) -> ast.expr:
     """A side with what is written in the place of its names."""
     match side:
+        case ast.Compare(left, kinds, texts):
+            return ast.Compare(put_in(left, written), kinds, texts)
         case ast.UnaryOp(kind, inner):
             return ast.UnaryOp(kind, put_in(inner, written))
         case ast.BinOp(left, kind, right):
             return ast.BinOp(put_in(left, written), kind, put_in(right, written))
         case ast.Call(function, places) if is_call(side, JOINED):
             return ast.Call(function, [put_in(one, written) for one in places], [])
-    terms: list[ast.expr] = [ast.Name(text) for text in written.get(ast.unparse(side), ())]
+    numbers = written.get(ast.unparse(side), ())
+    terms: list[ast.expr] = [ast.Name("?" if one is None else one or "empty") for one in numbers]
     if not 0 < len(terms) <= MAX_SHOWN_PLACES:
         return side
     return reduce(lambda sum, one: ast.BinOp(sum, ast.Add(), one), terms)

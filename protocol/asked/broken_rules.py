@@ -89,14 +89,12 @@ class Held:
             names = [key for key, places in self.places.items() if not gaps.isdisjoint(places)]
             return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} empty"
         numbers = {
-            key: [written[at].number for at in places] for key, places in self.places.items()
+            one.names[0] if one.test else key: [written[at].number for at in self.places[key]]
+            for key, one in self.rule.values.items()
         }
         is_whole = all(one is not None for each in numbers.values() for one in each)
-        shown = {
-            key: [self.rule.values[key].show(one) for one in each] for key, each in numbers.items()
-        }
         values = self.measure(written, worth) if is_whole else None
-        return tell_sides(self.rule, shown, values, self.within)
+        return tell_sides(self.rule, numbers, values, self.within)
 
     def find_factor(self, at: int) -> Fraction:
         """What the worth of a cell is multiplied by in a linear rule."""
@@ -104,13 +102,6 @@ class Held:
         values = self.rule.values.items()
         counts = {key: self.places[key].count(at) for key, one in values if not one.test}
         return sum((factors[key] * count for key, count in counts.items()), Fraction(0))
-
-    def bound_change(self, at: int) -> float:
-        """How much the tests of what is written in a cell change a linear rule at most."""
-        tests = [
-            key for key, one in self.rule.values.items() if one.test and at in self.places[key]
-        ]
-        return float(sum(abs(self.rule.coefficients[key]) for key in tests))
 
 
 class Breach(NamedTuple):
@@ -200,8 +191,9 @@ def can_hold(
 ) -> bool:
     """Whether the rule may be satisfied with what is possible in these cells, whose worth is 0."""
     values = held.measure(written, worth)
-    is_tried = len(free) == 1 and free[0] not in held.tested
-    possible = list_possible(cells[free[0]].known) if is_tried else None
+    if not held.tested.isdisjoint(free):
+        return True  # as far as is known
+    possible = list_possible(cells[free[0]].known) if len(free) == 1 else None
     if possible is not None:
         tried = {
             key: float(value) + held.places[key].count(free[0]) * possible
@@ -209,13 +201,12 @@ def can_hold(
         }
         return bool(held.rule.are_satisfied(tried, float(held.within)).any())
     if not held.rule.is_linear:
-        return True  # as far as is known
+        return True
     low = high = float(held.rule.subtract(values))
     for at in free:
-        factor, change = held.find_factor(at), held.bound_change(at)
-        bounds = bound_possible(cells[at].known) if factor else ()
-        ends = [float(factor * end) if end else 0.0 for end in bounds]
-        low, high = low + min([0.0, *ends]) - change, high + max([0.0, *ends]) + change
+        factor = held.find_factor(at)
+        ends = [float(factor * end) if end else 0.0 for end in bound_possible(cells[at].known)]
+        low, high = low + min(0.0, *ends), high + max(0.0, *ends)
     # Only an equation needs a value between them
     differences = (low, high, 0.0) if low < 0 < high else (low, high)
     return any(held.rule.compare(one, float(held.within)) for one in differences)

@@ -72,12 +72,6 @@ class Value:
             return worth
         return None if number is None else Fraction(self.test(number))
 
-    def show(self, number: str | None) -> str:
-        """The value as it is put into the rule for people."""
-        if number is None:
-            return "?"
-        return str(int(self.test(number))) if self.test and not self.fault else number or "empty"
-
 
 @dataclass(frozen=True)
 class Rule:
