@@ -198,7 +198,7 @@ def test_a_drawer_that_has_ended_starts_again() -> None:
     size = render_page(page).size
     (process,) = drawers()
     os.kill(process, signal.SIGKILL)
-    wait_for(lambda: not Path(f"/proc/{process}/cmdline").read_bytes())  # a zombie has none
+    wait_for(lambda: Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] == "Z")
     assert render_page(page).size == size and drawers() != [process]
 
 
