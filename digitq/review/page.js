@@ -14,7 +14,7 @@ const touch = matchMedia("(pointer: coarse)");
 const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit, or nothing written
-let saved = new Map(); // those that the server has saved
+const saved = new Map(); // those that a server has saved
 // id → { answer, known, isSent, isContested }: `answer` is null if it is taken back; `known` are those
 // that it may replace, by what this page knows
 let unsaved = new Map();
@@ -26,17 +26,15 @@ let current;
 function load() {
   tryStorage(() => {
     const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
-    given = new Map(kept.given);
-    unsaved = new Map([...(kept.unsaved ?? []), ...unsaved]); // another tab may have some
+    unsaved = new Map([...unsaved, ...(kept.unsaved ?? [])]); // another tab may have some
   });
-  if (savedIn) merge();
+  merge();
   for (const card of all) show(card);
   showProgress();
 }
 
 function keep() {
-  const kept = savedIn ? { unsaved: [...unsaved] } : { given: [...given] };
-  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify(kept)));
+  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify({ unsaved: [...unsaved] })));
 }
 
 function tryStorage(use) {
@@ -120,10 +118,8 @@ function give(card, answer, isTyped) {
   const id = ids.get(card);
   const was = card.dataset.answer;
   const name = nameOf(card);
-  if (answer === undefined && !given.has(id) && !unsaved.has(id)) return say(`${name}: there is nothing to take back`);
-  if (savedIn) ask(id, answer ?? null, isTyped);
-  else if (answer === undefined) given.delete(id);
-  else given.set(id, answer);
+  if (answer === undefined && !given.has(id) && !unsaved.get(id)?.isContested) return say(`${name}: there is nothing to take back`);
+  ask(id, answer ?? null, isTyped);
   keep();
   if (card.closest(".answers")) card.classList.remove("large"); // a look at the other ones
   show(card, true);
@@ -339,7 +335,7 @@ function merge() {
     else given.set(id, answer);
 }
 
-/** Let the server save an answer, or take it back (null). A number that is typed waits for its end. */
+/** Let a server save an answer, or take it back (null). A number that is typed waits for its end. */
 function ask(id, answer, isTyped) {
   const before = unsaved.get(id);
   const isNew = !before || before.isContested;
@@ -369,21 +365,22 @@ function send() {
   waitForMessage();
 }
 
-/** What the server says: answers that are saved, the ids for which it did not take ours, rules, and
- * why nothing is saved. Its first message has all answers. */
-function take({ answers = [], contested = [], rules = {}, trouble = "" }) {
+/** What the server says: answers that are saved, rules, and why nothing is saved. Its first message
+ * has all answers. */
+function take({ answers = [], rules = {}, trouble = "" }) {
   clearTimeout(waitForMessage.timer);
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
   if (trouble) sendIn(1000);
   else if (!isConnected) sendIn(0);
   isConnected = true;
   const [before, ours] = [new Map(saved), new Set(unsaved.keys())];
-  for (const [id, answer] of answers)
+  for (const [id, answer] of answers) {
     if (answer === null) saved.delete(id);
     else saved.set(id, answer);
-  for (const [id, one] of [...unsaved])
-    if (contested.includes(id)) one.isContested = true;
-    else if ((saved.get(id) ?? null) === one.answer) unsaved.delete(id);
+    const one = unsaved.get(id);
+    if (one?.answer === answer) unsaved.delete(id);
+    else if (one && !one.known.includes(answer)) one.isContested = true;
+  }
   merge();
   keep();
   for (const [id] of answers) show(cardOf.get(id), !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too

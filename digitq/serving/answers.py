@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -130,9 +130,9 @@ class Desk:
             self._trouble = trouble
             self.tell(changed)
 
-    def save(self, asker: "Connection", request: Iterable[Asked]) -> None:
+    def save(self, request: Sequence[Asked]) -> None:
         """Save answers, except those for which another person has given another one; tell all
-        pages. Raises `UsageError` or `OutputError` if nothing is saved."""
+        pages what is saved. Raises `UsageError` or `OutputError` if nothing is."""
         for one in request:
             if one.id not in self.shown:
                 raise UsageError(f"the page has no {in_one_line(one.id)}")
@@ -141,18 +141,12 @@ class Desk:
         self.look()
         if self._trouble:
             raise UsageError(self._trouble)
-        answers, contested = {**self.file.answers}, list[str]()
-        for id, answer, known in request:
-            if answers.get(id) not in (answer, *known):
-                contested.append(id)
-            elif answer is None:
-                answers.pop(id, None)
-            else:
-                answers[id] = answer
-        if answers != self.file.answers:
+        before = self.file.answers
+        taken = {one.id: one.answer for one in request if before.get(one.id) in one.known}
+        answers = {id: one for id, one in {**before, **taken}.items() if one is not None}
+        if answers != before:
             self.file.write(answers)
-        asker.tell({"contested": contested})
-        self.tell(one.id for one in request)
+        self.tell([one.id for one in request])
 
     def tell(self, ids: Iterable[str], *to: "Connection") -> None:
         """Tell pages, or else all of them, these answers, and which rules are broken then."""
@@ -184,7 +178,7 @@ class Connection(LiveConnection):
 
     def on_message(self, message: str | bytes) -> None:
         try:
-            self.desk.save(self, REQUESTS.validate_json(message))
+            self.desk.save(REQUESTS.validate_json(message))
         except (DigitqError, ValueError, OSError) as error:  # pydantic's is a ValueError
             self.tell({"trouble": in_one_line(str(error))})
 
