@@ -207,7 +207,7 @@ def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
         with telling(f"{path}: fields.{name}"):
             fields.append(Field(name, field.box, field.check(folder), field.optional))
     for name, choice in file.choices.items():
-        choices.append(make_choice(choice.list_names(name), choice))
+        choices += make_choices(choice.list_names(name), choice)
     for name, table in file.tables.items():
         with telling(f"{path}: tables.{name}"):
             tables.append(make_table(name, table, folder))
@@ -218,14 +218,19 @@ def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
     return form
 
 
-def make_choice(names: Sequence[str], part: ChoicePart) -> Choice:
-    """The questions that this part of the form's file describes."""
-    lefts, tops, rights, bottoms = zip(*part.areas, strict=True)
-    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
-    is_across = right - left >= bottom - top if len(names) == 1 else bool(part.rows)
+def make_choices(names: Sequence[str], part: ChoicePart) -> list[Choice]:
+    """The questions that this part of the form's file describes: a choice for each block."""
     known = Known(options=tuple(part.options), many=part.many)
-    boxes = tuple(part.boxes or ())
-    return Choice(tuple(names), known, (left, top, right, bottom), boxes, is_across, part.optional)
+    if count := part.rows or part.columns:
+        blocks = [names[at : at + count] for at in range(0, len(names), count)]
+        return [
+            Choice(tuple(block), known, box, (), bool(part.rows), part.optional)
+            for block, box in zip(blocks, part.areas, strict=True)
+        ]
+    lefts, tops, rights, bottoms = zip(*part.areas, strict=True)
+    box = min(lefts), min(tops), max(rights), max(bottoms)
+    is_across = box[2] - box[0] >= box[3] - box[1]
+    return [Choice(tuple(names), known, box, tuple(part.boxes or ()), is_across, part.optional)]
 
 
 def make_table(name: str, part: TablePart, folder: Path) -> Table:

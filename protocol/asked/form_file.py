@@ -142,7 +142,8 @@ class ChoicePart(StrictModel):
     """Questions with bubbles or boxes: those of one, or of one in each row or column."""
 
     options: Annotated[list[Option], Field(max_length=MAX_OPTIONS), AfterValidator(check_names)]
-    boxes: list[Box] | None = None  # of one question: a box for each option
+    # A box for each option of one question; with `rows` or `columns`, one around each block
+    boxes: list[Box] | None = None
     box: Box | None = None  # around all bubbles, which are evenly spread in it
     many: Annotated[bool, Field(strict=True)] = False
     rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)] | None = None
@@ -159,10 +160,8 @@ class ChoicePart(StrictModel):
             raise UsageError(
                 "rows are questions below each other, columns are questions side by side: give one"
             )
-        if self.boxes is None:
+        if self.boxes is None or self.rows or self.columns:
             return
-        if self.rows or self.columns:
-            raise UsageError("boxes are those of one question: give the box around all bubbles")
         if len(self.boxes) != len(self.options):
             count = f"{len(self.options)} options and {len(self.boxes)} boxes"
             raise UsageError(f"there are {count}: each option has one")
@@ -174,7 +173,7 @@ class ChoicePart(StrictModel):
 
     def list_names(self, name: str) -> list[str]:
         """The names of the questions: of one that of the choice, of several with a number."""
-        count = self.rows or self.columns
+        count = (self.rows or self.columns or 0) * len(self.areas)
         return [f"{name}{number}" for number in range(1, count + 1)] if count else [name]
 
 

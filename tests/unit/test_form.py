@@ -312,6 +312,11 @@ def test_questions_are_fields(tmp_path: Path) -> None:
     ]
     travelled = Form.decode(form.encode())
     assert travelled.cells[1].known.options == ("A", "B", "C", "D", "E")
+    two = "boxes = [[160, 340, 300, 1624], [400, 340, 540, 1624]]\nrows = 10"
+    path = write_choices(tmp_path, "box = [160, 340, 510, 1624]\nrows = 20", two)
+    blocks = read_form(path).choices[1:3]
+    assert blocks[0].names[-1] == "answers10" and blocks[1].names[0] == "answers11"
+    assert blocks[1].box == (400, 340, 540, 1624) and blocks[1].is_across
     several = Known(options=("A", "B", "C"), many=True)
     assert [several.can_be(one) for one in ("A,C", "C,A", "A,A")] == [True, False, False]
 

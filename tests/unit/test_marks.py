@@ -1,5 +1,6 @@
 """Ticks and bubbles: which are found on a blank, and what is read of their marks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from benchmarks.marks import make_form, read_sheet
 from digitq.protocol.asked.form import Choice, Form, Table
 from digitq.protocol.asked.known import TICK, Known
+from digitq.worker.picture import ImageError
 from digitq.worker.sight.forms.bubbles import Bubble, place_bubbles
 from digitq.worker.sight.forms.marks import Look, MarkReadings
 from digitq.worker.sight.forms.proposal import list_proposed
@@ -77,6 +79,10 @@ def test_bubbles_count_where_they_are_printed() -> None:
     letter = Bubble(330, 170, 340, 180)
     boxes = place_bubbles(choice, [*printed, letter])
     assert boxes[1] == [(x, 160, x + 20, 180) for x in (100, 200, 300)]
+    with pytest.raises(
+        ImageError, match="q1: 3 bubbles side by side and 2 below each other are pr"
+    ):
+        place_bubbles(replace(choice, known=Known(options=tuple("ABCD"))), printed)
     down = Choice(("q1", "q2", "q3"), Known(options=tuple("AB")), choice.box, is_across=False)
     assert place_bubbles(down, printed)[2] == [(300, y, 320, y + 20) for y in (100, 160)]
     even = place_bubbles(choice, [])

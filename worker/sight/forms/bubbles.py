@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from digitq.protocol.asked.form import Choice
 from digitq.protocol.asked.form_file import Box
-from digitq.worker.picture import Grey
+from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
 
 MIN_BUBBLE, MAX_BUBBLE = 9, 60  # px at WORK_SIDE: how high and wide a bubble is
@@ -105,6 +105,7 @@ def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
     """A box for each option of each question, in the px of `found`, those of the blank.
 
     Where bubbles are printed in the choice's box, these count. Otherwise it is divided evenly.
+    Raises `ImageError` if there are more or fewer than the form says.
     """
     options = len(choice.known.options)
     if choice.boxes:
@@ -119,6 +120,11 @@ def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
     middles = np.array([one.middle for one in inside]).reshape(-1, 2)
     xs, ys = (group(middles[:, way], usual[way] / 2) for way in (0, 1))
     if (len(xs), len(ys)) != (columns, rows):
+        if len(inside) == len(xs) * len(ys) > 1:
+            printed = f"{len(xs)} bubbles side by side and {len(ys)} below each other"
+            raise ImageError(
+                f"form: {choice.names[0]}: {printed} are printed, the form has {columns} and {rows}"
+            )
         usual = np.array(
             [
                 spread(right - left, columns, bottom - top if rows == 1 else 0.0),
