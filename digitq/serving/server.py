@@ -39,9 +39,8 @@ REFUSAL = """<!doctype html>
 font: 1.1rem/1.5 system-ui, sans-serif; color-scheme: light dark"><p>{}</p>"""
 NO_TOKEN = (
     "Open the link that the terminal shows. It changes each time digitq is started, and this "
-    "address lacks its token."
+    "address lacks its token, or a page of another origin asked for it."
 )
-OTHER_ORIGIN = "This was asked by a page of another origin."
 
 
 @stream_request_body
@@ -53,16 +52,12 @@ class Guarded(RequestHandler):
         self.received = b""  # the body
         origin = self.request.headers.get("Origin")
         given = self.get_query_argument("token", "").encode()
-        if not compare_digest(given, self.settings["token"].encode()):
-            self.refuse(NO_TOKEN)
-        elif origin is not None and urlsplit(origin).netloc != self.request.host:
-            self.refuse(OTHER_ORIGIN)
+        is_foreign = origin is not None and urlsplit(origin).netloc != self.request.host
+        if is_foreign or not compare_digest(given, self.settings["token"].encode()):
+            self.set_status(403)
+            self.finish(REFUSAL.format(NO_TOKEN))
         elif isinstance(self.request.connection, HTTP1Connection):
             self.request.connection.set_max_body_size(settings().image_bytes)
-
-    def refuse(self, why: str) -> None:
-        self.set_status(403)
-        self.finish(REFUSAL.format(why))
 
     def data_received(self, chunk: bytes) -> None:
         self.received += chunk

@@ -64,12 +64,8 @@ class Held:
     def measure(self, written: Sequence[Written], worth: Sequence[Fraction]) -> dict[str, Fraction]:
         """The rule's values by their keys, if what is written in each cell is worth so much."""
         return {
-            key: sum(
-                (
-                    one.measure(written[at].number, worth[at]) or Fraction(0)
-                    for at in self.places[key]
-                ),
-                Fraction(0),
+            key: Fraction(
+                sum(one.measure(written[at].number, worth[at]) or 0 for at in self.places[key])
             )
             for key, one in self.rule.values.items()
         }
