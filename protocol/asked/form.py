@@ -289,6 +289,8 @@ def check_value(key: str, value: Value, cell: Cell) -> None:
         answers = f"is one of {listed}" if known.options else f"has {known.wanted}"
         raise UsageError(f"`{key}`: {name} {answers}")
     has_worth = not known.many and all(map(read_values, known.options))
+    if value.fault and known.options:
+        raise UsageError(f"`{key}`: {name} is {listed}: only a number has a check digit")
     if not value.test and not has_worth:
         raise UsageError(
             f"`{key}`: {name} is no number, but {listed}: compare it, as in "

@@ -180,6 +180,8 @@ def split_rules(text: str) -> list[Rule]:
     compared = ast.parse(text.strip(), mode="eval").body
     if any(is_call(compared, name) for name in CHECK_DIGITS):
         compared = ast.Compare(compared, [ast.Eq()], [ast.Constant(1)])
+    if isinstance(compared, ast.BoolOp):
+        raise UsageError(f"{text!r} joins rules: each is a rule of its own")
     if not isinstance(compared, ast.Compare):
         raise UsageError(f"{text!r} compares nothing: {HOW}")
     signs = ast.operator | ast.unaryop
@@ -249,6 +251,8 @@ def find_computed(node: ast.Call | ast.Compare) -> dict[str, Value]:
             return {key: Value((name,), test=text.__eq__, text=text)}
         case ast.Compare(ast.Name(id=name), [ast.NotEq()], [ast.Constant(str() as text)]):
             return {key: Value((name,), test=lambda one: one not in ("", text), text=text)}
+        case ast.Compare(ast.Name(id=name), [ast.Eq() | ast.NotEq()], [ast.Name(id=text)]):
+            raise UsageError(f"`{key}`: a text is in quotes: {name} == {text!r}")
     return {}
 
 

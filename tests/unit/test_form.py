@@ -374,6 +374,7 @@ def test_a_mistake_in_a_question_is_told(old: str, new: str, message: str, tmp_p
         ("agreed == (agreed == '1') + id1", ""),
         ("agreed == (q1 == 'F')", "`q1 == 'F'`: q1 is one of A, B, C, D, E"),
         ("agreed == (q1 == 'A,B')", "`q1 == 'A,B'`: q1 is one of A, B, C, D, E"),
+        ("luhn(q1)", r"`luhn\(q1\)`: q1 is A, B, C, D, E: only a number has a check digit"),
         ("agreed == (agreed == '2')", "`agreed == '2'`: agreed is one of 1"),
         ("agreed == q1", r"`q1`: q1 is no number, but A, B, C, D, E: compare it, .* \(q1 == 'A'\)"),
         ("sum(id1, q1) == 4", r"`sum\(id1, q1\)`: q1 is no number"),
