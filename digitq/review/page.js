@@ -521,7 +521,7 @@ if (all.length && savedIn) {
 }
 
 // The editor of a form. `parts` are those of its file, with changes that may not be saved yet
-const form = { parts: [], places: new Map(), items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
+const form = { parts: [], places: [], items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
 // What a box is for: the kind of its part, and what it says at first
 const USES = {
   fields: ["fields", {}],
@@ -534,28 +534,35 @@ const columnsOf = ({ kind, keys }) => (kind === "tables" ? keys.columns.map((col
 const hasTicks = ({ keys }, column) => (column.kind ?? keys.kind) === "mark";
 const boxesOf = ({ keys }) => keys.boxes ?? (keys.box ? [keys.box] : []);
 const cornersOf = ([left, top, right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]];
-const rules = () => form.parts.filter(({ kind }) => kind === "checks");
 
-async function askServer(path, body, more = "") {
+async function askServer(path, body) {
   try {
     const how = body && { method: "POST", body, keepalive: body.length < 60_000 }; // it may outlive the page
-    return await (await fetch(`${path}${location.search}${more}`, how)).json();
+    return await (await fetch(`${path}${location.search}`, how)).json();
   } catch {
     return { problem: "digitq form edit does not answer: is it still running in the terminal?" };
   }
 }
 
-/** Show what the file says. */
-function showForm(answer) {
+/** Show what the file says; what a person has changed since this was asked for counts. */
+function showForm(answer, changes = form.changes) {
+  if (form.changes > changes) return void (form.version = answer.version ?? form.version);
   const at = form.parts.indexOf(form.selected);
   if (answer.parts) Object.assign(form, answer, { isUnsaved: false, selected: answer.parts[at] });
   listParts();
   tell(answer);
 }
 
+/** Show what another program, or another window, has changed. */
+async function refresh() {
+  const { changes } = form;
+  const answer = form.isUnsaved ? {} : await askServer("form");
+  if (answer.parts && answer.version !== form.version && form.changes === changes) showForm(answer);
+}
+
 /** Say what is wrong, beside its part, too. */
-function tell({ problem = "", undo = form.undo }) {
-  form.undo = undo;
+function tell({ problem = "", undo = form.undo, others, places = form.places }) {
+  Object.assign(form, { undo, places });
   part("#undo").disabled = !undo && !form.isUnsaved;
   for (const [{ kind, name }, item] of form.items) {
     const key = `${kind}.${name}`;
@@ -564,33 +571,25 @@ function tell({ problem = "", undo = form.undo }) {
   }
   part("#said").title = problem; // which may be cut off
   const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
-  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : "All is saved");
+  const saved = others ? "All is saved. Another program had changed the file: Undo brings back its text" : "All is saved";
+  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : saved);
   drawBoxes();
-  askPlaces();
 }
 
 /** Save the form, one change after the other. */
-function saveForm(extra) {
+function saveForm() {
   form.isUnsaved = true;
   form.changes += 1;
-  form.sending = form.sending.then(() => sendForm(extra));
+  form.sending = form.sending.then(sendForm);
 }
 
-async function sendForm(extra) {
-  if (!form.isUnsaved && !extra) return; // the last answer was to this change, too
+async function sendForm() {
+  if (!form.isUnsaved) return; // the last answer was to this change, too
   const { changes } = form;
-  const written = rules().filter(({ keys }) => keys.rule); // others are not typed yet
-  written.forEach((rule, at) => (rule.name = `${at + 1}`));
-  const parts = form.parts.filter((one) => one.kind !== "checks" || written.includes(one));
+  const parts = [...form.parts];
+  parts.filter(({ kind }) => kind === "checks").forEach((rule, at) => (rule.name = `${at + 1}`));
   const names = parts.map((one) => one.name);
-  const answer = await askServer("form", JSON.stringify({ version: form.version, parts, ...extra }));
-  if (answer.changed) {
-    form.extra = extra;
-    say("Not saved yet: another program has changed the file");
-    return part("#changed").open || part("#changed").showModal();
-  }
-  // What was changed after Undo was pressed counts
-  if (answer.parts && extra && form.changes === changes) return showForm(answer);
+  const answer = await askServer("form", JSON.stringify({ version: form.version, parts }));
   if (answer.parts) {
     form.version = answer.version;
     form.isUnsaved = form.changes > changes;
@@ -602,27 +601,14 @@ async function sendForm(extra) {
 /** Take back what could not be saved, or else the last change. */
 function undo() {
   form.sending = form.sending.then(async () => {
-    if (form.isUnsaved) showForm(await askServer("form"));
-    else if (form.undo) await sendForm({ parts: null });
+    const { changes, version } = form;
+    const change = form.isUnsaved ? undefined : JSON.stringify({ version, parts: null });
+    if (form.isUnsaved || form.undo) showForm(await askServer("form", change), changes);
   });
 }
 
 /** The names of the columns of a table, or the options of a question. */
 const headsOf = (one) => (one.kind === "choices" ? one.keys.options : columnsOf(one));
-const shapeOf = (one) => JSON.stringify([one.keys.box ?? around(boxesOf(one)), headsOf(one).length, headsOf(one).length * (one.keys.rows ?? one.keys.columns ?? 1)]);
-
-/** Ask where the cells of new or moved tables are, and the bubbles of questions. */
-async function askPlaces() {
-  const withPlaces = form.parts.filter((one) => headsOf(one).length && boxesOf(one).length);
-  const asked = withPlaces.map(shapeOf).filter((shape) => !form.places.has(shape));
-  if (form.isAsking || form.isUnsaved || !asked.length) return;
-  form.isAsking = true;
-  const { places = [] } = await askServer("places");
-  form.isAsking = false;
-  for (const shape of asked) form.places.set(shape, []); // each is asked for once
-  for (const [box, count, boxes] of places) form.places.set(JSON.stringify([box, count, boxes.length]), boxes);
-  drawBoxes();
-}
 
 function element(name, attributes, text = "") {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -638,8 +624,10 @@ function drawBoxes() {
   const svg = part("#blank svg");
   form.px = form.size[0] / (svg.clientWidth || 1); // of the blank in one of the screen
   svg.setAttribute("viewBox", `0 0 ${form.size.join(" ")}`);
-  svg.replaceChildren(...form.parts.filter((one) => boxesOf(one).length).map(drawPart));
-  if (form.drawn) svg.append(rectangle("", form.drawn));
+  const area = (one) => around(boxesOf(one)).reduce((sum, side, at, all) => (at < 2 ? sum * (all[at + 2] - side) : sum), 1);
+  const drawn = form.parts.filter((one) => boxesOf(one).length).sort((one, other) => area(other) - area(one));
+  form.groups = new Map(drawn.map((one) => [drawPart(one), one])); // the smallest is in front
+  svg.replaceChildren(...form.groups.keys());
 }
 
 function drawPart(one) {
@@ -648,7 +636,8 @@ function drawPart(one) {
   const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
   const heads = headsOf(one);
   group.append(...boxesOf(one).map((box) => rectangle("box", box)));
-  for (const [at, place] of (form.places.get(shapeOf(one)) ?? []).entries()) {
+  const places = form.places.find(([box]) => `${box}` === `${one.keys.box ?? around(boxesOf(one))}`)?.[1] ?? [];
+  for (const [at, place] of places.entries()) {
     const head = heads[at % heads.length];
     group.append(rectangle(head && "cell", place));
     if (head && at < heads.length) write(head, place[0] + 4 * px, (place[1] + place[3]) / 2 + 5 * px);
@@ -675,7 +664,7 @@ function fillItem(one) {
   for (const field of item.querySelectorAll("[data-key]")) {
     const value = one.keys[field.dataset.key];
     if (field.type === "checkbox") field.checked = value ?? (field.dataset.key === "optional" && one.kind !== "fields");
-    else field.value = value ?? "";
+    else field.value = Array.isArray(value) ? value.join(", ") : (value ?? "");
   }
   if (one.kind === "checks") return;
   part("[data-name]", item).value = one.name;
@@ -689,38 +678,19 @@ function fillItem(one) {
   });
   // `Tab` leads from name to name
   part(".columns", item).replaceChildren(...columns.map(([text]) => text), ...columns.map(([, tick]) => tick));
-  showStep(one, item);
-}
-
-/** How far the next box is: as far as the nearest alike, or else it adjoins. */
-function showStep(one, item) {
-  const way = Number(part("[data-repeat=way]", item).value);
-  const box = boxesOf(one)[0] ?? [0, 0, 0, 0];
-  const isAlike = (other) => other.every((side, at) => at % 2 === way || Math.abs(side - box[at]) < 6);
-  const steps = form.parts.flatMap(boxesOf).filter(isAlike).map((other) => Math.abs(other[way] - box[way])).filter(Boolean);
-  part("[data-repeat=step]", item).value = steps.length ? Math.min(...steps) : box[way + 2] - box[way];
 }
 
 function selectPart(one) {
   form.selected = one;
   for (const [other, item] of form.items) item.classList.toggle("selected", other === one);
-  const names = form.parts.map(namesOf).map((all) => (all.length > 9 ? `${all[0]} … ${all.at(-1)}` : all.join(", ")));
-  part("#names").textContent = `The names are: ${names.filter(Boolean).join(", ")}.`;
   form.items.get(one)?.scrollIntoView({ block: "nearest" });
   drawBoxes();
-}
-
-/** The names that a rule may have: of a field, of questions, or of columns. */
-function namesOf(one) {
-  if (one.kind !== "choices") return one.kind === "fields" ? [one.name] : columnsOf(one).filter(Boolean);
-  const count = one.keys.rows ?? one.keys.columns;
-  return count ? Array.from({ length: count }, (_, at) => `${one.name}${at + 1}`) : [one.name];
 }
 
 /** The name, or the next one that is free: q2 after q1. */
 function freeName(name) {
   const [, stem, number] = /^(.*?)(\d*)$/.exec(name);
-  const taken = new Set(form.parts.flatMap((one) => [one.name, ...namesOf(one)]));
+  const taken = new Set(form.parts.flatMap((one) => [one.name, ...columnsOf(one)]));
   let next = Number(number || 1);
   while (taken.has(name)) name = `${stem}${(next += 1)}`;
   return name;
@@ -732,41 +702,29 @@ function addPart(kind, name, keys, after = form.parts.findLast((one) => one.kind
   form.parts.splice(kind === "checks" ? form.parts.length : form.parts.indexOf(after) + 1, 0, form.selected);
 }
 
-/** Add what is ruled within a box that a person drew, or else this box. */
-function addDrawn(box) {
-  const slack = 12 * form.px;
-  const isIn = (one) => one.every((side, at) => (at < 2 ? side > box[at] - slack : side < box[at] + slack));
-  const isNew = (one) => !form.parts.some((other) => `${boxesOf(other)}` === `${boxesOf(one)}`);
-  const found = form.proposed.filter((one) => boxesOf(one).every(isIn) && isNew(one));
-  for (const one of found.length ? structuredClone(found) : [{ kind: "fields", name: "field1", keys: { box } }]) addPart(one.kind, one.name, one.keys);
-}
-
-function repeat(one, item) {
-  const [count, way, step] = ["count", "way", "step"].map((key) => Number(part(`[data-repeat=${key}]`, item).value));
-  for (let at = 1; at <= Math.min(count, 200); at++) {
+/** Add boxes alike, each as far from the last one as the nearest alike is, or else adjoining. */
+function repeat(one, way) {
+  const box = boxesOf(one)[0];
+  const isAlike = (other) => other.every((side, at) => at % 2 === way || Math.abs(side - box[at]) < 6);
+  const steps = form.parts.flatMap(boxesOf).filter(isAlike).map((other) => Math.abs(other[way] - box[way]));
+  const step = Math.min(...steps.filter(Boolean), ...(steps.some(Boolean) ? [] : [box[way + 2] - box[way]]));
+  const count = Math.min(Number(prompt("How many more?", 1)) || 0, 200);
+  for (let at = 1; at <= count; at++) {
     const keys = structuredClone(one.keys);
-    for (const box of boxesOf({ keys })) (box[way] += at * step), (box[way + 2] += at * step);
+    for (const moved of boxesOf({ keys })) (moved[way] += at * step), (moved[way + 2] += at * step);
     addPart(one.kind, form.selected.name, keys, form.selected);
   }
 }
 
-/** Let the rules have the new name of a field or a column. */
-function rename(before, name) {
-  if (![before, name].every((one) => /^[A-Za-z_]\w*$/.test(one))) return;
-  for (const rule of rules()) {
-    rule.keys.rule = rule.keys.rule.replace(new RegExp(`\\b${before}\\b`, "g"), name);
-    fillItem(rule);
-  }
-}
+/** A rule in which a person may have typed one equals sign for two. */
+const equate = (rule) => rule.trim().replace(/(?<![=!<>])=(?!=)/g, "==");
 
 /** Take what a person has typed, chosen or ticked. */
 function changePart(one, item, field) {
   const { key } = field.dataset;
   const text = (field.value = field.value.trim());
-  if (field.matches("[data-repeat]")) return field.matches("select") && showStep(one, item);
   if (field.matches("[data-name]")) {
     if (!text) return void (field.value = one.name);
-    if (one.kind === "fields") rename(one.name, text);
     one.name = text;
   } else if (field.matches("[data-for]")) {
     if (!boxesOf(one).length) return fillItem(one); // a table without a box stays one
@@ -776,36 +734,43 @@ function changePart(one, item, field) {
   } else if (field.matches(".columns input")) {
     const cells = [...field.closest(".columns").children];
     const at = cells.findIndex((cell) => cell.contains(field)) % one.keys.columns.length;
-    const column = one.keys.columns[at];
-    const before = columnsOf(one)[at];
-    if (field.type === "checkbox") {
-      const isUsual = hasTicks(one, before) === field.checked;
-      one.keys.columns[at] = isUsual ? before : { name: before, kind: field.checked ? "mark" : "number" };
-    } else {
-      rename(before, text);
-      one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
-    }
+    const [column, name] = [one.keys.columns[at], columnsOf(one)[at]];
+    if (field.type !== "checkbox") one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
+    else one.keys.columns[at] = hasTicks(one, name) === field.checked ? name : { name, kind: field.checked ? "mark" : "number" };
   } else if (field.type === "checkbox") one.keys[key] = field.checked;
   else if (key === "options") one.keys.options = text.split(",").map((option) => option.trim());
-  else if (key === "rule") one.keys.rule = field.value = text.replace(/(?<![=!<>])=(?!=)/g, "==");
-  else if (!text) delete one.keys[key];
+  else if (key === "box") {
+    const sides = text.split(",").map(Number);
+    if (sides.length === 4 && sides.every(Number.isFinite)) one.keys.box = around([sides]);
+    fillItem(one);
+  } else if (key === "rule") {
+    if (!text) return doWith("remove", one);
+    one.keys.rule = field.value = equate(text);
+  } else if (!text) delete one.keys[key];
   else one.keys[key] = /^(0|[1-9]\d*|\d+\.\d+)$/.test(text) && key !== "pattern" ? Number(text) : text;
   selectPart(form.selected);
   saveForm();
 }
 
 /** Change the parts as a button says, and save them. */
-function doWith(what, one, item) {
+function doWith(what, one) {
   const columns = one?.keys.columns;
   if (what === "widen") columns.push(freeName(columnsOf(one).findLast(Boolean) ?? "c1"));
   if (what === "narrow" && columns.length > 1) columns.pop();
-  if (what === "repeat") repeat(one, item);
+  if (what === "below" || what === "beside") repeat(one, what === "below" ? 1 : 0);
+  if (what === "box") {
+    const { left, top, width, height } = part("#blank").getBoundingClientRect();
+    const { left: x, top: y } = part("#blank svg").getBoundingClientRect();
+    const [middle, centre] = [left + width / 2 - x, top + height / 2 - y];
+    addPart("fields", "field1", { box: around([[middle - 50, centre - 20, middle + 50, centre + 20].map((side) => side * form.px)]) });
+  }
   if (what === "remove") {
     form.parts = form.parts.filter((other) => other !== one);
     form.selected = undefined;
   }
   if (what === "widen" || what === "narrow") fillItem(one);
   else listParts();
+  if (what === "box") part("input", form.items.get(form.selected)).select();
   saveForm();
 }
 
@@ -813,41 +778,38 @@ function doWith(what, one, item) {
 function startPointer(event) {
   const svg = part("#blank svg");
   const isMouse = event.pointerType === "mouse";
-  const isDrawing = part("#draw").ariaPressed === "true";
   const { left, top } = svg.getBoundingClientRect();
   const place = ({ clientX, clientY }) => [(clientX - left) * form.px, (clientY - top) * form.px];
   const [x, y] = place(event);
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  const isOn = (box) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3];
   const isNear = ([toX, toY]) => Math.hypot(toX - x, toY - y) < (isMouse ? 9 : 20) * form.px;
-  const corner = cornersOf(form.selected?.keys.box ?? []).findIndex(isNear);
-  const on = form.parts.flatMap((one) => boxesOf(one).filter(isOn).map((box) => [area(box), one]));
-  const hit = isDrawing ? undefined : corner >= 0 ? form.selected : on.sort(([a], [b]) => a - b)[0]?.[1];
+  let corner = cornersOf(form.selected?.keys.box ?? []).findIndex(isNear);
+  let hit = corner < 0 ? form.groups.get(event.target.closest("g")) : form.selected;
   selectPart(hit);
   svg.focus({ preventScroll: true });
-  if (!isMouse && !hit && !isDrawing) return; // a finger scrolls
+  if (!isMouse && !hit) return; // a finger scrolls
   event.preventDefault();
   svg.setPointerCapture(event.pointerId);
-  const before = structuredClone(hit?.keys);
+  let before = structuredClone(hit?.keys);
   let isMoved = false;
   svg.onpointermove = (move) => {
     const [toX, toY] = place(move);
     isMoved ||= Math.hypot(toX - x, toY - y) > 4 * form.px;
     if (!isMoved) return;
-    if (!hit) form.drawn = around([[x, y, toX, toY]]);
-    else if (corner < 0) movePart(hit, before, toX - x, toY - y);
+    form.changes += 1; // an answer to what was before takes nothing back
+    if (!hit) {
+      addPart("fields", "field1", { box: around([[x, y, x, y]]) });
+      [hit, before, corner] = [form.selected, structuredClone(form.selected.keys), 2];
+    }
+    if (corner < 0) movePart(hit, before, toX - x, toY - y);
     else hit.keys.box = around([[...cornersOf(before.box)[(corner + 2) % 4], toX, toY]]);
     drawBoxes();
   };
   svg.onpointerup = svg.onpointercancel = ({ type }) => {
     svg.onpointermove = svg.onpointerup = svg.onpointercancel = null;
-    const { drawn } = form;
-    form.drawn = undefined;
-    setDrawing(false);
-    if (type === "pointercancel" && hit) hit.keys = before;
-    else if (isMoved && hit) saveForm();
-    else if (drawn && Math.min(drawn[2] - drawn[0], drawn[3] - drawn[1]) >= 8) addDrawn(drawn), doWith();
-    drawBoxes();
+    if (!isMoved) return;
+    if (type === "pointercancel") hit.keys = before;
+    const [left, top, right, bottom] = around(boxesOf(hit));
+    doWith(Math.min(right - left, bottom - top) < 8 && corner >= 0 && "remove", hit);
   };
 }
 
@@ -865,18 +827,13 @@ function movePart(one, keys, ...by) {
   Object.assign(one.keys, keys.boxes ? { boxes: moved } : { box: moved[0] });
 }
 
-function setDrawing(isOn) {
-  part("#draw").ariaPressed = isOn;
-  document.body.classList.toggle("drawing", isOn);
-}
-
 /** Show where the boxes are on a photo of a filled page. */
 async function tryOn(photo) {
-  if (!photo) return;
+  if (photo.size > form.max_bytes) return say(`${photo.name} is larger than ${form.max_bytes >> 20} MiB`);
   const said = part("#said").textContent;
   say(`Looking for the form on ${photo.name} …`);
   await form.sending;
-  const { text, picture, problem } = await askServer("photo", photo, `&name=${encodeURIComponent(photo.name)}`);
+  const { text, picture, problem } = await askServer("photo", photo);
   part("#seen p").textContent = (form.isUnsaved ? "Your last change is not saved, and not shown. " : "") + (text ?? problem);
   part("#seen img").hidden = !picture;
   part("#seen img").src = `data:image/png;base64,${picture ?? ""}`;
@@ -891,14 +848,13 @@ function pressKey(event) {
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
   if (altKey || part("dialog[open]")) return;
   if (ctrlKey || metaKey) {
-    if (key === "s") target.blur(); // all else is saved already
-    else if (key === "z" && !isTyping) undo();
-    else return;
-  } else if (key === "Escape") target.blur(), setDrawing(false), selectPart();
+    if (key !== "z" || isTyping) return;
+    undo();
+  } else if (key === "Escape") target.blur(), selectPart();
   else if (isTyping && key === "Enter") target.blur();
   else if (isTyping || !selected) return;
   else if (key === "Delete") doWith("remove", selected);
-  else if (step && boxesOf(selected).length) movePart(selected, selected.keys, ...step.map((way) => way * (shiftKey ? 10 : 1))), selectPart(selected), saveForm();
+  else if (step && boxesOf(selected).length) movePart(selected, selected.keys, ...step.map((way) => way * (shiftKey ? 10 : 1))), fillItem(selected), drawBoxes(), saveForm();
   else if (key.length === 1 && key !== " " && target.matches("svg")) return part("input", form.items.get(selected)).select(); // it takes the key
   else return;
   event.preventDefault();
@@ -912,7 +868,12 @@ function editForm() {
   document.addEventListener("change", ({ target }) => {
     const [one, item] = itemOf(target);
     if (one) changePart(one, item, target);
-    else if (target.id === "photo") tryOn(target.files[0]), (target.value = "");
+    else if (target.id === "photo" && target.files.length) tryOn(target.files[0]), (target.value = "");
+    else if (target.id === "rule" && target.value.trim()) {
+      addPart("checks", "", { rule: equate(target.value) });
+      target.value = "";
+      doWith();
+    }
   });
   document.addEventListener("focusin", ({ target }) => {
     const [one] = itemOf(target);
@@ -921,23 +882,10 @@ function editForm() {
   document.addEventListener("click", ({ target }) => {
     const button = target.closest("button");
     button?.closest("dialog")?.close();
-    if (button?.id === "mine") saveForm({ ...form.extra, force: true });
-    else if (button?.id === "theirs") askServer("form").then(showForm);
-    else if (button?.dataset.do) doWith(button.dataset.do, ...itemOf(button));
-    else if (button?.id === "draw") setDrawing(button.ariaPressed !== "true");
+    if (button?.dataset.do) doWith(button.dataset.do, itemOf(button)[0]);
     else if (button?.id === "undo") undo();
-    else if (button?.id === "try") part("#photo").click();
-    else if (button?.id === "rule") {
-      addPart("checks", "", { rule: "" });
-      listParts();
-      part("input", form.items.get(form.selected)).focus();
-    }
   });
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    tryOn(event.dataTransfer.files[0]);
-  });
+  addEventListener("focus", refresh);
   addEventListener("beforeunload", (event) => {
     document.activeElement.blur(); // what is typed counts
     if (form.isUnsaved) event.preventDefault();

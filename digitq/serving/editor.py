@@ -10,19 +10,20 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from threading import Lock
 from typing import Any
 
 from digitq.form_rows import read_form_file
-from digitq.producer.sinks.sink import replacing
+from digitq.producer.sinks.sink import output_errors, replacing
 from digitq.protocol.asked.form_file import measure_blank, parse_form_file
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.formats.drawer import render_page
 from digitq.protocol.formats.pdf import PDF
+from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.template import fill_template
-from digitq.serving.form_text import Part, change_parts, is_toml, list_parts
+from digitq.serving.form_text import Part, change_parts, list_parts
 from digitq.serving.server import Guarded, ServedPage, bind, serve
 from digitq.terminal import echo_err
 
@@ -42,99 +43,106 @@ class Editor:
         if is_blank and os.path.realpath(blank) != os.path.realpath(source):
             raise UsageError(f"{self.path} is a form of {blank}: name another file with -o")
         self.content, self.size = measure_blank(blank)
-        status, found, error = run_worker("ruled", str(blank))
-        if status:
-            raise UsageError(error.strip().removeprefix("digitq: "))
-        self.proposed: list[Part] = [
-            {"kind": f"{kind}s", "name": name, "was": None, "keys": keys}
-            for kind, name, keys in json.loads(found)
-        ]
         self.earlier: list[str] = []  # the texts that undo brings back
         self.lock = Lock()
         if is_new:
-            name = os.path.relpath(os.path.realpath(blank), os.path.realpath(self.path.parent))
-            head = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
-            self.write(change_parts(head, self.proposed), is_checked=False)
-            found = plural(len(self.proposed), "part")
-            echo_err(f"{self.path} has {found}, as {blank.name} shows: name or draw them")
-        self.text = self.read() or ""
-        list_parts(self.text, self.path)
+            self.begin(blank)
+        list_parts(self.read(), self.path)
 
-    def read(self) -> str | None:
-        """What the file says; `None` if there is none. Raises `UsageError`."""
+    def begin(self, blank: Path) -> None:
+        """Write what is ruled on a blank. Raises `UsageError`."""
+        status, found, error = run_worker("ruled", str(blank))
+        if status:
+            raise UsageError(error.strip().removeprefix("digitq: "))
+        parts: list[Part] = [
+            {"kind": f"{kind}s", "name": name, "was": None, "keys": keys}
+            for kind, name, keys in json.loads(found)
+        ]
+        name = os.path.relpath(os.path.realpath(blank), os.path.realpath(self.path.parent))
+        head = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
+        try:
+            self.write(change_parts(head, parts))
+        except UnicodeEncodeError:
+            raise UsageError(f"the name of {blank} is not in UTF-8: rename it") from None
+        found = plural(len(parts), "part")
+        echo_err(f"{self.path} has {found}, as {blank.name} shows: name or draw them")
+
+    def read(self) -> str:
+        """What the file says. Raises `UsageError`."""
         try:
             return self.path.read_bytes().decode("utf-8-sig")
-        except FileNotFoundError:
-            return None
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not in UTF-8"
             raise UsageError(f"can't read {self.path}: {reason}") from None
 
-    def write(self, text: str, is_checked: bool = True) -> None:
-        """Write the file as a whole. Raises `UsageError` with the key of a mistake; then the file
-        stays as it is."""
+    def write(self, text: str) -> None:
         with replacing(self.path) as partial:
             partial.write_bytes(text.encode())
-            if is_checked:
-                try:
-                    read_form_file(str(partial))
-                except UsageError as error:
-                    raise UsageError(str(error).removeprefix(f"{partial}: ")) from None
 
-    def find_problem(self) -> str:
-        """The mistake in the file, with its key; "" if there is none."""
-        try:
-            read_form_file(str(self.path))
-        except UsageError as error:
-            return str(error).removeprefix(f"{self.path}: ")
+    def check(self, text: str) -> str:
+        """The mistake in a text of the file, with its key; "" if there is none.
+
+        It is read in the folder of the file, as named: the blank and lists are found from there.
+        """
+        with output_errors(self.path), NamedTemporaryFile(dir=self.path.parent) as draft:
+            draft.write(text.encode())
+            draft.flush()
+            try:
+                read_form_file(draft.name)
+            except UsageError as error:
+                return str(error).removeprefix(f"{draft.name}: ")
         return ""
 
-    def show(self, written: str = "") -> Answer:
-        """What the page shows of the file, or of the text that was checked and written just now."""
-        text = written or self.read() or self.text
+    def show(self) -> Answer:
+        """What the page shows of the file."""
+        text = self.read()
+        return self.describe(text, self.check(text))
+
+    def describe(self, text: str, problem: str) -> Answer:
+        """What the page shows of a text that the file has, and where its cells and bubbles are."""
         parts = list_parts(text, self.path)
-        self.text = text
+        status, places, _ = (1, "", "") if problem else run_worker("ruled", str(self.path))
         return {
             "version": name_version(text),
             "parts": parts,
-            "problem": "" if written else self.find_problem(),
+            "problem": problem,
+            "places": [] if status else json.loads(places),
             "size": self.size,
-            "proposed": self.proposed,
             "undo": len(self.earlier),
+            "max_bytes": settings().image_bytes,
         }
 
-    def change(self, version: str, parts: list[Part] | None, force: bool = False) -> Answer:
+    def change(self, version: str, parts: list[Part] | None) -> Answer:
         """Write the file with these parts, or as it was before the last change if there are none.
 
-        If another program has changed the file since this version, only `force` writes it.
+        If another program has changed the file since this version, undo brings back its text.
         """
         with self.lock:
             there = self.read()
-            if not force and name_version(there) != version:
-                return {"changed": True}
-            if parts is None:
-                self.write(self.earlier[-1], is_checked=False)
-                return self.show(self.earlier.pop()) | {"problem": self.find_problem()}
-            text = change_parts(there if there and is_toml(there) else self.text, parts)
+            is_others = name_version(there) != version
+            if parts is not None:
+                list_parts(there, self.path)  # raises if it is wrong
+                text = change_parts(there, parts)
+            else:
+                text = self.earlier.pop() if self.earlier else there
+            problem = self.check(text)
+            if problem and parts is not None:
+                return {"problem": problem}
             if text != there:
                 self.write(text)
-                self.earlier.append(there or self.text)
-            return self.show(text)
+                if parts is not None or is_others:
+                    self.earlier.append(there)
+            return self.describe(text, problem) | {"others": is_others}
 
-    def find_places(self) -> Answer:
-        """Where cells and bubbles are on the blank; nothing if the form is wrong."""
-        status, places, _ = run_worker("ruled", str(self.path))
-        return {"places": [] if status else json.loads(places)}
-
-    def see(self, name: str, content: bytes) -> Answer:
+    def see(self, content: bytes) -> Answer:
         """Where the fields are on a page: a text, and the picture if the form is on it."""
         with TemporaryDirectory() as folder:
-            page, out = Path(folder, f"_{Path(name).name}"), Path(folder, "fields.png")
+            page, out = Path(folder, "photo"), Path(folder, "fields.png")
             page.write_bytes(content)
             task = {"form": str(self.path), "page": str(page), "out": str(out)}
             _, text, error = run_worker("form", json.dumps(task))
             picture = out.read_bytes() if out.exists() else b""
-        return {"text": (text or error).removeprefix("_"), "picture": b64encode(picture).decode()}
+        return {"text": text or error, "picture": b64encode(picture).decode()}
 
 
 class FormHandler(Guarded):
@@ -150,14 +158,13 @@ class FormHandler(Guarded):
             self.finish({"problem": in_one_line(str(error))})
 
     async def get(self, what: str) -> None:
-        await self.answer(self.editor.find_places if what == "places" else self.editor.show)
+        await self.answer(self.editor.show)
 
     async def post(self, what: str) -> None:
-        content = self.received
         if what == "photo":
-            await self.answer(self.editor.see, self.get_query_argument("name"), content)
+            await self.answer(self.editor.see, self.received)
         else:
-            await self.answer(self.editor.change, **json.loads(content))
+            await self.answer(self.editor.change, **json.loads(self.received))
 
 
 def serve_editor(source: Path, out: Path | None, host: str, port: int | None) -> None:
@@ -170,7 +177,7 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
     page = fill_template("form.html", name=in_one_line(editor.path.name), path=path, blank=blank)
     routes = [
         ("/", ServedPage, {"text": page}),
-        ("/(form|places|photo)", FormHandler, {"editor": editor}),
+        ("/(form|photo)", FormHandler, {"editor": editor}),
     ]
     serve(routes, host, port, what, lambda: None)
 
@@ -189,9 +196,9 @@ def find_blank(path: Path) -> Path:
     return path.parent / blank
 
 
-def name_version(text: str | None) -> str:
+def name_version(text: str) -> str:
     """The same for the same text."""
-    return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode_blank(content: bytes) -> str:

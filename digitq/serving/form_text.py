@@ -31,7 +31,10 @@ class Section:
         name, keys = part["name"], part["keys"]
         if not self.header or (self.name != name and self.kind != "checks"):
             inner = f"{self.kind}.{tomlkit.key(name).as_string()}"
-            after = cut_header(self.header)[1] if self.header else "\n"
+            after = "\n"
+            if self.header:  # its comment stays
+                end = tomlkit.parse(self.header)[self.kind][self.name].trivia
+                after = end.comment_ws + end.comment + end.trail
             self.header = ("[[checks]]" if self.kind == "checks" else f"[{inner}]") + after
         document = tomlkit.parse(self.keys)
         for key in {*document} - {*keys}:
@@ -130,13 +133,6 @@ def read_header(line: str) -> list[str]:
         ((name, found),) = found.items()
         names.append(name)
     return names
-
-
-def cut_header(line: str) -> tuple[str, str]:
-    """A header without what follows it, and what follows it, such as a comment."""
-    ends = (at + 1 for at, sign in enumerate(line) if sign == "]")
-    end = next(end for end in ends if is_toml(line[:end]))
-    return line[:end], line[end:]
 
 
 def is_toml(text: str) -> bool:

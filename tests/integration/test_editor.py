@@ -15,6 +15,7 @@ from digitq.private.processes import find_free_port
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import measure_blank
 from digitq.protocol.asked.known import TICK
+from digitq.serving.editor import Editor
 from tests.browser import open_browser
 from tests.waiting import run_digitq, wait_for
 
@@ -113,20 +114,20 @@ def test_a_person_makes_the_mark_sheet_from_its_blank(browser: Browser, folder: 
         person.type("total")
         person.fill("Digits", "1-3")
         for rule in ("oral + written = points", "sum(points) == totl"):
-            person.button("+ Add a rule")
+            person.page.get_by_label("Add a rule").click()
             person.type(rule)
             person.press("Enter")
         person.sees(re.compile("Not saved yet: checks.2.rule: there is no field or column 'totl'"))
         assert "totl" not in (folder / "form.toml").read_text()
-        person.fill("rule", "sum(points) == total")
+        person.page.get_by_label("rule", exact=True).last.click()
+        person.press("Control+A")
+        person.type("sum(points) == total")
         person.press("Enter")
         person.sees(SAVED)
         expect(person.page.locator("#blank .cell")).to_have_count(15)
-        with person.page.expect_file_chooser() as chooser:
-            person.button("Try it on a photo")
-        chooser.value.set_files(EXAMPLE / "pages/photo.jpg")
+        person.page.get_by_label("Try it on a photo").set_input_files(EXAMPLE / "pages/photo.jpg")
         seen = person.page.locator("#seen")
-        expect(seen.locator("p")).to_have_text("photo.jpg: all fields are on the page")
+        expect(seen.locator("p")).to_have_text("photo: all fields are on the page")
         assert (
             seen.locator("img").evaluate("one => one.decode().then(() => one.naturalWidth)") > 500
         )
@@ -162,9 +163,8 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         person.type("q1")
         person.press("Enter")
         person.page.locator(".part.selected summary").click()
-        person.fill("how many more", "2")
-        person.page.get_by_label("where", exact=True).locator("visible=true").select_option("0")
-        person.button("Repeat")
+        person.page.once("dialog", lambda dialog: dialog.accept("2"))
+        person.button("Repeat to the right")
         wait_for(lambda: "[fields.q3]\nbox = [120, 760, 150, 790]" in form.read_text())
         person.drag((300, 760), (500, 840))
         person.page.get_by_label("what the box is for").last.select_option("bubbles")
@@ -182,17 +182,30 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         form.write_text(theirs)
         person.click(75, 775)
         person.press("ArrowUp")
-        person.button("Write what is here")
         wait_for(lambda: "box = [60, 759, 90, 789]" in form.read_text())
+        person.sees(re.compile("Another program had changed the file"))
         assert form.read_text().endswith("# theirs\n")
         person.press("Control+z")
         wait_for(lambda: form.read_text() == theirs)
         form.write_text(text)
-        person.click(75, 775)
-        person.press("ArrowUp")
-        person.button("Show the other text")
+        person.page.evaluate("dispatchEvent(new Event('focus'))")
         expect(person.page.locator("#blank .fields")).to_have_count(2)
     assert form.read_text() == text
+
+
+def test_a_link_is_edited_where_it_leads(folder: Path) -> None:
+    form, link = folder / "kept/form.toml", folder / "form.toml"
+    form.parent.mkdir()
+    form.write_text((EXAMPLE / "form.toml").read_text())
+    link.symlink_to(form)
+    editor = Editor(link, None)  # its blank is beside the link
+    shown = editor.show()
+    assert not shown["problem"]
+    shown["parts"][0]["keys"]["length"] = 3
+    assert not editor.change(shown["version"], shown["parts"])["problem"]
+    assert "length = 3" in form.read_text()
+    assert link.is_symlink()
+    assert {one.name for one in folder.iterdir()} == {"blank.png", "form.toml", "kept"}
 
 
 @pytest.mark.parametrize(

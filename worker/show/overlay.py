@@ -77,10 +77,10 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
     return [f"{title}: {where}"], picture, int(bool(missing))
 
 
-def list_places(path: Path) -> list[tuple[Box, int, list[Box]]]:
-    """Of each table and choice of a form: its box; how many columns it has, or options; and the
-    boxes of all its places, row by row, in px of the blank's file. Raises `UsageError`."""
-    form, placed = read_form(path, count_rows), list[tuple[Box, int, list[Box]]]()
+def list_places(path: Path) -> list[tuple[Box, list[Box]]]:
+    """The box of each table and choice of a form, and the boxes of all its places, row by row, in
+    px of the blank's file. Raises `UsageError`."""
+    form, placed = read_form(path, count_rows), list[tuple[Box, list[Box]]]()
     prepare_libraries()
     try:
         blank = to_grey(read_picture(form.blank or b"", MIN_BLANK_SIDE))
@@ -92,12 +92,10 @@ def list_places(path: Path) -> list[tuple[Box, int, list[Box]]]:
             columns, rows = find_lines(blank, replace(table, box=scale_box(table.box, scale)))
             cells = product(pairwise(rows.tolist()), pairwise(columns.tolist()))
             boxes = [(left, top, right, bottom) for (top, bottom), (left, right) in cells]
-            placed.append((table.box, len(table.columns), boxes))
+            placed.append((table.box, boxes))
     bubbles = find_bubbles(blank) if form.choices else []
     for choice in form.choices:
         marks = place_bubbles(scale_choice(choice, scale), bubbles)
-        placed.append((choice.box, len(choice.known.options), [*chain.from_iterable(marks)]))
+        placed.append((choice.box, [*chain.from_iterable(marks)]))
     to_blank = np.diag(1 / np.diag(scale))
-    return [
-        (box, count, [scale_box(one, to_blank) for one in boxes]) for box, count, boxes in placed
-    ]
+    return [(box, [scale_box(one, to_blank) for one in boxes]) for box, boxes in placed]
