@@ -554,10 +554,12 @@ function showForm(answer, changes = form.changes) {
 }
 
 /** Show what another program, or another window, has changed. */
-async function refresh() {
-  const { changes } = form;
-  const answer = form.isUnsaved ? {} : await askServer("form");
-  if (answer.parts && answer.version !== form.version && form.changes === changes) showForm(answer);
+function refresh() {
+  form.sending = form.sending.then(async () => {
+    const { changes } = form;
+    const answer = form.isUnsaved ? {} : await askServer("form");
+    if (answer.parts && answer.version !== form.version && form.changes === changes) showForm(answer);
+  });
 }
 
 /** Say what is wrong, beside its part, too. */
