@@ -653,10 +653,8 @@ function drawPart(one) {
 /** List all parts, with what they say. */
 function listParts() {
   form.items = new Map(form.parts.map((one) => [one, part(one.kind === "checks" ? "#check" : "#part").content.firstElementChild.cloneNode(true)]));
-  const itemsOf = (isRule) => [...form.items].filter(([{ kind }]) => (kind === "checks") === isRule).map(([, item]) => item);
-  part("#parts").replaceChildren(...itemsOf(false));
-  part("#rules").replaceChildren(...itemsOf(true));
-  for (const one of form.parts) fillItem(one);
+  for (const list of document.querySelectorAll("#parts, #rules")) list.replaceChildren();
+  for (const [one, item] of form.items) part(one.kind === "checks" ? "#rules" : "#parts").append(item), fillItem(one);
   selectPart(form.selected);
 }
 
@@ -667,6 +665,7 @@ function fillItem(one) {
     const value = one.keys[field.dataset.key];
     if (field.type === "checkbox") field.checked = value ?? (field.dataset.key === "optional" && one.kind !== "fields");
     else field.value = Array.isArray(value) ? value.join(", ") : (value ?? "");
+    if (field.dataset.key === "box") field.disabled = !value; // each bubble has a box of its own
   }
   if (one.kind === "checks") return;
   part("[data-name]", item).value = one.name;

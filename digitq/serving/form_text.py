@@ -41,13 +41,11 @@ class Section:
             del document[key]
         for key, value in keys.items():
             before = document.get(key)
-            if before == value:
-                continue
             if isinstance(value, list) and isinstance(before, list) and len(before) == len(value):
                 for at, (old, new) in enumerate(zip(before, value, strict=True)):
                     if old != new:
                         before[at] = new  # comments between the lines of a list stay
-            else:
+            elif before != value:
                 document[key] = value
         self.keys = document.as_string()
 
@@ -115,9 +113,8 @@ def split_sections(text: str) -> list[Section]:
 def cut_comments(section: Section) -> str:
     """Take the comments and the empty lines at the end of a section from it."""
     lines = section.keys.splitlines(keepends=True)
-    end = len(lines)
-    while end and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
-        end -= 1
+    has_key = [bool(line.strip()) and not line.lstrip().startswith("#") for line in lines]
+    end = max((at + 1 for at, has in enumerate(has_key) if has), default=0)
     section.keys = "".join(lines[:end])
     return "".join(lines[end:])
 
