@@ -69,7 +69,7 @@ def find_amounts(batches: Iterable[pa.RecordBatch], form: Form | None) -> dict[s
     texts = {
         cell.field
         for cell in (form.cells if form else ())
-        if cell.known.allowed is not None or cell.known.pattern in TEXT_PATTERNS
+        if cell.known.allowed is not None or cell.known.pattern in TEXT_PATTERNS or cell.known.many
     }
     found: dict[str, Amounts] = {}
     for batch in batches:

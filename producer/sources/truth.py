@@ -170,6 +170,10 @@ def add_field_truths(
             ids = [f"{page}/{cell.id}" for cell in cells]
             named = zip(ids, cells, strict=True)
             answers = [take_truth(truths, id, page, cell.row, cell.field) for id, cell in named]
+            for at, (cell, answer) in enumerate(zip(cells, answers, strict=True)):
+                if answer is not None and not cell.known.can_be(answer):
+                    gaps.invalid, answers[at] = gaps.invalid + 1, None
+                    gaps.invalid_label = gaps.invalid_label or answer
             missing = [id for id, answer in zip(ids, answers, strict=True) if answer is None]
             gaps.missing += len(missing)
             gaps.missing_id = gaps.missing_id or next(iter(missing), "")

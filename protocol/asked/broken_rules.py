@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from digitq.protocol.asked.both_sides import tell_sides
 from digitq.protocol.asked.form import Cell, Check
-from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.known import TICK, Known
 from digitq.protocol.asked.rules import Rule, bind_rule, parse_rule, read_values
 from digitq.protocol.asked.values import PatternAutomaton, list_values
 
@@ -142,10 +142,14 @@ def find_breach(
 ) -> Breach | None:
     """The breach of one rule, if it is broken."""
     places = {*chain(*held.places.values())}
-    if not all(values[at] for at in held.valued) or not any(written[at].number for at in places):
+    # A box that is not ticked is no empty place
+    ticks = {at for at in places if cells[at].known.options == TICK and written[at].number == ""}
+    is_written = ticks or any(written[at].number for at in places)
+    if not all(values[at] for at in held.valued) or not is_written:
         return None  # there is nothing to compare
     combinations = [*combine(values, sorted(held.valued))]
     empty = {at for at in held.single if written[at].number == "" and not written[at].is_sure}
+    empty -= ticks
     gaps = empty & {at for key in held.rule.filled for at in held.places[key]}
     if not gaps and any(held.is_satisfied(written, one) for one in combinations):
         return None

@@ -32,6 +32,7 @@ from digitq.protocol.asked.known import (
     read_text,
 )
 from digitq.protocol.asked.rules import MAX_NUMBER
+from digitq.protocol.asked.values import ILLEGIBLE
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
 from digitq.protocol.settings import settings
@@ -43,6 +44,9 @@ PAGE_ROWS = 1, 100  # a table that is found by its lines has so many rows if the
 # Columns of the wide table that are no fields, and those that are written in another way
 RESULT_NAMES = ("page", "table", "row", "digits", "alternatives", "probabilities")
 RESERVED_NAMES = (*RESULT_NAMES, "review", "checks")  # columns of results and of wide tables
+MAX_BUBBLES = 4000  # a form has at most this many, in all of its questions
+MIN_MARK_SIDE = 5  # px of the blank: a smaller box shows no mark
+MAX_MARK_SHAPE = 20  # a box to mark is at most so many times as long as wide
 MAX_OPTIONS = 64  # a question has at most this many options
 MAX_OPTION = 32  # the text of an option has at most this many characters
 Align = Literal["page", "lines"]
@@ -87,6 +91,8 @@ FieldName = Annotated[Name, AfterValidator(refuse_column)]
 
 
 def check_option(option: str) -> str:
+    if option == ILLEGIBLE:
+        raise ValueError("this word stands for what a person can't read")
     if OPTION_SEPARATOR in option or option != option.strip() or not option.isprintable():
         raise ValueError(f"an option has no {OPTION_SEPARATOR}, and no space around it")
     return option
@@ -152,7 +158,7 @@ class ChoicePart(StrictModel):
 
     def check_boxes(self) -> None:
         """Raises `UsageError` if it is not clear where the bubbles are."""
-        if (self.boxes is None) == (self.box is None):
+        if bool(self.boxes) == bool(self.box):
             raise UsageError(
                 "where are its bubbles? Give `boxes`, one for each option, or the `box` around them"
             )
@@ -170,6 +176,10 @@ class ChoicePart(StrictModel):
     def areas(self) -> list[SidesOfBox]:
         """What it has of the page: a box for each option, or one around all bubbles."""
         return [*(self.boxes or ()), *([self.box] if self.box else ())]
+
+    def list_single(self) -> list[SidesOfBox]:
+        """The boxes of which each is one bubble."""
+        return [] if self.rows or self.columns else [*(self.boxes or ())]
 
     def list_names(self, name: str) -> list[str]:
         """The names of the questions: of one that of the choice, of several with a number."""
@@ -320,7 +330,7 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     for name, choice in file.choices.items():
         with telling(f"choices.{name}"):
             choice.check_boxes()
-    check_overlaps(file)
+    check_marks(file)
     check_values(file, size is not None)
 
 
@@ -344,9 +354,22 @@ def list_choices(file: FormFile) -> list[tuple[str, SidesOfBox]]:
     return [(f"choices.{name}", box) for name, part in file.choices.items() for box in part.areas]
 
 
-def check_overlaps(file: FormFile) -> None:
-    """Raises `UsageError` for marks that would be read in two places."""
+def check_marks(file: FormFile) -> None:
+    """Raises `UsageError` for marks that would be read in two places, that are too thin or too
+    many."""
     marks = [(f"fields.{name}", one.box) for name, one in file.fields.items() if one.kind == "mark"]
+    bubbles = sum(
+        len(part.options) * len(part.list_names(name)) for name, part in file.choices.items()
+    )
+    if bubbles > MAX_BUBBLES:
+        raise UsageError(f"a form has at most {MAX_BUBBLES:,} bubbles, not {bubbles:,}")
+    single = [
+        (f"choices.{name}", box) for name, one in file.choices.items() for box in one.list_single()
+    ]
+    for name, (left, top, right, bottom) in [*marks, *single]:
+        short, long = sorted([right - left, bottom - top])
+        if short < MIN_MARK_SIDE or long > MAX_MARK_SHAPE * short:
+            raise UsageError(f"{name}: a box to mark is at least {MIN_MARK_SIDE} px wide and high")
     for (name, one), (other, box) in combinations([*marks, *list_choices(file)], 2):
         if one[0] < box[2] and box[0] < one[2] and one[1] < box[3] and box[1] < one[3]:
             raise UsageError(f"{other}: the box {[*box]} overlaps {[*one]} of {name}")
@@ -358,6 +381,12 @@ def check_rows(name: str, table: TablePart, has_blank: bool) -> None:
         raise UsageError(
             f"tables.{name}.rows: it is missing, and no lines of a blank show it: give it, or "
             "have `digitq form new` propose the table"
+        )
+    if not table.box and all(
+        (one if one.has_own else table).kind == "mark" for one in table.columns if one.name
+    ):
+        raise UsageError(
+            f"tables.{name}.box: it is missing: only numbers show which way up a table is"
         )
     is_open = table.rows[0] < table.rows[1]
     if table.box and is_open:

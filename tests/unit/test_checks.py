@@ -15,7 +15,7 @@ import pytest
 from benchmarks.marks import read_sheet
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
 from digitq.protocol.asked.form import Cell, Check, Choice, Field, Form
-from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.known import TICK, Known
 from digitq.protocol.asked.rules import read_values
 from digitq.worker.sight.forms.decision import BROKEN, Decision, decide
 from digitq.worker.sight.numbers.weighing import Proposal
@@ -534,3 +534,11 @@ def test_a_number_and_its_bubbles_on_a_page() -> None:
             (number.strip(), reason)
             for number, reason in zip(["205", *marked], reasons, strict=True)
         ]
+
+
+def test_a_box_that_is_not_ticked_is_no_empty_place() -> None:
+    cells = [Cell(name, "", 0, Known(options=TICK)) for name in "ab"]
+    held = hold_checks(cells, [Check("a + b == 1", 0.0)])
+    for numbers, is_broken in (("", ""), True), (("1", ""), False), (("1", "1"), True):
+        breaches = [*find_breaches(cells, [Written(one) for one in numbers], held)]
+        assert [one.cells for one in breaches] == [{0, 1}] * is_broken

@@ -334,6 +334,14 @@ def test_a_column_may_have_values_of_its_own(tmp_path: Path) -> None:
     [
         ("box = [160, 240, 510, 270]", "", "choices.q1: where are its bubbles"),
         ("box = [160, 240, 510, 270]", "boxes = [[1, 1, 9, 9]]", "choices.q1: there are 5 options"),
+        ("box = [160, 240, 510, 270]", "boxes = []", "choices.q1: where are its bubbles"),
+        (
+            "[160, 180, 184, 204]",
+            "[160, 180, 163, 204]",
+            "fields.agreed: a box to mark is at least",
+        ),
+        ("rows = 20", "rows = 900", "a form has at most 4,000 bubbles, not 4,595"),
+        ('"B", ', '"illegible", ', "choices.q1.options.2: 'illegible': this word stands for what"),
         ("rows = 20", "rows = 20\ncolumns = 2", "choices.answers: rows are questions below each"),
         (
             "[160, 240, 510, 270]",
@@ -405,4 +413,13 @@ def test_a_rule_may_ask_for_several_options(tmp_path: Path) -> None:
 def test_a_number_is_not_compared_with_words(folder: Path) -> None:
     path = write(folder, "c1 == c2 / 2", "c1 == (c2 == 'A')")
     with pytest.raises(UsageError, match=r"checks.2.rule: `c2 == 'A'`: c2 has 1 to 20 digits"):
+        read_form(path)
+
+
+def test_a_table_of_marks_needs_what_shows_the_way_up(tmp_path: Path) -> None:
+    path = tmp_path / "form.toml"
+    path.write_text('align = "lines"\n[tables.t]\nhead = 0\nkind = "mark"\ncolumns = ["a", "b"]\n')
+    with pytest.raises(
+        UsageError, match="tables.t.box: it is missing: only numbers show which way"
+    ):
         read_form(path)

@@ -59,9 +59,24 @@ def test_a_table_by_its_lines_has_marks_and_numbers(tmp_path: Path) -> None:
     known = Known.check(length=2)
     own = (("here", Known(options=TICK)),)
     table = Table("list", None, 6, ("", "here", "points"), known, 6, 0, True, own)
-    answers = read_sheet(Form(None, "lines", (), (table,), ()), page)
-    assert [answers[f"list/{row}/here"] for row in range(1, 7)] == [("", ""), ("1", "")] * 3
-    assert [answers[f"list/{row}/points"][0] for row in range(1, 7)] == [*map(str, range(31, 37))]
+    form = Form(None, "lines", (), (table,), ())
+    for turned in (page, np.rot90(page, 2), np.rot90(page)):
+        answers = read_sheet(form, np.ascontiguousarray(turned))
+        assert [answers[f"list/{row}/here"] for row in range(1, 7)] == [("", ""), ("1", "")] * 3
+        points = [answers[f"list/{row}/points"][0] for row in range(1, 7)]
+        assert points == [*map(str, range(31, 37))]
+
+
+def test_bubbles_that_are_not_there_refuse_all_of_their_block(tmp_path: Path) -> None:
+    """Bubbles are alike: the others may be those of the row below."""
+    rng = np.random.default_rng(20)
+    sheet = LAYOUTS["letters"](rng)
+    page = np.array(fill_in(sheet, rng))
+    top = int(sheet.questions[-1].boxes[0][1])
+    page[top - 5 : top + 45] = 255
+    answers = read_sheet(make_form(sheet, tmp_path), page)
+    assert {answer for answer, _ in answers.values()} == {None}
+    assert "its bubbles are not where the blank has them" in answers["q1"][1]
 
 
 def test_an_unanswered_question_is_marked_if_it_must_be_answered() -> None:

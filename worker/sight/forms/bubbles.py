@@ -1,7 +1,7 @@
 """Finds the bubbles and small boxes that are printed on a form's blank, to be marked."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import compress
 from typing import NamedTuple
 
 import cv2
@@ -51,10 +51,6 @@ class Bubble(NamedTuple):
     def middle(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
-    def surrounds(self, other: "Bubble") -> bool:
-        x, y = other.middle
-        return self.left < x < self.right and self.top < y < self.bottom and self != other
-
 
 def find_bubbles(blank: Grey) -> list[Bubble]:
     """The bubbles of a blank, in px of its picture."""
@@ -85,20 +81,22 @@ def find_bubbles(blank: Grey) -> list[Bubble]:
 
 def drop_nested(found: Sequence[Bubble]) -> list[Bubble]:
     """Without letters in bubbles, and without what surrounds a bubble, such as a cell."""
+    left, top, right, bottom = np.array([one[:4] for one in found]).reshape(-1, 4).T[..., None]
+    x, y = np.array([one.middle for one in found]).reshape(-1, 2).T
+    surrounds = (left < x) & (x < right) & (top < y) & (y < bottom)
     dropped = set[Bubble]()
-    for outer, inner in product(found, found):
-        if outer.surrounds(inner):
-            is_print = inner.size[1] < MAX_LETTER * outer.size[1]
-            dropped.add(inner if is_print else outer)
+    for at, within in np.argwhere(surrounds & ~np.eye(len(found), dtype=bool)).tolist():
+        outer, inner = found[at], found[within]
+        is_print = inner.size[1] < MAX_LETTER * outer.size[1]
+        dropped.add(inner if is_print else outer)
     return [one for one in found if one not in dropped]
 
 
-def find_equal(one: Bubble, others: Sequence[Bubble]) -> list[Bubble]:
-    """Those of the others that are about as wide and high."""
-    size = np.array(one.size)
-    return [
-        each for each in others if (abs(np.array(each.size) / size - 1) < SIZE_DIFFERENCE).all()
-    ]
+def find_equal(bubbles: Sequence[Bubble]) -> list[Bubble]:
+    """The most of them that are about as wide and high as one of them."""
+    sizes = np.array([one.size for one in bubbles], np.float32).reshape(-1, 2)
+    equal = (np.abs(sizes[:, None] / sizes - 1) < SIZE_DIFFERENCE).all(2)
+    return [*compress(bubbles, equal[equal.sum(1).argmax()])] if len(bubbles) else []
 
 
 def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
@@ -114,7 +112,7 @@ def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
     columns, rows = shape[::-1] if choice.is_across else shape
     left, top, right, bottom = choice.box
     inside = [one for one in found if left < one.middle[0] < right and top < one.middle[1] < bottom]
-    inside = max((find_equal(one, inside) for one in inside), key=len, default=[])
+    inside = find_equal(inside)
     sizes = np.array([one.size for one in inside]).reshape(-1, 2)
     usual = np.median(sizes, axis=0) if inside else np.zeros(2)
     middles = np.array([one.middle for one in inside]).reshape(-1, 2)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain, pairwise, repeat
+from itertools import chain, compress, pairwise, repeat
 from typing import Self
 
 import cv2
@@ -109,14 +109,18 @@ class Ruled:
     rows: list[list[Cut | ImageError]]  # the cells of all columns in each row of the grid
     shape: tuple[int, ...]  # the shape of the page's picture
 
-    def see(self, rows: slice = slice(None), step: int = 1) -> list[list[Grey]]:
-        """What is seen of the cells with numbers, in some of the rows; with a step of -1, as if the
-        page were turned by 180°."""
+    def see(
+        self, rows: slice = slice(None), step: int = 1, with_marks: bool = False
+    ) -> list[list[Grey]]:
+        """What is seen of the cells with numbers, or also of those with marks, in some of the rows;
+        with a step of -1, as if the page were turned by 180°."""
+        columns = zip(self.table.columns, self.table.column_known, strict=True)
+        is_seen = [bool(name) and (with_marks or not known.options) for name, known in columns]
         return [
             [
                 np.ascontiguousarray(one.picture[::step, ::step])
-                for one in self.choose(row[::step])
-                if isinstance(one, Cut) and not one.marks
+                for one in compress(row[::step], is_seen)
+                if isinstance(one, Cut)
             ]
             for row in self.rows[::step][rows]
         ]
@@ -328,7 +332,7 @@ def know_head(form: Form, table: Table) -> Table:
         return table
     try:
         blank = to_grey(read_picture(form.blank, MIN_BLANK_SIDE))
-        rows = cut_turned(table, blank, 0).see()
+        rows = cut_turned(table, blank, 0).see(with_marks=True)
     except ImageError:
         return table
     printed = [*map(is_printed, rows)]

@@ -40,6 +40,7 @@ DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the 
 # That a bubble is marked: of two that clearly are, either may be the answer
 LEAST_CHANCE, MOST_CHANCE = 1e-4, 0.995
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
+MAX_MISSING = 0.4  # with a larger share of the print missing, it is another place of the page
 MAX_ANSWERS = 6  # so many answers of a question are proposed
 MAX_DOUBTFUL = 4  # answers differ in the most doubtful bubbles only
 
@@ -56,6 +57,7 @@ class Look(NamedTuple):
     emptiest: float  # and in the half that has least
     strokes: int  # how many strokes leave the bubble
     dark: float = 0.0  # how much darker its ink is than paper
+    missing: float = 0.0  # how much of its print is not on the page
 
 
 class Usual(NamedTuple):
@@ -90,6 +92,11 @@ class MarkReadings:
         whole = sum(chance for _, chance in answers)
         return [Proposal(answer, chance / whole) for answer, chance in answers[:MAX_ANSWERS]]
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the bubbles are where the blank has them."""
+        return float(np.median([one.missing for one in self.looks])) < MAX_MISSING
+
     def choose(
         self,
         number: str,
@@ -122,7 +129,7 @@ def find_usual(questions: Iterable[MarkReadings]) -> Usual:
 def look(mark: Mark) -> Look:
     """Measure what is dark on the page, and not on the blank."""
     inside = find_inside(mark)
-    dark, seen = see_ink(mark, inside)
+    dark, seen, missing = see_ink(mark, inside)
     ink, free = (dark > INK) & seen, seen & inside
     usual = max(1.0, min(float(free.sum()), np.pi / 4 * MARK_SIDE**2))  # a cell may be wide
     faint = (dark > FAINT_INK) & free
@@ -139,6 +146,7 @@ def look(mark: Mark) -> Look:
         min(halves),
         count_strokes(ink, mark.rim),
         float(dark[ink & inside].mean()) if (ink & inside).any() else 0.0,
+        missing,
     )
 
 
@@ -165,25 +173,27 @@ def find_inside(mark: Mark) -> NDArray[np.bool_]:
     return inside > 0
 
 
-def see_ink(mark: Mark, inside: NDArray[np.bool_]) -> tuple[Share, NDArray[np.bool_]]:
-    """How much darker than the blank the page is, and where this can be seen."""
+def see_ink(mark: Mark, inside: NDArray[np.bool_]) -> tuple[Share, NDArray[np.bool_], float]:
+    """How much darker than the blank the page is, where this can be seen, and the share of the
+    print that is missing."""
     seen = mark.picture.astype(np.float32)
     dark = darken(seen, find_light(seen, None if mark.is_cell else inside))
     if mark.printed is None:
-        return dark, np.ones(seen.shape, bool)
+        return dark, np.ones(seen.shape, bool), 0.0
     blank = mark.printed.astype(np.float32)
     printed = darken(blank, np.full_like(blank, np.percentile(blank, 90)))
     darkest = float(np.percentile(printed, 98))
     core = (printed > CORE * darkest).astype(np.float32)
+    missing = 0.0
     if darkest > FAINT_PRINT:
-        dark = move_to_print(dark, core, CORE * darkest)
+        dark, missing = move_to_print(dark, core, CORE * darkest)
         # The same veil of light is over print and pen
         print_here = max(0.01, float(np.median(dark[core > 0])))
         dark *= np.clip(float(np.median(printed[core > 0])) / print_here, 1, MAX_VEIL)
     reach = round(max(PRINT_REACH, PAGE_REACH * mark.scale))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     printed = cv2.dilate(printed, disc)
-    return np.asarray(dark - printed), printed < PRINT
+    return np.asarray(dark - printed), printed < PRINT, missing
 
 
 def find_light(seen: Share, inside: NDArray[np.bool_] | None) -> Share:
@@ -203,8 +213,9 @@ def darken(grey: Share, light: Share) -> Share:
     return np.asarray((1 - grey / np.maximum(light, 1)).clip(0, 1))
 
 
-def move_to_print(dark: Share, core: Share, least: float) -> Share:
-    """The page, moved by up to SEARCH px so that its print is where that of the blank is.
+def move_to_print(dark: Share, core: Share, least: float) -> tuple[Share, float]:
+    """The page, moved by up to SEARCH px so that its print is where that of the blank is; and the
+    share of the print that is missing there.
 
     Marks only make a page darker. So it is right where the least print is missing: what is not as
     dark as `least`.
@@ -213,11 +224,12 @@ def move_to_print(dark: Share, core: Share, least: float) -> Share:
     wide = cv2.copyMakeBorder(light, *(SEARCH,) * 4, cv2.BORDER_REPLICATE)
     steps = np.arange(-SEARCH, SEARCH + 1) / SEARCH
     missing = cv2.matchTemplate(wide, core, cv2.TM_CCORR) / core.sum()
-    missing += SEARCH_COST * (steps[:, None] ** 2 + steps**2).astype(np.float32)
-    down, right = np.unravel_index(missing.argmin(), missing.shape)
+    costs = missing + SEARCH_COST * (steps[:, None] ** 2 + steps**2).astype(np.float32)
+    down, right = np.unravel_index(costs.argmin(), costs.shape)
     wide = cv2.copyMakeBorder(dark, *(SEARCH,) * 4, cv2.BORDER_REPLICATE)
     height, width = dark.shape
-    return np.array(wide[down : down + height, right : right + width])
+    moved = np.array(wide[down : down + height, right : right + width])
+    return moved, float(missing[down, right])
 
 
 def find_chance(look: Look) -> float:

@@ -19,6 +19,8 @@ from digitq.worker.sight.numbers.recognition import (
 )
 
 CellReadings = Readings | MarkReadings
+Outcome = tuple[CellReadings | None, str | None]  # what a place shows, or its error
+NOT_THERE = "page not aligned: its bubbles are not where the blank has them"
 SEVERAL_PAGES = "the file has several pages: give it as a SOURCE, which reads each"
 
 
@@ -53,13 +55,14 @@ def trace_cell(
 def decide_page(
     form: Form,
     cuts: Sequence[Cut | ImageError | None],
-    outcomes: Sequence[tuple[CellReadings | None, str | None]],
+    outcomes: Sequence[Outcome],
 ) -> list[tuple[NumberReading | None, str | None]]:
     """The number at each place that the form's rules make the most probable, or the error there;
     neither if the page has no such row.
 
     If the rules can't be computed with these numbers, all of the page are marked.
     """
+    outcomes = refuse_lost(form, outcomes)
     there = [at for at, cut in enumerate(cuts) if cut]
     cells = [form.cells[at] for at in there]
     usual = find_usual(one for one, _ in outcomes if isinstance(one, MarkReadings))
@@ -83,3 +86,18 @@ def decide_page(
             reason: Reason = "check failed" if decision.failed else reading.reason
             decided[at] = replace(reading, reason=reason), None
     return decided
+
+
+def refuse_lost(form: Form, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes, with an error in place of all questions of a block of which one is not where
+    the blank has it: bubbles are alike, so the others may be a row off."""
+    lost = {
+        cell.field
+        for cell, (one, _) in zip(form.cells, outcomes, strict=True)
+        if isinstance(one, MarkReadings) and not one.is_there
+    }
+    named = {name for one in form.choices if not lost.isdisjoint(one.names) for name in one.names}
+    return [
+        (None, NOT_THERE) if cell.field in named and not error else (one, error)
+        for cell, (one, error) in zip(form.cells, outcomes, strict=True)
+    ]

@@ -48,8 +48,9 @@ def find_blocks(found: Sequence[Bubble]) -> list[Rows]:
     not beside others are alone."""
     blocks, left = list[Rows](), [*found]
     while left:
-        equal = max((find_equal(one, left) for one in left), key=len)
-        left = [one for one in left if one not in equal]
+        equal = find_equal(left)
+        chosen = {*equal}
+        left = [one for one in left if one not in chosen]
         rows = [run for row in split_rows(equal) for run in split_row(row)]
         rows.sort(key=lambda row: (row[0].left, row[0].top))
         blocks += [each for block in stack(rows) for each in check_block(block)]
