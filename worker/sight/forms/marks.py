@@ -40,7 +40,7 @@ DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the 
 # That a bubble is marked: of two that clearly are, either may be the answer
 LEAST_CHANCE, MOST_CHANCE = 1e-4, 0.995
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
-MAX_MISSING = 0.4  # with a larger share of the print missing, it is another place of the page
+MAX_LOST_PRINT = 0.4  # with a larger share of the print missing, it is another place of the page
 MAX_ANSWERS = 6  # so many answers of a question are proposed
 MAX_DOUBTFUL = 4  # answers differ in the most doubtful bubbles only
 
@@ -95,7 +95,7 @@ class MarkReadings:
     @property
     def is_there(self) -> bool:
         """Whether the bubbles are where the blank has them."""
-        return float(np.median([one.missing for one in self.looks])) < MAX_MISSING
+        return float(np.median([one.missing for one in self.looks])) < MAX_LOST_PRINT
 
     def choose(
         self,
