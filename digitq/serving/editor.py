@@ -43,6 +43,8 @@ class Editor:
             raise UsageError(f"{self.path} is a form of {blank}: name another file with -o")
         self.content, self.size = measure_blank(blank)
         self.earlier: list[str] = []  # the texts that undo brings back
+        self.placed: list[Any] = []  # the keys of tables and choices whose cells are in `places`
+        self.places: list[Any] = []
         self.lock = Lock()
         if is_new:
             self.begin(blank)
@@ -100,12 +102,15 @@ class Editor:
     def describe(self, text: str, problem: str) -> Answer:
         """What the page shows of a text that the file has, and where its cells and bubbles are."""
         parts = list_parts(text, self.path)
-        status, places, _ = (1, "", "") if problem else run_worker("ruled", str(self.path))
+        placed = [one["keys"] for one in parts if one["kind"] in ("tables", "choices")]
+        if not problem and placed != self.placed:
+            status, places, _ = run_worker("ruled", str(self.path))
+            self.placed, self.places = placed, [] if status else json.loads(places)
         return {
             "version": text,
             "parts": parts,
             "problem": problem,
-            "places": [] if status else json.loads(places),
+            "places": self.places,
             "size": self.size,
             "undo": len(self.earlier),
             "max_bytes": settings().image_bytes,
