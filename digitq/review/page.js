@@ -760,10 +760,9 @@ function doWith(what, one) {
   if (what === "narrow" && columns.length > 1) columns.pop();
   if (what === "below" || what === "beside") repeat(one, what === "below" ? 1 : 0);
   if (what === "box") {
-    const { left, top, width, height } = part("#blank").getBoundingClientRect();
-    const { left: x, top: y } = part("#blank svg").getBoundingClientRect();
-    const [middle, centre] = [left + width / 2 - x, top + height / 2 - y];
-    addPart("fields", "field1", { box: around([[middle - 50, centre - 20, middle + 50, centre + 20].map((side) => side * form.px)]) });
+    const { clientWidth, clientHeight, scrollTop } = part("#blank");
+    const [x, y] = [clientWidth / 2, Math.min(scrollTop + clientHeight / 2, part("#blank svg").clientHeight - 20)];
+    addPart("fields", "field1", { box: around([[x - 50, y - 20, x + 50, y + 20].map((side) => side * form.px)]) });
   }
   if (what === "remove") {
     form.parts = form.parts.filter((other) => other !== one);
