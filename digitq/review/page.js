@@ -720,6 +720,11 @@ function repeat(one, way) {
 /** A rule in which a person may have typed one equals sign for two. */
 const equate = (rule) => rule.trim().replace(/(?<![=!<>])=(?!=)/g, "==");
 
+/** What a person has listed. A comma or a semicolon keeps the spaces within a name. */
+function listed(text, separator) {
+  return text.split(/[,;]/.test(text) ? /[,;]/ : separator).map((one) => one.trim()).filter(Boolean);
+}
+
 /** Take what a person has typed, chosen or ticked. */
 function changePart(one, item, field) {
   const { key } = field.dataset;
@@ -739,7 +744,8 @@ function changePart(one, item, field) {
     if (field.type !== "checkbox") one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
     else one.keys.columns[at] = hasTicks(one, name) === field.checked ? name : { name, kind: field.checked ? "mark" : "number" };
   } else if (field.type === "checkbox") one.keys[key] = field.checked;
-  else if (key === "options") one.keys.options = text.split(",").map((option) => option.trim());
+  else if (key === "options") one.keys.options = listed(text, /[\s,;]+/);
+  else if (key === "show" && text) one.keys.show = listed(text, /[,;]/);
   else if (key === "box") {
     const sides = text.split(",").map(Number);
     if (sides.length === 4 && sides.every(Number.isFinite)) one.keys.box = around([sides]);

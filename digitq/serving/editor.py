@@ -45,6 +45,7 @@ class Editor:
         self.earlier: list[str] = []  # the texts that undo brings back
         self.placed: list[Any] = []  # the keys of tables and choices whose cells are in `places`
         self.places: list[Any] = []
+        self.misfit = ""  # how the form differs from the print on its blank
         self.lock = Lock()
         if is_new:
             self.begin(blank)
@@ -104,12 +105,13 @@ class Editor:
         parts = list_parts(text, self.path)
         placed = [one["keys"] for one in parts if one["kind"] in ("tables", "choices")]
         if not problem and placed != self.placed:
-            status, places, _ = run_worker("ruled", str(self.path))
+            status, places, error = run_worker("ruled", str(self.path))
             self.placed, self.places = placed, [] if status else json.loads(places)
+            self.misfit = error.strip().removeprefix("digitq: ") if status else ""
         return {
             "version": text,
             "parts": parts,
-            "problem": problem,
+            "problem": problem or self.misfit,
             "places": self.places,
             "size": self.size,
             "undo": len(self.earlier),

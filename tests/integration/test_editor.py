@@ -5,8 +5,10 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -18,6 +20,7 @@ from digitq.protocol.asked.known import TICK
 from digitq.serving.editor import Editor
 from tests.browser import open_browser
 from tests.waiting import run_digitq, wait_for
+from training.synthetic.mark_sheets import LAYOUTS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/forms"
 SAVED = "All is saved"
@@ -168,7 +171,7 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         wait_for(lambda: "[fields.q3]\nbox = [120, 760, 150, 790]" in form.read_text())
         person.drag((300, 760), (500, 840))
         person.page.get_by_label("what the box is for").last.select_option("bubbles")
-        person.fill("Options", "A, B")
+        person.fill("Options", "A B")
         person.fill("Rows", "2")
         person.press("Enter")
         wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
@@ -206,6 +209,17 @@ def test_a_link_is_edited_where_it_leads(folder: Path) -> None:
     assert "length = 3" in form.read_text()
     assert link.is_symlink()
     assert {one.name for one in folder.iterdir()} == {"blank.png", "form.toml", "kept"}
+
+
+def test_other_bubbles_than_those_of_the_blank_are_told(tmp_path: Path) -> None:
+    LAYOUTS["letters"](np.random.default_rng(8)).blank.save(tmp_path / "blank.png")
+    editor = Editor(tmp_path / "blank.png", None)
+    shown = deepcopy(editor.show())
+    (block,) = shown["parts"]
+    assert not shown["problem"] and block["keys"]["options"] == [*"ABCDE"]
+    block["keys"]["options"] = [*"ABCD"]
+    told = editor.change(shown["version"], shown["parts"])["problem"]
+    assert "5 bubbles side by side and 8 below each other, not 4 and 8" in told
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,10 @@ def list_places(path: Path) -> list[tuple[Box, list[Box]]]:
             placed.append((table.box, boxes))
     bubbles = find_bubbles(blank) if form.choices else []
     for choice in form.choices:
-        marks = place_bubbles(scale_choice(choice, scale), bubbles)
+        try:
+            marks = place_bubbles(scale_choice(choice, scale), bubbles)
+        except ImageError as error:
+            raise UsageError(str(error)) from None
         placed.append((choice.box, [*chain.from_iterable(marks)]))
     to_blank = np.diag(1 / np.diag(scale))
     return [(box, [scale_box(one, to_blank) for one in boxes]) for box, boxes in placed]

@@ -121,7 +121,7 @@ def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
         if len(inside) == len(xs) * len(ys) > 1:
             printed = f"{len(xs)} bubbles side by side and {len(ys)} below each other"
             raise ImageError(
-                f"form: {choice.names[0]}: {printed} are printed, the form has {columns} and {rows}"
+                f"the form is wrong: {choice.names[0]}: {printed}, not {columns} and {rows}"
             )
         usual = np.array(
             [
