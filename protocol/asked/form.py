@@ -178,6 +178,7 @@ class Form:
     def decode(payload: bytes) -> "Form":
         """What `encode` encoded, also in an earlier version. Raises `ValueError` for a later one,
         and for a key that is unknown: to pass it over could give wrong answers."""
+        # JSON begins with a brace, so only a version is stripped: 2, or today's
         return ENCODER.validate_json(payload.removeprefix(FORM_MAGIC).lstrip(b"2" + FORM_VERSION))
 
 

@@ -181,8 +181,8 @@ def choose(number: str, chances: Mapping[str, float]) -> Decision:
 def list_options(readings: Sequence[Proposal], is_checked: bool) -> list[Option]:
     """The readings with their values. What could not be read is a value that is missing.
 
-    So is what may be written beside the readings of a number with a check digit: about as many of
-    all numbers have the right one as `NOT_HELD` says.
+    So is what may be written beside the readings of a number with a check digit: of all numbers,
+    one in ten has a right check digit by chance, as `NOT_HELD` says.
     """
     if not readings:
         return [Option(None, 1.0, None)]

@@ -29,7 +29,7 @@ SEARCH_COST = 0.2  # so far away, this share less of the print must be missing
 PRINT_REACH = 2  # px: print may be so much wider on the page
 PAGE_REACH = 0.8  # px of the page: it may be so much wider, too
 RING = 0.7  # strokes leave a bubble if they reach this share of what is seen around it
-FEW = 0.006  # it is added to the share of ink, so that no ink at all is not infinitely sure
+FEW = 0.006  # this share of ink is added, so that a bubble without any is not infinitely sure
 UNMARKED, MARKED = 0.012, 0.04  # at most so much of an empty bubble is inked, of a marked one more
 SURE_SLOPE = 6.0  # how fast a bubble with more ink becomes more surely marked
 ERASED = 0.17  # so much of an empty bubble is faintly dark if a mark was erased
@@ -37,7 +37,7 @@ STRONG = 0.47  # this share of a mark is clearly dark, if it is not faint
 WEAK = 0.6  # a mark with less than this share of the usual darkness may be erased
 FILLED = 0.42  # half of a bubble has more ink if all of it is filled
 DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
-# No bubble is surer to be marked, or not: so of two that clearly are, either may be the answer
+# The chance that a bubble is marked is between these. So of two clear marks, either may count
 MIN_MARK_CHANCE, MAX_MARK_CHANCE = 1e-4, 0.995
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
 MAX_LOST_PRINT = 0.4  # with a larger share of the print missing, it is another place of the page
