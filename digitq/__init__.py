@@ -4,8 +4,15 @@
 `digitq.classify`, `digitq.local` and `digitq.reader` are for notebooks and scripts.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    sys.exit(
+        "digitq does not run on Windows itself: run it in WSL (`wsl --install`), or in Docker "
+        "(`docker compose up`)"
+    )
 
 if TYPE_CHECKING:
     from digitq.backend import local as local

@@ -27,8 +27,8 @@ from digitq.protocol.chunk import (
     truth_field,
 )
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_ids import plain_ids
 from digitq.protocol.formats.csv_rows import is_workbook, open_rows
+from digitq.protocol.formats.csv_text import plain_texts
 from digitq.protocol.formats.stores import is_stored
 from digitq.protocol.settings import What
 from digitq.protocol.text import in_one_line
@@ -115,9 +115,11 @@ class ResultFile:
             closing(pyarrow.csv.open_csv(file, reading, parsing, options)) as batches,
         ):
             for batch in batches:
-                for name in {"id", "page"} & {*batch.schema.names}:
-                    index = batch.schema.get_field_index(name)
-                    batch = batch.set_column(index, name, plain_ids(batch.column(name)))
+                columns = [
+                    plain_texts(one) if pa.types.is_string(one.type) else one
+                    for one in batch.columns
+                ]
+                batch = pa.record_batch(columns, batch.schema.names)
                 if self.read == "digit":
                     batch = batch.append_column("probabilities", join_shares(batch))
                 yield batch

@@ -23,8 +23,8 @@ from digitq.protocol.asked.sample import Sample, bound_count
 from digitq.protocol.asked.values import ILLEGIBLE, tidy
 from digitq.protocol.chunk import CORRECTED, answers, unmarked
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.formats.csv_rows import open_rows
+from digitq.protocol.formats.csv_text import plain_text
 from digitq.protocol.text import in_one_line, name_some, plural
 from digitq.review.page_fields import find_broken_rules
 from digitq.review.people import mark_repeated
@@ -74,7 +74,7 @@ def read_corrections(path: Path, results: ResultFile, form: Form | None = None) 
     for number, row in rows:
         if row["id"] is None or row[column] is None:
             raise UsageError(f"line {number:,} of {path} has too few columns")
-        id, answer = plain_id(row["id"]), tidy(row[column])
+        id, answer = plain_text(row["id"]), tidy(plain_text(row[column]))
         if fault := find_fault(id, answer, results, form):
             raise UsageError(f"line {number:,} of {path} has {fault}")
         right = answer if results.reads_numbers else answer or None

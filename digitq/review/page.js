@@ -303,10 +303,11 @@ function tidy(text) {
 }
 
 /** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
- * gets an apostrophe, as does one with an apostrophe: `digitq correct` takes one away. */
+ * gets an apostrophe unless it is a number, as in `protocol/formats/csv_text.py`. */
 function cell(text) {
-  const plain = /^[=+\-@\t\r\n']/.test(text) ? `'${text}` : text;
-  return `"${plain.replaceAll('"', '""')}"`;
+  const isNumber = /^[+-]\d+([.,/: ]?[\d½¼¾]+)*$/.test(text);
+  const plain = !isNumber && /^[=+\-@\t\r\n']/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
 function save() {
@@ -315,7 +316,7 @@ function save() {
   const drawn = new Map(all.map((card) => [ids.get(card), card.dataset.drawn]));
   const hasSample = all.some((card) => card.dataset.drawn);
   const place = (id) => (hasSample ? `,${drawn.get(id) ?? ""}` : "");
-  const rows = [...given].map(([id, answer]) => `${cell(id)},${/,/.test(answer) ? `"${answer}"` : answer}${place(id)}\r\n`);
+  const rows = [...given].map(([id, answer]) => `${cell(id)},${cell(answer)}${place(id)}\r\n`);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([`id,${column}${hasSample ? ",sample" : ""}\r\n`, ...rows], { type: "text/csv" }));
   link.download = "corrections.csv";

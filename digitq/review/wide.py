@@ -66,7 +66,7 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     if out.suffix.lower() == XLSX:
         amounts = find_amounts(spread_pages(read_pages(results)), form)
         batches = measure_columns(batches, amounts)
-    with replacing(out) as partial, open(partial, "wb") as file:
+    with replacing(out, overwrite) as partial, open(partial, "wb") as file:
         return write_table(batches, file, out.suffix.lower())
 
 

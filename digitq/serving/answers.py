@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import DigitqError, UsageError
-from digitq.protocol.formats.csv_ids import guard_id
+from digitq.protocol.formats.csv_text import guard_text
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import find_fault, read_corrections, select_written
 from digitq.review.page import ReviewPage
@@ -81,7 +81,8 @@ class AnswerFile:
             rows = csv.writer(file)
             rows.writerow(("id", self.results.answer_column, "sample"))
             rows.writerows(
-                (guard_id(id), one, self.drawn.get(id, "")) for id, one in answers.items()
+                (guard_text(id), guard_text(one), self.drawn.get(id, ""))
+                for id, one in answers.items()
             )
             file.flush()
             if self.path.exists():

@@ -1,5 +1,6 @@
 """Result batches as CSV, JSON lines, Arrow, or lines for a terminal."""
 
+import csv
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from digitq.protocol.chunk import ABSENT, CLASSES, answers
-from digitq.protocol.formats.csv_ids import guard_ids
+from digitq.protocol.formats.csv_text import guard_text, guard_texts
 from digitq.protocol.formats.xlsx_rows import XLSX
 from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line
@@ -22,17 +23,17 @@ Encode = Callable[[pa.RecordBatch, bool], bytes]
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as CSV, quoted as in RFC 4180, each ending in a line feed. Ten columns `p0` … `p9` stand
-    in place of `probabilities`; of whole numbers, digits and alternatives are left out. An id that
-    a spreadsheet would take for a formula has an apostrophe before it."""
-    # The second column of a wide table may be a field of a form that is named so
-    for name in {*batch.schema.names[:1], "page"} & {"id", *batch.schema.names[:2]}:
-        index = batch.schema.get_field_index(name)
-        batch = batch.set_column(index, name, guard_ids(batch[name]))
+    in place of `probabilities`; of whole numbers, digits and alternatives are left out. Text that a
+    spreadsheet would take for a formula has an apostrophe before it, also in the header."""
     batch = drop_lists(batch)
     file = io.BytesIO()
     if header:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow(map(guard_text, batch.schema.names))
         mark = "\ufeff" if settings().csv_bom else ""
-        file.write(f"{mark}{','.join(batch.schema.names)}\n".encode())
+        file.write((mark + line.getvalue()[:-2] + "\n").encode())
+    columns = [guard_texts(one) if pa.types.is_string(one.type) else one for one in batch.columns]
+    batch = pa.record_batch(columns, batch.schema.names)
     options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_WRITE_ROWS)
     pyarrow.csv.write_csv(batch, file, options)
     return file.getvalue()

@@ -9,13 +9,14 @@ stream.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from digitq.producer.counts import Counts
 from digitq.producer.provenance import (
     Names,
     Record,
@@ -26,13 +27,14 @@ from digitq.producer.provenance import (
 )
 from digitq.producer.sinks.encoders import ENCODERS, encode_arrow
 from digitq.producer.sinks.journal import Identity, Journal, Note
-from digitq.producer.sinks.sink import Sink, no_rows, output_errors, write_all
+from digitq.producer.sinks.sink import Sink, give_name, no_rows, output_errors, write_all
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.chunk import WEIGHTS_KEY
 from digitq.protocol.errors import OutputError, UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.protocol.host.folders import check_folder
 from digitq.protocol.settings import What
+from digitq.protocol.text import plural
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong
@@ -65,6 +67,7 @@ class FileSink(Sink):
             find_record(path)  # another file of that name would be replaced
         self.path, self.name = path, name or str(path)
         self.partial = path.with_name(path.name + ".partial")
+        self._overwrite = overwrite
         self._encode = ENCODERS[suffix]
         try:
             self._open(run, overwrite)
@@ -80,6 +83,7 @@ class FileSink(Sink):
         """Append rows and note them in the journal. Raises `OutputError`, and `UsageError` if other
         networks answered the job that continues the rows than those before."""
         self._refuse_other_weights(named_in(batch, WEIGHTS_KEY))
+        self._check_partial()
         with output_errors(self.name):
             write_all(self._file, self._encode(batch, self.counts.images == 0))
             self.count(batch)
@@ -97,6 +101,9 @@ class FileSink(Sink):
     def finish(self, read: What = "digit", record: Record | None = None) -> None:
         """Complete the file and its record, and rename both. Raises `OutputError`; then an
         older file may have lost its record, and a new one may lack it."""
+        self._check_partial()
+        if self.exists() and not self._overwrite:
+            raise self._refuse_replacing()
         with output_errors(self.name):
             if self.counts.images == 0:
                 write_all(self._file, self._encode(no_rows(read), True))
@@ -111,10 +118,33 @@ class FileSink(Sink):
     def close(self) -> None:
         """Close the file, which can be resumed; remove it if it has no rows."""
         if self.counts.images == 0 and not self._file.closed:
-            self.partial.unlink(missing_ok=True)
+            if self._has_partial():
+                self.partial.unlink()
             self._journal.path.unlink(missing_ok=True)
         self._file.close()
         self._journal.close()
+
+    def _has_partial(self) -> bool:
+        """Whether the partial file is still the one that is being written."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(self.partial), os.fstat(self._file.fileno()))
+        return False
+
+    def _check_partial(self) -> None:
+        """Raises `OutputError` if somebody has removed or replaced the partial file."""
+        if not self._has_partial():
+            lost, self.counts = self.counts.images, Counts()
+            rows = f"{plural(lost, 'row')} that it had are lost: " if lost else ""
+            raise OutputError(
+                f"{self.partial} was removed or replaced during the run: {rows}"
+                "the same command starts again"
+            )
+
+    def _refuse_replacing(self) -> OutputError:
+        return OutputError(
+            f"{self.name} was made by another program during the run, and is not replaced: move it "
+            "away, and the same command puts the rows there"
+        )
 
     def _refuse_other_weights(self, new: Names) -> None:
         """Raises `UsageError` if another job's rows are continued by other networks. Later on in a
@@ -163,9 +193,14 @@ class FileSink(Sink):
             if record:
                 self._write_record(beside, record)
             record_path(self.path).unlink(missing_ok=True)
-            os.replace(written, self.path)
+            if self._overwrite:
+                os.replace(written, self.path)
+            else:
+                give_name(written, self.path)
             if record:
                 os.replace(beside, record_path(self.path))
+        except FileExistsError:
+            raise self._refuse_replacing() from None
         finally:
             beside.unlink(missing_ok=True)
 

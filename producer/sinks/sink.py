@@ -92,16 +92,39 @@ def output_errors(what: object) -> Iterator[None]:
         raise OutputError(f"can't write {what}: {reason}") from None
 
 
+def give_name(written: Path, path: Path) -> None:
+    """Rename a file that is written. Raises `FileExistsError` if `path` is there already."""
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        if path.exists():
+            raise
+        os.replace(written, path)  # a link that leads nowhere
+    except OSError:  # the file system has no hard links
+        open(path, "x").close()
+        try:
+            os.replace(written, path)
+        except OSError:
+            path.unlink()
+            raise
+    else:
+        written.unlink()
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Where to write a file as a whole. It then takes the place of `path`; if anything is raised,
-    the one that is there stays. Raises as `output_errors`."""
+    or if `path` appears meanwhile without `overwrite`, the one that is there stays. Raises as
+    `output_errors`."""
     target = Path(os.path.realpath(path))  # if it is a link, its target is replaced
     partial = target.with_name(f"{target.name}.partial")
     with output_errors(path):
         try:
             yield partial
-            partial.replace(target)
+            if overwrite:
+                partial.replace(target)
+            else:
+                give_name(partial, target)
         finally:  # after Ctrl-C too
             partial.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from digitq.producer.sinks.journal import Identity
 from digitq.producer.sinks.resumable import FileSink
 from digitq.protocol.errors import OutputError, StoreError, UsageError
 from digitq.protocol.formats.stores import WEB, has_object, remove, upload
+from digitq.protocol.settings import What
 from digitq.protocol.text import shown
 
 
@@ -30,6 +31,13 @@ class StoreSink(FileSink):
 
     def exists(self) -> bool:
         return self._is_there and not self._record_path.exists()  # if it does, it may be replaced
+
+    def finish(self, read: What = "digit", record: Record | None = None) -> None:
+        try:
+            self._is_there = has_object(self.name)  # it may have been made during the run
+        except UsageError as error:
+            raise OutputError(str(error)) from None
+        super().finish(read, record)
 
     def upload(self) -> bool:
         try:

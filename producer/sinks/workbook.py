@@ -69,7 +69,9 @@ def add_sheet(book: Any, schema: pa.Schema, has_pictures: bool) -> Any:
         sheet.sheet_format.defaultRowHeight = PICTURE_SIDE * 0.75  # points
         sheet.sheet_format.customHeight = True
         sheet.column_dimensions["A"].width = PICTURE_SIDE / 7 + 1  # characters
-    sheet.append(["picture"] * has_pictures + schema.names)
+    sheet.append(
+        ["picture"] * has_pictures + [make_cell(sheet, one, False) for one in schema.names]
+    )
     return sheet
 
 

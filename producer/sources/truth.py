@@ -18,8 +18,8 @@ from digitq.protocol.asked.values import (
 )
 from digitq.protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_ids import plain_id
 from digitq.protocol.formats.csv_rows import find, find_column, find_first, open_rows
+from digitq.protocol.formats.csv_text import plain_text
 
 # Names of columns: of each list, the first that a table has counts
 PATH_NAMES = ("path", "file", "image", "name", "filename", "file_name", "image_path")
@@ -78,13 +78,13 @@ def id_finder(path: Path, names: list[str]) -> Callable[[Cells], str]:
         )
     if page is None or field is None or own is not None:
         id = find(path, names, ID_NAMES)
-        return lambda cells: plain_id(cells[id])
+        return lambda cells: plain_text(cells[id])
 
     def join(cells: Cells) -> str:
         number = "" if row is None else cells[row].strip()
-        name = cells[field].strip()
-        where = "" if table is None else cells[table].strip()
-        return f"{plain_id(cells[page])}/{f'{where}/{number}/{name}' if number else name}"
+        name = plain_text(cells[field].strip())
+        where = "" if table is None else plain_text(cells[table].strip())
+        return f"{plain_text(cells[page])}/{f'{where}/{number}/{name}' if number else name}"
 
     return join
 
@@ -125,7 +125,7 @@ def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[C
         found = read_answer(result, cells[result])
         if is_true(cells[by_person]):
             return found
-        right = None if truth is None else tidy(cells[truth])
+        right = None if truth is None else tidy(plain_text(cells[truth]))
         is_doubtful = review is not None and is_true(cells[review])
         return right or (None if is_doubtful else found)
 
@@ -135,7 +135,7 @@ def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[C
 def read_answer(name: str, cell: str) -> str | None:
     """The answer in a cell; None for an illegible image, and for an empty cell, unless the column
     is `number`."""
-    answer = tidy(cell) or ("" if name.strip().lower() == "number" else None)
+    answer = tidy(plain_text(cell)) or ("" if name.strip().lower() == "number" else None)
     return None if answer == ILLEGIBLE else answer
 
 

@@ -228,6 +228,16 @@ __main__.main()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 5
 
 
+@pytest.mark.parametrize(
+    "program", ["import digitq", "runpy.run_module('digitq', run_name='__main__')"]
+)
+def test_windows_is_told_what_to_use_instead(program: str) -> None:
+    code = f"import runpy, signal, sys; sys.platform = 'win32'; del signal.SIGHUP; {program}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode and "WSL" in done.stderr and "Docker" in done.stderr
+    assert done.stderr.count("\n") == 1 and not done.stdout
+
+
 NUMBERS = ("--read", "number")
 FORM = ("--form", str(Path(__file__).parents[2] / "examples/forms/form.toml"))
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")

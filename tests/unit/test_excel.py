@@ -14,6 +14,7 @@ import pytest
 
 from digitq.producer.sinks import workbook
 from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sinks.workbook import write_workbook
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.known import read_allowed
 from digitq.protocol.chunk import NUMBER_SCHEMA
@@ -140,6 +141,13 @@ def test_text_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row[0].value for row in cells] == shown
     assert {(row[0].data_type, row[0].number_format) for row in cells} == {("s", "@")}
     assert [cells[0][n].value for n in (1, 2, 4)] == ["007", 0.1, False]
+
+
+def test_the_name_of_a_column_is_no_formula(tmp_path: Path) -> None:
+    batch = pa.record_batch({"page": ["1.png"], "=1+1": ["A"]})
+    write_workbook([batch], str(tmp_path / "out.xlsx"))
+    head, _ = openpyxl.load_workbook(tmp_path / "out.xlsx").active.rows
+    assert [(cell.value, cell.data_type) for cell in head] == [("page", "s"), ("=1+1", "s")]
 
 
 def test_rows_that_are_torn_leave_no_sheet_open(tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def read_rows(path: Path) -> list[list[str]]:
         return [found.fieldnames, *([cell or "" for cell in row.values()] for row in found)]
 
 
+def test_a_name_with_a_comma_or_like_a_formula_shifts_no_column(form: Path) -> None:
+    people = CLASS.replace("Ada <i>", "=1+1").replace("name", '"name, first"')
+    form.with_name("class.csv").write_text(people)
+    form.write_text(FORM.replace('"name"', '"name, first"'))
+    out, wide = write_pages(form, "1007"), form.with_name("wide.csv")
+    assert run("wide", out, "-o", wide) == 0
+    head, row = read_rows(wide)
+    named = dict(zip(head, row, strict=True))
+    assert named["id"] == "1007" and named["name, first"] == "'=1+1"
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 def test_names_are_in_the_wide_table_and_on_the_page_but_do_not_travel(
     suffix: str, form: Path, capsys: pytest.CaptureFixture[str]

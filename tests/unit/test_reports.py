@@ -36,7 +36,7 @@ from digitq.protocol.chunk import (
     TRUTH,
 )
 from digitq.protocol.errors import UsageError
-from digitq.protocol.formats.csv_ids import plain_id
+from digitq.protocol.formats.csv_text import plain_text
 from digitq.protocol.origin import Origin
 from digitq.review import page, thumbnails
 from digitq.review.corrections import correct_batch
@@ -622,7 +622,7 @@ def test_a_full_disk_leaves_the_old_files(
     [("a.png", "a.png"), ("'a.png", "'a.png"), ("''a.png", "'a.png"), ("'=1", "=1"), ("'", "'")],
 )
 def test_an_apostrophe_before_a_formula_is_no_part_of_an_id(cell: str, id: str) -> None:
-    assert plain_id(cell) == id
+    assert plain_text(cell) == id
 
 
 def test_corrections_are_right_answers_too(tmp_path: Path) -> None:

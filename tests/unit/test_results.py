@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -20,16 +21,20 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
 from digitq.producer.provenance import Record, RunPart, find_record, record_path
 from digitq.producer.results import open_results
+from digitq.producer.sinks.encoders import encode_csv
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import describe_origin, open_sources
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.formats.csv_text import guard_text, plain_text
 from digitq.protocol.origin import Origin
 from digitq.protocol.settings import settings
 from tests.drawing import draw_one, encode_image
@@ -487,6 +492,26 @@ def test_no_id_is_a_formula_in_a_spreadsheet(tmp_path: Path) -> None:
     assert cells == [*("'" + id for id in ids[:-1]), ids[-1]]
     (batch,) = open_results(tmp_path / "out.csv").batches()
     assert batch.column("id").to_pylist() == ids
+
+
+@given(st.lists(st.text("=+-@\t\r\n'\"1a,½./ "), min_size=1, max_size=5))
+def test_text_is_the_same_after_a_csv_and_no_formula_in_it(texts: list[str]) -> None:
+    batch = pa.record_batch([pa.array(texts)] * 2, ["name, first", f"b{texts[0]}"[1:] or "b"])
+    head, *rows = csv.reader(io.StringIO(encode_csv(batch, True).decode(), newline=""))
+    assert [plain_text(cell) for cell in head] == batch.schema.names
+    assert [[plain_text(cell) for cell in row] for row in rows] == [[one, one] for one in texts]
+    for cell in (cell for row in [head, *rows] for cell in row):
+        assert not re.match(r"[=@\t\r\n]|[-+](?![0-9])|[-+].*[a=+@-]", cell)
+
+
+@pytest.mark.parametrize("number", ["-3.5", "+12", "-1.234,5", "-7½", "12", "-12/5"])
+def test_a_number_with_a_sign_is_no_formula(number: str) -> None:
+    assert guard_text(number) == number
+
+
+@pytest.mark.parametrize("text", ["=1+1", "-1+cmd|' /C calc'!A0", "+A1", "@SUM(A1)", "-", "'-5"])
+def test_what_may_be_a_formula_is_guarded(text: str) -> None:
+    assert guard_text(text) == f"'{text}" and plain_text(f"'{text}") == text
 
 
 def test_the_record_is_json_for_people(tmp_path: Path) -> None:

@@ -517,11 +517,60 @@ def test_a_disk_that_fills_up_at_the_end_keeps_no_half_of_parquet(
     out = tmp_path / "out.parquet"
     with closing(FileSink(out, RUN)) as sink:
         sink.write(result_batches()[0])
-        monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+        for name in ("link", "replace"):
+            full = OSError(28, "No space left on device")
+            monkeypatch.setattr(os, name, Mock(side_effect=full))
         with pytest.raises(OutputError, match="No space left"):
             sink.finish()
     kept = {"out.parquet.partial", "out.parquet.partial.run"}
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_that_appears_during_the_run_is_not_replaced(
+    suffix: str, has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(1, "not permitted")))
+    out = tmp_path / f"out{suffix}"
+    record = tmp_path / f"out{suffix}.json"
+    with closing(FileSink(out, RUN)) as sink:
+        sink.write(result_batches()[0])
+        out.write_text("mine")
+        record.write_text("{}")
+        with pytest.raises(
+            OutputError, match="is not replaced: move it away, and the same command"
+        ):
+            sink.finish()
+    assert out.read_text() == "mine" and record.read_text() == "{}"
+    out.unlink(), record.unlink()
+    with closing(FileSink(out, RUN)) as sink:
+        assert sink.counts.images == 10
+        sink.finish()
+    assert out.stat().st_size > 100 and [*tmp_path.iterdir()] == [out]
+
+
+@pytest.mark.parametrize("kind", ["removed", "replaced"])
+def test_a_partial_file_that_is_gone_is_noticed_at_the_next_batch(
+    kind: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    first, second, _ = result_batches()
+    with closing(FileSink(out, RUN)) as sink:
+        sink.write(first)
+        sink.partial.unlink()
+        if kind == "replaced":
+            sink.partial.write_text("another's")
+        with pytest.raises(OutputError, match="10 rows that it had are lost: the same command"):
+            sink.write(second)
+        assert sink.counts.images == 0
+    assert sink.partial.exists() == (kind == "replaced")
+    if kind == "replaced":
+        assert sink.partial.read_text() == "another's"
+        sink.partial.unlink()
+    with closing(FileSink(out, RUN)) as sink:
+        assert sink.counts.images == 0
 
 
 @pytest.mark.parametrize("suffix", sorted(ENCODERS))
