@@ -13,9 +13,28 @@ from PIL import Image, ImageDraw, ImageFont
 SHEET_SIZE = (1240, 1754)  # width and height of a sheet, px: A4 at 150 dpi
 FINENESS = 3  # all is drawn at this many times the size, and shrunk
 WORDS = "each pupil marks one answer of every question with a dark pen and signs below the line"
+MAX_BOX = 36  # px: what is higher is a cell
 CLEAR_KINDS = ("fill", "scribble", "tick", "cross")
 DOUBTFUL_KINDS = ("faint", "half", "erased", "crossed", "two")
-Kind = Literal["fill", "scribble", "tick", "cross", "faint", "half", "erased", "crossed", "two", ""]
+# Around a box, around its label, through it, beside it, and through it into the next one
+AROUND_KINDS = ("circle", "label", "strike", "beside", "across")
+Kind = Literal[
+    "fill",
+    "scribble",
+    "tick",
+    "cross",
+    "faint",
+    "half",
+    "erased",
+    "crossed",
+    "two",
+    "circle",
+    "label",
+    "strike",
+    "beside",
+    "across",
+    "",
+]
 Box = tuple[float, float, float, float]
 Random = np.random.Generator
 
@@ -221,20 +240,24 @@ def shrink(image: Image.Image) -> Image.Image:
     return image.resize(SHEET_SIZE, Image.Resampling.LANCZOS)
 
 
-def fill_in(sheet: Sheet, rng: Random, doubtful: float = 0.0) -> Image.Image:
-    """A copy of the blank, marked by one person; gives the questions their truths. `doubtful` is
-    the share of questions that are marked in a doubtful way."""
+def fill_in(
+    sheet: Sheet, rng: Random, doubtful: float = 0.0, around: float = 0.0
+) -> Image.Image:
+    """A copy of the blank, marked by one person; gives the questions their truths. `doubtful` and
+    `around` are the shares of questions that are marked in a doubtful way, or not in the box."""
     ink = Image.new("L", (SHEET_SIZE[0] * FINENESS, SHEET_SIZE[1] * FINENESS), 0)  # darkness
     is_round = len(sheet.questions[0].boxes) > 1 and not sheet.questions[0].many
     sheet.pen = choose_pen(rng, is_round)
     for one in sheet.questions:
-        mark_question(ink, one, sheet.pen, rng, doubtful)
+        mark_question(ink, one, sheet.pen, rng, doubtful, around)
     dark = np.asarray(shrink(ink), np.float32) / 255
     page = np.asarray(sheet.blank, np.float32)
     return Image.fromarray((page * (1 - dark)).round().astype(np.uint8))
 
 
-def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtful: float) -> None:
+def mark_question(
+    ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtful: float, around: float
+) -> None:
     """Mark some of the bubbles of a question."""
     count = len(one.boxes)
     if one.many or count == 1:
@@ -244,12 +267,21 @@ def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtf
     one.kind = pen.usual if rng.random() < 0.85 else rng.choice(CLEAR_KINDS)
     if rng.random() < doubtful and chosen:
         one.kind = rng.choice(DOUBTFUL_KINDS if count > 1 and not one.many else DOUBTFUL_KINDS[:4])
+    is_cell = one.boxes[0][3] - one.boxes[0][1] > MAX_BOX
+    if around and chosen and not is_cell and rng.random() < around:
+        one.kind, chosen = choose_around(one, rng), chosen[:1]
     one.truth = ",".join(one.options[at] for at in chosen)
     if not chosen:
         one.kind = ""
         return
     first, *others = chosen
     usual = pen.usual
+    if one.kind == "across":
+        pair = one.boxes[first : first + 2] if first + 1 < count else one.boxes[first - 1 :]
+        sides = np.array(pair)
+        draw_mark(ink, (*sides[:, :2].min(0), *sides[:, 2:].max(0)), "across", pen, rng)
+        one.truth = None
+        return
     for at in others:
         draw_mark(ink, one.boxes[at], usual, pen, rng)
         one.drawn[at] = usual
@@ -266,6 +298,14 @@ def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtf
         draw_mark(ink, one.boxes[(first + 1) % count], usual, pen, rng)
         one.drawn[(first + 1) % count] = usual
         one.truth = None
+
+
+def choose_around(one: Question, rng: Random) -> Kind:
+    """A way to mark a question that is not in a box, as far as there is room for it."""
+    kind: Kind = rng.choice(AROUND_KINDS)
+    if kind == "label" and len(one.boxes) > 1 and not one.many:  # it is in the bubble
+        return "circle"
+    return "circle" if kind == "across" and len(one.boxes) == 1 else kind
 
 
 def draw_mark(ink: Image.Image, box: Box, kind: Kind, pen: Pen, rng: Random) -> None:
@@ -313,8 +353,27 @@ def trace_mark(box: Box, kind: Kind, pen: Pen, rng: Random) -> Iterator[NDArray[
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return middle + (np.array(points) @ turn) * half
 
+    def ring(across: float, down: float, right: float = 0.0) -> NDArray[np.float64]:
+        angles = rng.uniform(0, 6) + np.linspace(0, rng.uniform(6.0, 6.8), 40)
+        wobble = 1 + 0.06 * np.sin(2 * angles + rng.uniform(0, 6))
+        points = np.stack([np.cos(angles) * across + right, np.sin(angles) * down], 1)
+        return middle + points * wobble[:, None] * half
+
     dense = 0.75 * pen.width / half[1]
-    if kind == "tick":
+    if kind == "circle":
+        yield ring(rng.uniform(1.45, 1.9), rng.uniform(1.4, 1.7))
+    elif kind == "label":
+        yield ring(rng.uniform(0.8, 1.2), rng.uniform(0.9, 1.2), 2.5)
+    elif kind == "strike":
+        slope = rng.uniform(-0.8, 0.8)
+        yield at((-1.5, slope), (1.6, -slope))
+    elif kind == "beside":
+        x, y = [(-1.7, 0.0), (0.0, 1.75), (-1.5, 1.5), (0.0, -1.75)][rng.integers(4)]
+        yield at((x - 0.35, y), (x - 0.1, y + 0.3), (x + 0.45, y - 0.4))
+    elif kind == "across":
+        ends = np.array([(box[0], box[1]), (box[2], box[3])]) + [[side / 2], [-side / 2]]
+        yield ends + rng.normal(0, 0.15, (2, 2)) * side
+    elif kind == "tick":
         yield at((-0.7, 0.0), (-0.2, 0.7), (0.9, -1.1))
     elif kind == "cross":
         yield from (at((-0.8, -0.8), (0.8, 0.8)), at((0.8, -0.8), (-0.8, 0.8)))
