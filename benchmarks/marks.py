@@ -1,7 +1,8 @@
 """How well marks are read: rendered sheets of five layouts, as scans and as photos.
 
-`python -m benchmarks.marks [--sheets N] [--seed N] [--doubtful SHARE] [--around SHARE]` prints for each layout the
-share of questions that are right, that are marked for review, and that are wrong without a mark.
+`python -m benchmarks.marks [--sheets N] [--seed N] [--doubtful SHARE] [--around SHARE]` prints for
+each layout the share of questions that are right, that are marked for review, and that are wrong
+without a mark.
 Doubtful marks (faint, half filled, erased, crossed out, two) are counted apart: they should be
 marked for review. So are marks that are around a box or beside it, with `--around`.
 """

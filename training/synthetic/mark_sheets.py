@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 SHEET_SIZE = (1240, 1754)  # width and height of a sheet, px: A4 at 150 dpi
 FINENESS = 3  # all is drawn at this many times the size, and shrunk
 WORDS = "each pupil marks one answer of every question with a dark pen and signs below the line"
-MAX_BOX = 36  # px: what is higher is a cell
+MAX_BOX = 36  # px: what is wider is a cell
 CLEAR_KINDS = ("fill", "scribble", "tick", "cross")
 DOUBTFUL_KINDS = ("faint", "half", "erased", "crossed", "two")
 # Around a box, around its label, through it, beside it, and through it into the next one
@@ -240,9 +240,7 @@ def shrink(image: Image.Image) -> Image.Image:
     return image.resize(SHEET_SIZE, Image.Resampling.LANCZOS)
 
 
-def fill_in(
-    sheet: Sheet, rng: Random, doubtful: float = 0.0, around: float = 0.0
-) -> Image.Image:
+def fill_in(sheet: Sheet, rng: Random, doubtful: float = 0.0, around: float = 0.0) -> Image.Image:
     """A copy of the blank, marked by one person; gives the questions their truths. `doubtful` and
     `around` are the shares of questions that are marked in a doubtful way, or not in the box."""
     ink = Image.new("L", (SHEET_SIZE[0] * FINENESS, SHEET_SIZE[1] * FINENESS), 0)  # darkness
@@ -267,7 +265,7 @@ def mark_question(
     one.kind = pen.usual if rng.random() < 0.85 else rng.choice(CLEAR_KINDS)
     if rng.random() < doubtful and chosen:
         one.kind = rng.choice(DOUBTFUL_KINDS if count > 1 and not one.many else DOUBTFUL_KINDS[:4])
-    is_cell = one.boxes[0][3] - one.boxes[0][1] > MAX_BOX
+    is_cell = one.boxes[0][2] - one.boxes[0][0] > MAX_BOX
     if around and chosen and not is_cell and rng.random() < around:
         one.kind, chosen = choose_around(one, rng), chosen[:1]
     one.truth = ",".join(one.options[at] for at in chosen)
@@ -353,26 +351,9 @@ def trace_mark(box: Box, kind: Kind, pen: Pen, rng: Random) -> Iterator[NDArray[
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return middle + (np.array(points) @ turn) * half
 
-    def ring(across: float, down: float, right: float = 0.0) -> NDArray[np.float64]:
-        angles = rng.uniform(0, 6) + np.linspace(0, rng.uniform(6.0, 6.8), 40)
-        wobble = 1 + 0.06 * np.sin(2 * angles + rng.uniform(0, 6))
-        points = np.stack([np.cos(angles) * across + right, np.sin(angles) * down], 1)
-        return middle + points * wobble[:, None] * half
-
     dense = 0.75 * pen.width / half[1]
-    if kind == "circle":
-        yield ring(rng.uniform(1.45, 1.9), rng.uniform(1.4, 1.7))
-    elif kind == "label":
-        yield ring(rng.uniform(0.8, 1.2), rng.uniform(0.9, 1.2), 2.5)
-    elif kind == "strike":
-        slope = rng.uniform(-0.8, 0.8)
-        yield at((-1.5, slope), (1.6, -slope))
-    elif kind == "beside":
-        x, y = [(-1.7, 0.0), (0.0, 1.75), (-1.5, 1.5), (0.0, -1.75)][rng.integers(4)]
-        yield at((x - 0.35, y), (x - 0.1, y + 0.3), (x + 0.45, y - 0.4))
-    elif kind == "across":
-        ends = np.array([(box[0], box[1]), (box[2], box[3])]) + [[side / 2], [-side / 2]]
-        yield ends + rng.normal(0, 0.15, (2, 2)) * side
+    if kind in AROUND_KINDS:
+        yield trace_around(box, kind, middle, half, rng)
     elif kind == "tick":
         yield at((-0.7, 0.0), (-0.2, 0.7), (0.9, -1.1))
     elif kind == "cross":
@@ -383,6 +364,28 @@ def trace_mark(box: Box, kind: Kind, pen: Pen, rng: Random) -> Iterator[NDArray[
         yield zigzag(-0.95, rng.uniform(-0.2, 0.1) if kind == "half" else 1.0, dense)
     if kind == "crossed":
         yield from (at((-1.9, -1.7), (1.9, 1.7)), at((1.9, -1.7), (-1.9, 1.7)))
+
+
+def trace_around(
+    box: Box, kind: Kind, middle: NDArray[np.float64], half: NDArray[np.float64], rng: Random
+) -> NDArray[np.float64]:
+    """The stroke (N, 2) of a mark that is not in its box, of which these are the middle and half
+    the sides."""
+    if kind in ("circle", "label"):
+        angles = rng.uniform(0, 6) + np.linspace(0, rng.uniform(6.0, 6.8), 40)
+        wobble = 1 + 0.06 * np.sin(2 * angles + rng.uniform(0, 6))
+        size = rng.uniform(1.45, 1.8, 2) if kind == "circle" else rng.uniform(0.8, 1.2, 2)
+        points = np.stack([np.cos(angles), np.sin(angles)], 1) * size * wobble[:, None]
+        return middle + (points + (2.5 if kind == "label" else 0, 0)) * half
+    if kind == "strike":
+        slope = rng.uniform(-0.8, 0.8)
+        return middle + np.array([(-1.5, slope), (1.6, -slope)]) * half
+    if kind == "beside":
+        place = [(-1.7, 0.0), (0.0, 1.75), (-1.5, 1.5), (0.0, -1.75)][rng.integers(4)]
+        return middle + (np.array([(-0.35, 0), (-0.1, 0.3), (0.45, -0.4)]) + place) * half
+    side = min(box[2] - box[0], box[3] - box[1])  # across: the box is around two
+    ends = np.array([box[:2], box[2:]]) + [[side / 2], [-side / 2]]
+    return np.asarray(ends + rng.normal(0, 0.15, (2, 2)) * side)
 
 
 def photograph(page: Image.Image, rng: Random, difficulty: float = 1.0) -> NDArray[np.uint8]:

@@ -18,19 +18,20 @@ from digitq.worker.sight.forms.alignment import shrink
 from digitq.worker.sight.forms.perspective import Points
 from digitq.worker.sight.forms.smooth_shift import warp_smoothly
 
-SIDE = 40  # px: the usual box is so large where page and blank are compared
+SIDE = 40  # px: the usual box is at most so large where page and blank are compared
 INK = 0.12  # what is darker than the blank by this share of paper's light is ink
 PRINT_REACH = 3  # px: print may be so much wider on the page
 LIGHT_STEP = 4  # px: light is found in a picture that is so many times smaller
 LIGHT_SIDE = 21  # px of the smaller picture: what is narrower is no shadow
 JOIN = 11  # px: strokes with a narrower gap, such as a printed line, are one
 EDGE = 4  # px: ink so near to the lines of a box is not in it
-REACH = 40  # px: ink that is farther from a box does not count
+REACH = 1.5  # ink that is farther from a box, in sides of the usual box, does not count
 MIN_LENGTH = 8  # px: a shorter stroke is a speck
 MIN_OUTSIDE = 8  # px: a stroke with less of its ink outside of boxes is not beside one
-MIN_SHARED = 12  # px: with so much of its ink in each of two boxes, a stroke may mean either
+MIN_SHARED = 4  # px: with so much of its ink in each of two boxes, a stroke may mean either
 DIRECTIONS, MIN_DIRECTIONS = 24, 20  # a circle has ink in so many directions from its box
-MAX_CIRCLE = 320  # px: what is larger, such as the edge of a page, is no circle around a box
+# in sides of the usual box: what is larger, such as the edge of a page, is no circle around a box
+MIN_CIRCLE, MAX_CIRCLE = 1.0, 8.0
 MIN_CLEAR = 2.0  # px: a circle is mostly so far from the lines of its box: else it may be these
 INSIDE = 1e6  # one px of ink in a box counts more than any number beside it
 
@@ -38,7 +39,7 @@ INSIDE = 1e6  # one px of ink in a box counts more than any number beside it
 class Beside(NamedTuple):
     """The ink around one box."""
 
-    ink: float = 0.0  # in shares of a round box
+    ink: float = 0.0  # px of the compared picture
     is_circled: bool = False  # whether a stroke goes around the box
     is_shared: bool = False  # whether one of its strokes goes into another box, too
 
@@ -51,6 +52,7 @@ class Surroundings:
     """What a blank shows around its boxes, in a picture in which the usual one has SIDE px."""
 
     scale: float  # px of the picture in a px of the blank
+    side: float  # px of the usual box
     printed: NDArray[np.float32]  # how dark it is, as a share
     boxes: NDArray[np.float64]  # (N, 4)
     nearest: NDArray[np.int32]  # the index of the nearest box
@@ -60,7 +62,8 @@ class Surroundings:
 def see_surroundings(blank: Grey, boxes: Sequence[Box]) -> Surroundings:
     """Prepare the comparison with pages."""
     sides = np.array(boxes)
-    scale = min(1.0, SIDE / float(np.median((sides[:, 2:] - sides[:, :2]).min(1))))
+    side = float(np.median((sides[:, 2:] - sides[:, :2]).min(1)))
+    scale = min(1.0, SIDE / side)
     printed = find_darkness(shrink(blank, scale)[0])
     size = 2 * PRINT_REACH + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
@@ -76,7 +79,7 @@ def see_surroundings(blank: Grey, boxes: Sequence[Box]) -> Surroundings:
     of_label = np.zeros(labels.max() + 1, np.int32)
     of_label[labels[around == 0]] = owners[around == 0]
     return Surroundings(
-        scale, cv2.dilate(printed, disc), sides * scale, of_label[labels], distances
+        scale, side * scale, cv2.dilate(printed, disc), sides * scale, of_label[labels], distances
     )
 
 
@@ -97,7 +100,9 @@ def find_beside(
     middle = np.array([(wide, high), (wide + 2, high)]) / (2 * around.scale)
     step = float(np.linalg.norm(np.diff(to_page(middle), axis=0)))  # px of the page in one
     small, shrunk = shrink(page, min(1.0, 1 / max(step, 1e-6)))
-    seen = warp_smoothly(small, lambda points: to_page(points / around.scale) / shrunk, (wide, high))
+    seen = warp_smoothly(
+        small, lambda points: to_page(points / around.scale) / shrunk, (wide, high)
+    )
     ink = find_darkness(seen) - around.printed > INK
     return weigh(around, ink)
 
@@ -110,47 +115,48 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
     down, right = np.nonzero(ink)
     stroke, box = labels[down, right], around.nearest[down, right]
     distance = around.distances[down, right]
+    is_near = distance <= REACH * around.side
     count = len(around.boxes)
-    # of each pair of a stroke and a box: the ink in the box, around it, and near to it
+    # of each pair of a stroke and a box: the ink in the box, near to it, and outside of it
     pairs, at = np.unique(stroke.astype(np.int64) * count + box, return_inverse=True)
     of_stroke, of_box = pairs // count, pairs % count
-    inside, outside, near = (
-        np.bincount(at, one)
-        for one in (
-            distance == 0,
-            (distance > EDGE + 2) & (distance <= REACH),
-            distance <= REACH,
-        )
-    )
+    inside, near = np.bincount(at, distance == 0), np.bincount(at, is_near)
+    outside = np.bincount(at, is_near & (distance > EDGE + 2))
     order = np.lexsort((near + INSIDE * inside, of_stroke))
     owners = np.zeros(strokes, int)
     owners[of_stroke[order]] = of_box[order]  # the last of each stroke is the one with most
-    is_stroke = (stats[:, 2:4].max(1) >= MIN_LENGTH) & (
-        np.bincount(of_stroke, outside, strokes) >= MIN_OUTSIDE
-    )
-    shares = np.bincount(owners, np.bincount(of_stroke, near, strokes) * is_stroke, count)
+    outside, near = (np.bincount(of_stroke, each, strokes) for each in (outside, near))
+    is_stroke = (stats[:, 2:4].max(1) >= MIN_LENGTH) & (outside >= MIN_OUTSIDE)
+    amounts = np.bincount(owners, near * is_stroke, count)
     in_box = inside >= MIN_SHARED
     crossing = np.bincount(of_stroke, in_box, strokes) > 1
     shared = {*of_box[in_box & crossing[of_stroke]].tolist()}
-    circled = set[int]()
-    middles = (around.boxes[:, :2] + around.boxes[:, 2:]) / 2
-    for number in np.flatnonzero(((stats[:, 2:4] > SIDE) & (stats[:, 2:4] < MAX_CIRCLE)).all(1)):
-        start, size = stats[number, :2], stats[number, 2:4]
-        for each in np.flatnonzero(((middles > start) & (middles < start + size)).all(1)):
-            mine = stroke == number
-            clear = beyond(around.boxes[each], right[mine], down[mine])
-            angles = np.arctan2(down[mine] - middles[each, 1], right[mine] - middles[each, 0])
-            seen = np.unique((angles[clear > 0] / (2 * np.pi) * DIRECTIONS).round() % DIRECTIONS)
-            if len(seen) >= MIN_DIRECTIONS and np.median(clear) > MIN_CLEAR:
-                circled.add(int(each))
-    return [
-        Beside(float(shares[one]), one in circled, one in shared) for one in range(count)
-    ]
+    circled = find_circled(around, labels, stats, ink)
+    return [Beside(float(amounts[one]), one in circled, one in shared) for one in range(count)]
 
 
-def beyond(
-    box: NDArray[np.float64], right: NDArray[np.intp], down: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """How far points are outside of a box, px; negative inside."""
-    across = np.maximum(box[0] - right, right - box[2])
-    return np.asarray(np.maximum(across, np.maximum(box[1] - down, down - box[3])))
+def find_circled(
+    around: Surroundings,
+    labels: NDArray[np.int32],
+    stats: NDArray[np.int32],
+    ink: NDArray[np.bool_],
+) -> set[int]:
+    """The boxes that have a stroke around them."""
+    found = set[int]()
+    boxes = around.boxes
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sizes = stats[:, 2:4] / around.side
+    for number in np.flatnonzero(((sizes > MIN_CIRCLE) & (sizes < MAX_CIRCLE)).all(1)):
+        start = stats[number, :2]
+        end = start + stats[number, 2:4]
+        area = slice(start[1], end[1]), slice(start[0], end[0])
+        points = np.argwhere((labels[area] == number) & ink[area])[:, ::-1] + start
+        for at in np.flatnonzero(((middles > start) & (middles < end)).all(1)):
+            # how far the points are outside of the box, px; negative inside
+            clear = np.maximum(boxes[at, :2] - points, points - boxes[at, 2:]).max(1)
+            right, down = (points[clear > 0] - middles[at]).T
+            turns = np.arctan2(down, right) / (2 * np.pi) * DIRECTIONS
+            directions = np.unique(turns.round() % DIRECTIONS)
+            if len(directions) >= MIN_DIRECTIONS and np.median(clear) > MIN_CLEAR:
+                found.add(int(at))
+    return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, compress, islice, pairwise, repeat
 from typing import Self
 
@@ -167,7 +167,14 @@ class Blank:
     places: tuple[BlankBox, ...]  # a place for each cell, but for those of a table without a box
     marks: tuple[tuple[Box, ...], ...]  # for each place, what may be marked there
     lines: tuple[RowLines, ...]  # the lines of each table with a box
-    around: Surroundings | None  # of all boxes, if any may be marked
+
+    @cached_property
+    def around(self) -> Surroundings:
+        """What is around the boxes of all places."""
+        boxes = (
+            marks or (place.box,) for place, marks in zip(self.places, self.marks, strict=True)
+        )
+        return see_surroundings(self.template.grey, [*chain.from_iterable(boxes)])
 
 
 def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
@@ -186,12 +193,13 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
         for lines in blank.lines:
             lines.check(page, alignment)
         shifts = [settle_place(page, alignment, place) for place in blank.places]
-        beside = iter(see_beside(page, blank, alignment, shifts))
+        has_marks = any(blank.marks[:count])  # beside the cells of tables, there is no room
+        beside = iter(see_beside(page, blank, alignment, shifts) if has_marks else ())
         for at, (place, boxes) in enumerate(zip(blank.places, blank.marks, strict=True)):
             room = MARK_ROOM if at < count else CELL_MARGIN
             one = cut_place(page, blank.template.grey, alignment, place, shifts[at], boxes, room)
             around = [*islice(beside, len(boxes) or 1)]
-            if isinstance(one, Cut) and around:
+            if isinstance(one, Cut) and at < count:
                 marks = zip(one.marks, around, strict=False)
                 one = replace(one, marks=tuple(replace(mark, beside=ink) for mark, ink in marks))
             cuts.append(one)
@@ -230,10 +238,7 @@ def cut_place(
 def see_beside(
     page: Grey, blank: Blank, alignment: Alignment, shifts: Sequence[NDArray[np.float64]]
 ) -> list[Beside]:
-    """The ink around each box of the blank, if any may be marked. Between places, the shift is that
-    of the places nearby."""
-    if not blank.around:
-        return []
+    """The ink around each box. Between places, the page is shifted as it is at those nearby."""
     middles = np.array([to_corners(place.box).mean(0) for place in blank.places])
 
     def to_page(points: Points) -> Points:
@@ -300,11 +305,7 @@ def read_blank(form: Form) -> Blank:
                         boxes.append((box, (shrink_cell(box),) if known.options else ()))
     places = tuple(make_place(original, box) for box, _ in boxes)
     all_marks = tuple(marks for _, marks in boxes)
-    around = None
-    if any(all_marks):
-        every = chain.from_iterable(marks or (box,) for box, marks in boxes)
-        around = see_surroundings(original, [*every])
-    return Blank(make_template(original), places, all_marks, tuple(lines), around)
+    return Blank(make_template(original), places, all_marks, tuple(lines))
 
 
 def surround(boxes: Sequence[Box]) -> Box:

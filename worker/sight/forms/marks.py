@@ -154,7 +154,7 @@ def look(mark: Mark) -> Look:
         count_strokes(ink, mark.rim),
         float(dark[ink & inside].mean()) if (ink & inside).any() else 0.0,
         missing,
-        mark.beside,
+        mark.beside if missing < MAX_LOST_PRINT else NOTHING,
     )
 
 
@@ -253,9 +253,7 @@ def find_chances(looks: Sequence[Look]) -> list[float]:
         whole = sum(one.beside.ink for one in looks)
         shares = [BESIDE_CHANCE * one.beside.ink / whole for one in looks]
         return [max(MIN_MARK_CHANCE, one) for one in shares]
-    return [
-        MAX_MARK_CHANCE if one.beside.is_circled else find_chance(one) for one in looks
-    ]
+    return [MAX_MARK_CHANCE if one.beside.is_circled else find_chance(one) for one in looks]
 
 
 def is_beside(looks: Sequence[Look]) -> bool:
