@@ -28,6 +28,7 @@ EDGE = 4  # px: ink so near to the lines of a box is not in it
 REACH = 1.5  # ink that is farther from a box, in sides of the usual box, does not count
 MIN_LENGTH = 8  # px: a shorter stroke is a speck
 MIN_OUTSIDE = 8  # px: a stroke with less of its ink outside of boxes is not beside one
+MIN_NEAR = 0.5  # with a smaller share of it near to boxes, a stroke is writing, unless in a box
 MIN_SHARED = 4  # px: with so much of its ink in each of two boxes, a stroke may mean either
 DIRECTIONS, MIN_DIRECTIONS = 24, 20  # a circle has ink in so many directions from its box
 # in sides of the usual box: what is larger, such as the edge of a page, is no circle around a box
@@ -122,11 +123,15 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
     of_stroke, of_box = pairs // count, pairs % count
     inside, near = np.bincount(at, distance == 0), np.bincount(at, is_near)
     outside = np.bincount(at, is_near & (distance > EDGE + 2))
-    order = np.lexsort((near + INSIDE * inside, of_stroke))
+    weights = near + INSIDE * inside
+    order = np.lexsort((weights, of_stroke))
     owners = np.zeros(strokes, int)
     owners[of_stroke[order]] = of_box[order]  # the last of each stroke is the one with most
-    outside, near = (np.bincount(of_stroke, each, strokes) for each in (outside, near))
+    outside, near, weights = (
+        np.bincount(of_stroke, each, strokes) for each in (outside, near, weights)
+    )
     is_stroke = (stats[:, 2:4].max(1) >= MIN_LENGTH) & (outside >= MIN_OUTSIDE)
+    is_stroke &= weights >= MIN_NEAR * np.bincount(stroke, minlength=strokes)
     amounts = np.bincount(owners, near * is_stroke, count)
     in_box = inside >= MIN_SHARED
     crossing = np.bincount(of_stroke, in_box, strokes) > 1
