@@ -19,21 +19,21 @@ from digitq.worker.sight.forms.perspective import Points
 from digitq.worker.sight.forms.smooth_shift import warp_smoothly
 
 SIDE = 40  # px: the usual box is at most so large where page and blank are compared
-INK = 0.12  # what is darker than the blank by this share of paper's light is ink
-PRINT_REACH = 3  # px: print may be so much wider on the page
-LIGHT_STEP = 4  # px: light is found in a picture that is so many times smaller
+STROKE_INK = 0.12  # what is darker than the blank by this share of paper's light is ink
+PRINT_RIM = 3  # px: print may be so much wider on the page
+LIGHT_FACTOR = 4  # px: light is found in a picture that is so many times smaller
 LIGHT_SIDE = 21  # px of the smaller picture: what is narrower is no shadow
 JOIN = 11  # px: strokes with a narrower gap, such as a printed line, are one
 EDGE = 4  # px: ink so near to the lines of a box is not in it
 REACH = 1.5  # ink that is farther from a box, in sides of the usual box, does not count
-MIN_LENGTH = 8  # px: a shorter stroke is a speck
+MIN_STROKE_LENGTH = 8  # px: a shorter stroke is a speck
 MIN_OUTSIDE = 8  # px: a stroke with less of its ink outside of boxes is not beside one
 MIN_NEAR = 0.5  # with a smaller share of it near to boxes, a stroke is writing, unless in a box
 MIN_SHARED = 4  # px: with so much of its ink in each of two boxes, a stroke may mean either
 DIRECTIONS, MIN_DIRECTIONS = 24, 20  # a circle has ink in so many directions from its box
 # in sides of the usual box: what is larger, such as the edge of a page, is no circle around a box
 MIN_CIRCLE, MAX_CIRCLE = 1.0, 8.0
-MIN_CLEAR = 2.0  # px: a circle is mostly so far from the lines of its box: else it may be these
+MIN_RING_GAP = 2.0  # px: a circle is mostly so far from the lines of its box: else it may be these
 INSIDE = 1e6  # one px of ink in a box counts more than any number beside it
 
 
@@ -66,7 +66,7 @@ def see_surroundings(blank: Grey, boxes: Sequence[Box]) -> Surroundings:
     side = float(np.median((sides[:, 2:] - sides[:, :2]).min(1)))
     scale = min(1.0, SIDE / side)
     printed = find_darkness(shrink(blank, scale)[0])
-    size = 2 * PRINT_REACH + 1
+    size = 2 * PRINT_RIM + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     around = np.ones(printed.shape, np.uint8)
     owners = np.zeros(printed.shape, np.int32)
@@ -87,7 +87,9 @@ def see_surroundings(blank: Grey, boxes: Sequence[Box]) -> Surroundings:
 def find_darkness(grey: Grey) -> NDArray[np.float32]:
     """How much darker each px is than paper in the light there, as a share."""
     high, wide = grey.shape
-    small = cv2.resize(grey, (wide // LIGHT_STEP, high // LIGHT_STEP), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        grey, (wide // LIGHT_FACTOR, high // LIGHT_FACTOR), interpolation=cv2.INTER_AREA
+    )
     light = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((LIGHT_SIDE, LIGHT_SIDE), np.uint8))
     light = cv2.resize(cv2.blur(light, (LIGHT_SIDE, LIGHT_SIDE)), (wide, high))
     return np.asarray(1 - grey / np.maximum(light.astype(np.float32), 1)).clip(0, 1)
@@ -104,7 +106,7 @@ def find_beside(
     seen = warp_smoothly(
         small, lambda points: to_page(points / around.scale) / shrunk, (wide, high)
     )
-    ink = find_darkness(seen) - around.printed > INK
+    ink = find_darkness(seen) - around.printed > STROKE_INK
     return weigh(around, ink)
 
 
@@ -130,7 +132,7 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
     outside, near, weights = (
         np.bincount(of_stroke, each, strokes) for each in (outside, near, weights)
     )
-    is_stroke = (stats[:, 2:4].max(1) >= MIN_LENGTH) & (outside >= MIN_OUTSIDE)
+    is_stroke = (stats[:, 2:4].max(1) >= MIN_STROKE_LENGTH) & (outside >= MIN_OUTSIDE)
     is_stroke &= weights >= MIN_NEAR * np.bincount(stroke, minlength=strokes)
     amounts = np.bincount(owners, near * is_stroke, count)
     in_box = inside >= MIN_SHARED
@@ -162,6 +164,6 @@ def find_circled(
             right, down = (points[clear > 0] - middles[at]).T
             turns = np.arctan2(down, right) / (2 * np.pi) * DIRECTIONS
             directions = np.unique(turns.round() % DIRECTIONS)
-            if len(directions) >= MIN_DIRECTIONS and np.median(clear) > MIN_CLEAR:
+            if len(directions) >= MIN_DIRECTIONS and np.median(clear) > MIN_RING_GAP:
                 found.add(int(at))
     return found
