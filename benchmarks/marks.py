@@ -1,9 +1,10 @@
 """How well marks are read: rendered sheets of five layouts, as scans and as photos.
 
-`python -m benchmarks.marks [--sheets N] [--seed N] [--doubtful SHARE]` prints for each layout the
-share of questions that are right, that are marked for review, and that are wrong without a mark.
+`python -m benchmarks.marks [--sheets N] [--seed N] [--doubtful SHARE] [--around SHARE]` prints for
+each layout the share of questions that are right, that are marked for review, and that are wrong
+without a mark.
 Doubtful marks (faint, half filled, erased, crossed out, two) are counted apart: they should be
-marked for review.
+marked for review. So are marks that are around a box or beside it, with `--around`.
 """
 
 import argparse
@@ -55,7 +56,12 @@ def make_form(sheet: Sheet, folder: Path) -> Form:
 
 
 def measure(
-    layout: str, sheets: int, seed: int, doubtful: float, counts: dict[str, Counter[str]]
+    layout: str,
+    sheets: int,
+    seed: int,
+    doubtful: float,
+    around: float,
+    counts: dict[str, Counter[str]],
 ) -> None:
     """Count how the questions of some sheets, each of another person, are read."""
     for number in range(sheets):
@@ -63,7 +69,7 @@ def measure(
         sheet = LAYOUTS[layout](rng)
         with TemporaryDirectory() as folder:
             form = make_form(sheet, Path(folder))
-        page = fill_in(sheet, rng, doubtful)
+        page = fill_in(sheet, rng, doubtful, around)
         pictures = {"scan": np.asarray(page), "photo": photograph(page, rng)}
         for way, picture in pictures.items():
             answers = read_sheet(form, picture)
@@ -87,10 +93,11 @@ def main() -> None:
     parser.add_argument("--sheets", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--doubtful", type=float, default=0.15)
+    parser.add_argument("--around", type=float, default=0.0)
     args = parser.parse_args()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for layout in LAYOUTS:
-        measure(layout, args.sheets, args.seed, args.doubtful, counts)
+        measure(layout, args.sheets, args.seed, args.doubtful, args.around, counts)
     for group, count in counts.items():
         whole = count.pop("all")
         shares = [f"{100 * count.pop(name) / whole:6.2f}" for name in ("right", "review", "silent")]

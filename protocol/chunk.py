@@ -58,6 +58,7 @@ Reason = Literal[
     "too solid",
     "pages",
     "two marks",
+    "beside the box",
     "erased?",
     "half filled",
     "crossed out?",

@@ -1,11 +1,14 @@
 """Ticks and bubbles: which are found on a blank, and what is read of their marks."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ImageDraw
 
 from benchmarks.marks import make_form, read_sheet
 from digitq.protocol.asked.form import Choice, Form, Table
@@ -18,6 +21,7 @@ from tests.forms import FONT
 from training.synthetic.mark_sheets import (
     CLEAR_KINDS,
     LAYOUTS,
+    Box,
     fill_in,
     photograph,
 )
@@ -137,3 +141,66 @@ def test_either_of_two_marks_may_be_the_answer() -> None:
     several = MarkReadings(Known(options=tuple("ABC"), many=True), both.looks, False)
     assert several.calibrated[0].number == "A,C" and several.calibrated[0].chance > 0.98
     assert several.choose("A,C", 0.99, [], np.eye(3)).reason == ""
+
+
+def read_drawn(tmp_path: Path, draw: Callable[[ImageDraw.ImageDraw, Box], None]) -> dict[str, Any]:
+    """What is read of questions below each other if something is drawn at box B of the second."""
+    sheet = LAYOUTS["letters"](np.random.default_rng(20))
+    page = sheet.blank.copy()
+    draw(ImageDraw.Draw(page), sheet.questions[1].boxes[1])
+    return read_sheet(make_form(sheet, tmp_path), np.asarray(page))
+
+
+@pytest.mark.parametrize(
+    ("strokes", "answer", "reason"),
+    [
+        ([], "", ""),
+        ([(-0.6, 0.4), (-0.4, 0.7), (-0.15, 0.3)], "B", "beside the box"),
+        ([(0.3, 1.2), (0.5, 1.4), (0.8, 1.1)], "B", "beside the box"),
+        ([(0.3, 0.4), (0.5, 0.7), (1.0, -0.6)], "B", ""),
+        ([(0.1, 0.2), (0.9, 0.8), (2.6, 0.3)], "B", "two marks"),
+    ],
+    ids=["clean page", "left of the box", "below the box", "tick", "tick over two boxes"],
+)
+def test_ink_beside_a_box_is_a_mark(
+    strokes: list[tuple[float, float]], answer: str, reason: str, tmp_path: Path
+) -> None:
+    def draw(page: ImageDraw.ImageDraw, box: Box) -> None:
+        side = box[2] - box[0]
+        page.line([(box[0] + x * side, box[1] + y * side) for x, y in strokes], 40, 3)
+
+    answers = read_drawn(tmp_path, draw)
+    assert answers.pop("q2") == (answer, reason)
+    assert {*answers.values()} == {("", "")}  # the ink is of its own row only
+
+
+def test_a_circled_box_is_marked(tmp_path: Path) -> None:
+    def circle(page: ImageDraw.ImageDraw, box: Box) -> None:
+        page.ellipse((box[0] - 7, box[1] - 7, box[2] + 7, box[3] + 7), outline=50, width=2)
+
+    answers = read_drawn(tmp_path, circle)
+    assert answers.pop("q2") == ("B", "")
+    assert {*answers.values()} == {("", "")}
+
+
+def test_a_circled_label_is_the_mark_of_its_box(tmp_path: Path) -> None:
+    sheet = LAYOUTS["boxes"](np.random.default_rng(20))
+    page = sheet.blank.copy()
+    right, top = sheet.questions[3].boxes[2][2], sheet.questions[3].boxes[2][1]
+    ImageDraw.Draw(page).ellipse((right + 3, top - 6, right + 28, top + 30), outline=50, width=2)
+    answers = read_sheet(make_form(sheet, tmp_path), np.asarray(page))
+    assert answers.pop("m4") == ("c", "beside the box")
+    assert {*answers.values()} == {("", "")}
+
+
+def test_ink_of_a_question_is_not_beside_the_next_one(tmp_path: Path) -> None:
+    """The end of a long tick is nearer to the box of the row above."""
+
+    def draw(page: ImageDraw.ImageDraw, box: Box) -> None:
+        side = box[2] - box[0]
+        up = [(0.2, 0.4), (0.5, 0.8), (1.4, -1.0)]
+        page.line([(box[0] + x * side, box[1] + y * side) for x, y in up], 40, 3)
+
+    answers = read_drawn(tmp_path, draw)
+    assert answers.pop("q2") == ("B", "")
+    assert {*answers.values()} == {("", "")}

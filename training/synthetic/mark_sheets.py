@@ -13,9 +13,28 @@ from PIL import Image, ImageDraw, ImageFont
 SHEET_SIZE = (1240, 1754)  # width and height of a sheet, px: A4 at 150 dpi
 FINENESS = 3  # all is drawn at this many times the size, and shrunk
 WORDS = "each pupil marks one answer of every question with a dark pen and signs below the line"
+MAX_BOX = 36  # px: what is wider is a cell
 CLEAR_KINDS = ("fill", "scribble", "tick", "cross")
 DOUBTFUL_KINDS = ("faint", "half", "erased", "crossed", "two")
-Kind = Literal["fill", "scribble", "tick", "cross", "faint", "half", "erased", "crossed", "two", ""]
+# Around a box, around its label, through it, beside it, and through it into the next one
+AROUND_KINDS = ("circle", "label", "strike", "beside", "across")
+Kind = Literal[
+    "fill",
+    "scribble",
+    "tick",
+    "cross",
+    "faint",
+    "half",
+    "erased",
+    "crossed",
+    "two",
+    "circle",
+    "label",
+    "strike",
+    "beside",
+    "across",
+    "",
+]
 Box = tuple[float, float, float, float]
 Random = np.random.Generator
 
@@ -221,20 +240,22 @@ def shrink(image: Image.Image) -> Image.Image:
     return image.resize(SHEET_SIZE, Image.Resampling.LANCZOS)
 
 
-def fill_in(sheet: Sheet, rng: Random, doubtful: float = 0.0) -> Image.Image:
-    """A copy of the blank, marked by one person; gives the questions their truths. `doubtful` is
-    the share of questions that are marked in a doubtful way."""
+def fill_in(sheet: Sheet, rng: Random, doubtful: float = 0.0, around: float = 0.0) -> Image.Image:
+    """A copy of the blank, marked by one person; gives the questions their truths. `doubtful` and
+    `around` are the shares of questions that are marked in a doubtful way, or not in the box."""
     ink = Image.new("L", (SHEET_SIZE[0] * FINENESS, SHEET_SIZE[1] * FINENESS), 0)  # darkness
     is_round = len(sheet.questions[0].boxes) > 1 and not sheet.questions[0].many
     sheet.pen = choose_pen(rng, is_round)
     for one in sheet.questions:
-        mark_question(ink, one, sheet.pen, rng, doubtful)
+        mark_question(ink, one, sheet.pen, rng, doubtful, around)
     dark = np.asarray(shrink(ink), np.float32) / 255
     page = np.asarray(sheet.blank, np.float32)
     return Image.fromarray((page * (1 - dark)).round().astype(np.uint8))
 
 
-def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtful: float) -> None:
+def mark_question(
+    ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtful: float, around: float
+) -> None:
     """Mark some of the bubbles of a question."""
     count = len(one.boxes)
     if one.many or count == 1:
@@ -244,12 +265,21 @@ def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtf
     one.kind = pen.usual if rng.random() < 0.85 else rng.choice(CLEAR_KINDS)
     if rng.random() < doubtful and chosen:
         one.kind = rng.choice(DOUBTFUL_KINDS if count > 1 and not one.many else DOUBTFUL_KINDS[:4])
+    is_cell = one.boxes[0][2] - one.boxes[0][0] > MAX_BOX
+    if around and chosen and not is_cell and rng.random() < around:
+        one.kind, chosen = choose_around(one, rng), chosen[:1]
     one.truth = ",".join(one.options[at] for at in chosen)
     if not chosen:
         one.kind = ""
         return
     first, *others = chosen
     usual = pen.usual
+    if one.kind == "across":
+        pair = one.boxes[first : first + 2] if first + 1 < count else one.boxes[first - 1 :]
+        sides = np.array(pair)
+        draw_mark(ink, (*sides[:, :2].min(0), *sides[:, 2:].max(0)), "across", pen, rng)
+        one.truth = None
+        return
     for at in others:
         draw_mark(ink, one.boxes[at], usual, pen, rng)
         one.drawn[at] = usual
@@ -266,6 +296,14 @@ def mark_question(ink: Image.Image, one: Question, pen: Pen, rng: Random, doubtf
         draw_mark(ink, one.boxes[(first + 1) % count], usual, pen, rng)
         one.drawn[(first + 1) % count] = usual
         one.truth = None
+
+
+def choose_around(one: Question, rng: Random) -> Kind:
+    """A way to mark a question that is not in a box, as far as there is room for it."""
+    kind: Kind = rng.choice(AROUND_KINDS)
+    if kind == "label" and len(one.boxes) > 1 and not one.many:  # it is in the bubble
+        return "circle"
+    return "circle" if kind == "across" and len(one.boxes) == 1 else kind
 
 
 def draw_mark(ink: Image.Image, box: Box, kind: Kind, pen: Pen, rng: Random) -> None:
@@ -314,7 +352,9 @@ def trace_mark(box: Box, kind: Kind, pen: Pen, rng: Random) -> Iterator[NDArray[
         return middle + (np.array(points) @ turn) * half
 
     dense = 0.75 * pen.width / half[1]
-    if kind == "tick":
+    if kind in AROUND_KINDS:
+        yield trace_around(box, kind, middle, half, rng)
+    elif kind == "tick":
         yield at((-0.7, 0.0), (-0.2, 0.7), (0.9, -1.1))
     elif kind == "cross":
         yield from (at((-0.8, -0.8), (0.8, 0.8)), at((0.8, -0.8), (-0.8, 0.8)))
@@ -324,6 +364,28 @@ def trace_mark(box: Box, kind: Kind, pen: Pen, rng: Random) -> Iterator[NDArray[
         yield zigzag(-0.95, rng.uniform(-0.2, 0.1) if kind == "half" else 1.0, dense)
     if kind == "crossed":
         yield from (at((-1.9, -1.7), (1.9, 1.7)), at((1.9, -1.7), (-1.9, 1.7)))
+
+
+def trace_around(
+    box: Box, kind: Kind, middle: NDArray[np.float64], half: NDArray[np.float64], rng: Random
+) -> NDArray[np.float64]:
+    """The stroke (N, 2) of a mark that is not in its box, of which these are the middle and half
+    the sides."""
+    if kind in ("circle", "label"):
+        angles = rng.uniform(0, 6) + np.linspace(0, rng.uniform(6.0, 6.8), 40)
+        wobble = 1 + 0.06 * np.sin(2 * angles + rng.uniform(0, 6))
+        size = rng.uniform(1.45, 1.8, 2) if kind == "circle" else rng.uniform(0.8, 1.2, 2)
+        points = np.stack([np.cos(angles), np.sin(angles)], 1) * size * wobble[:, None]
+        return middle + (points + (2.5 if kind == "label" else 0, 0)) * half
+    if kind == "strike":
+        slope = rng.uniform(-0.8, 0.8)
+        return middle + np.array([(-1.5, slope), (1.6, -slope)]) * half
+    if kind == "beside":
+        place = [(-1.7, 0.0), (0.0, 1.75), (-1.5, 1.5), (0.0, -1.75)][rng.integers(4)]
+        return middle + (np.array([(-0.35, 0), (-0.1, 0.3), (0.45, -0.4)]) + place) * half
+    side = min(box[2] - box[0], box[3] - box[1])  # across: the box is around two
+    ends = np.array([box[:2], box[2:]]) + [[side / 2], [-side / 2]]
+    return np.asarray(ends + rng.normal(0, 0.15, (2, 2)) * side)
 
 
 def photograph(page: Image.Image, rng: Random, difficulty: float = 1.0) -> NDArray[np.uint8]:

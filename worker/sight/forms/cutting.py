@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import chain, compress, pairwise, repeat
+from functools import cached_property, lru_cache
+from itertools import chain, compress, islice, pairwise, repeat
 from typing import Self
 
 import cv2
@@ -25,6 +25,13 @@ from digitq.worker.sight.forms.alignment import (
     make_place,
     make_template,
     settle_place,
+)
+from digitq.worker.sight.forms.beside import (
+    NOTHING,
+    Beside,
+    Surroundings,
+    find_beside,
+    see_surroundings,
 )
 from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
 from digitq.worker.sight.forms.judging import count_sure, has_head, is_printed
@@ -93,6 +100,7 @@ class Mark:
     printed: Grey | None  # what the blank shows of the same part
     rim: int  # px of the picture that are around the box
     scale: float  # px of the picture in a px of the page
+    beside: Beside = NOTHING
 
     @property
     def is_cell(self) -> bool:
@@ -160,6 +168,14 @@ class Blank:
     marks: tuple[tuple[Box, ...], ...]  # for each place, what may be marked there
     lines: tuple[RowLines, ...]  # the lines of each table with a box
 
+    @cached_property
+    def around(self) -> Surroundings:
+        """What is around the boxes of all places."""
+        boxes = (
+            marks or (place.box,) for place, marks in zip(self.places, self.marks, strict=True)
+        )
+        return see_surroundings(self.template.grey, [*chain.from_iterable(boxes)])
+
 
 def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
     """One cut for each of the form's cells, or why there is none; `None` if the page has no such
@@ -176,9 +192,17 @@ def cut_cells(form: Form, page: Grey) -> list[Cut | ImageError | None]:
         alignment = align(blank.template, page)
         for lines in blank.lines:
             lines.check(page, alignment)
+        shifts = [settle_place(page, alignment, place) for place in blank.places]
+        has_marks = any(blank.marks[:count])  # beside the cells of tables, there is no room
+        beside = iter(see_beside(page, blank, alignment, shifts) if has_marks else ())
         for at, (place, boxes) in enumerate(zip(blank.places, blank.marks, strict=True)):
             room = MARK_ROOM if at < count else CELL_MARGIN
-            cuts.append(cut_place(page, blank.template.grey, alignment, place, boxes, room))
+            one = cut_place(page, blank.template.grey, alignment, place, shifts[at], boxes, room)
+            around = [*islice(beside, len(boxes) or 1)]
+            if isinstance(one, Cut) and at < count:
+                marks = zip(one.marks, around, strict=False)
+                one = replace(one, marks=tuple(replace(mark, beside=ink) for mark, ink in marks))
+            cuts.append(one)
     placed = iter(cuts)
     whole = [next(placed) for _ in range(count)]
     for table in form.tables:
@@ -196,11 +220,11 @@ def cut_place(
     blank: Grey,
     alignment: Alignment,
     place: BlankBox,
+    shift: NDArray[np.float64],
     boxes: Sequence[Box],
     room: float,
 ) -> Cut | ImageError:
     """Cut out a place of the blank, and the boxes in it that may be marked."""
-    shift = settle_place(page, alignment, place)
     corners = to_corners(place.box) + shift
     margin = CUT_MARGIN * (place.box[3] - place.box[1])
     margins = to_corners((-margin, -margin, margin, margin))
@@ -209,6 +233,20 @@ def cut_place(
         return one
     marks = cut_marks(page, lambda points: alignment.to_page(points + shift), boxes, blank, room)
     return replace(one, blank=blank, on_blank=margins + to_corners(place.box), marks=marks)
+
+
+def see_beside(
+    page: Grey, blank: Blank, alignment: Alignment, shifts: Sequence[NDArray[np.float64]]
+) -> list[Beside]:
+    """The ink around each box. Between places, the page is shifted as it is at those nearby."""
+    middles = np.array([to_corners(place.box).mean(0) for place in blank.places])
+
+    def to_page(points: Points) -> Points:
+        gaps = ((points[:, None] - middles) ** 2).sum(2)
+        weights = 1 / (gaps + 1) ** 1.5
+        return alignment.to_page(points + weights @ shifts / weights.sum(1, keepdims=True))
+
+    return find_beside(page, blank.around, to_page)
 
 
 def cut_marks(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from digitq.protocol.asked.known import TICK, Known
 from digitq.protocol.asked.risk import Risk
 from digitq.protocol.chunk import Alternative, Reason
+from digitq.worker.sight.forms.beside import NOTHING, Beside
 from digitq.worker.sight.forms.cutting import MARK_SIDE, Mark
 from digitq.worker.sight.numbers.recognition import NumberReading
 from digitq.worker.sight.numbers.weighing import Proposal
@@ -39,6 +40,7 @@ FILLED = 0.42  # half of a bubble has more ink if all of it is filled
 DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the other less of that
 # The chance that a bubble is marked is between these. So of two clear marks, either may count
 MIN_MARK_CHANCE, MAX_MARK_CHANCE = 1e-4, 0.995
+BESIDE_CHANCE = 0.9  # the chance that a mark is meant if its ink is only beside the bubbles
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
 MAX_LOST_PRINT = 0.4  # with a larger share of the print missing, it is another place of the page
 MAX_ANSWERS = 6  # so many answers of a question are proposed
@@ -58,6 +60,11 @@ class Look(NamedTuple):
     strokes: int  # how many strokes leave the bubble
     dark: float = 0.0  # how much darker its ink is than paper
     missing: float = 0.0  # how much of its print is not on the page
+    beside: Beside = NOTHING  # the ink around it
+
+    @property
+    def is_marked(self) -> bool:
+        return self.ink > UNMARKED or self.beside.is_circled
 
 
 class Usual(NamedTuple):
@@ -79,7 +86,7 @@ class MarkReadings:
     @property
     def calibrated(self) -> list[Proposal]:
         """The answers, with the probability that each is right, the best first."""
-        chances, options = [*map(find_chance, self.looks)], self.known.options
+        chances, options = find_chances(self.looks), self.known.options
         if self.known.many:
             answers = [
                 (self.known.join([options[at] for at in marked]), chance)
@@ -147,6 +154,7 @@ def look(mark: Mark) -> Look:
         count_strokes(ink, mark.rim),
         float(dark[ink & inside].mean()) if (ink & inside).any() else 0.0,
         missing,
+        mark.beside if missing < MAX_LOST_PRINT else NOTHING,
     )
 
 
@@ -238,6 +246,21 @@ def find_chance(look: Look) -> float:
     return float(np.clip(odds / (1 + odds), MIN_MARK_CHANCE, MAX_MARK_CHANCE))
 
 
+def find_chances(looks: Sequence[Look]) -> list[float]:
+    """How probable it is that each bubble is marked: by the ink in it, by a circle around it or, if
+    nothing is marked so, by the ink beside it."""
+    if is_beside(looks):
+        whole = sum(one.beside.ink for one in looks)
+        shares = [BESIDE_CHANCE * one.beside.ink / whole for one in looks]
+        return [max(MIN_MARK_CHANCE, one) for one in shares]
+    return [MAX_MARK_CHANCE if one.beside.is_circled else find_chance(one) for one in looks]
+
+
+def is_beside(looks: Sequence[Look]) -> bool:
+    """Whether no bubble of a question is marked, and there is ink beside one."""
+    return not any(one.is_marked for one in looks) and any(one.beside.ink for one in looks)
+
+
 def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
     """Which bubbles may be marked, with the probability of each combination. Only those of which it
     is most doubtful differ."""
@@ -254,14 +277,17 @@ def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
 
 def find_doubt(looks: Sequence[Look], many: bool, usual: Usual) -> Reason:
     """Why a person should look at the marks of a question; "" if there is no need."""
-    marked = [one for one in looks if one.ink > UNMARKED]
+    if is_beside(looks):
+        return "beside the box"
+    marked = [one for one in looks if one.is_marked]
+    inked = [one for one in marked if not one.beside.is_circled]
     faint = [one for one in looks if one.faint > usual.faint + ERASED]
-    weak = [one for one in marked if one.ink <= MARKED or one.dark < WEAK * usual.dark]
+    weak = [one for one in inked if one.ink <= MARKED or one.dark < WEAK * usual.dark]
     if any(one.densest > FILLED and one.strokes > 1 for one in marked):
         return "crossed out?"
     if weak or any(one.ink < STRONG * one.faint for one in faint):
         return "erased?"
-    if not many and len(marked) > 1:
+    if not many and len(marked) > 1 or any(one.beside.is_shared for one in marked):
         return "two marks"
     if any(one.densest > DENSE_HALF and one.emptiest < EVEN * one.densest for one in marked):
         return "half filled"

@@ -89,15 +89,16 @@ def decide_page(
 
 
 def refuse_lost(form: Form, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes, with an error in place of all questions of a block of which one is not where
-    the blank has it: bubbles are alike, so the others may be a row off."""
+    """The outcomes, with an error in place of each box that is not where the blank has it, and of
+    all questions of a block of which one is not: bubbles are alike, so the others may be a row off.
+    """
     lost = {
         cell.field
         for cell, (one, _) in zip(form.cells, outcomes, strict=True)
         if isinstance(one, MarkReadings) and not one.is_there
     }
-    named = {name for one in form.choices if not lost.isdisjoint(one.names) for name in one.names}
+    lost.update(*(one.names for one in form.choices if not lost.isdisjoint(one.names)))
     return [
-        (None, NOT_THERE) if cell.field in named and not error else (one, error)
+        (None, NOT_THERE) if cell.field in lost and not cell.row and not error else (one, error)
         for cell, (one, error) in zip(form.cells, outcomes, strict=True)
     ]
