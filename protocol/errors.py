@@ -2,7 +2,19 @@
 
 
 class DigitqError(Exception):
-    """Base of all errors of digitq; its text says what is wrong and what to do."""
+    """Base of all errors of digitq; its text says what is wrong and what to do.
+
+    `quote` is a part of the text that is from a file, and is shown to nobody but who may read it.
+    """
+
+    def __init__(self, text: str = "", quote: str = "") -> None:
+        super().__init__(text)
+        self.quote = quote
+
+    @property
+    def for_others(self) -> str:
+        """The text without the quote."""
+        return str(self).replace(self.quote, "…") if self.quote else str(self)
 
 
 class UsageError(DigitqError):

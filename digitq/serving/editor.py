@@ -15,14 +15,21 @@ from typing import Any
 
 from digitq.form_rows import read_form_file
 from digitq.producer.sinks.sink import output_errors, replacing
-from digitq.protocol.asked.form_file import measure_blank, parse_form_file
+from digitq.protocol.asked.form_file import (
+    Folder,
+    measure_blank,
+    parse_form_file,
+    telling,
+    validate_form,
+)
+from digitq.protocol.asked.known import read_text
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.formats.drawer import render_page
 from digitq.protocol.formats.pdf import PDF
 from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.template import fill_template
-from digitq.serving.form_text import Part, change_parts, list_parts
+from digitq.serving.form_text import Part, change_parts, join_parts, list_parts
 from digitq.serving.server import Guarded, ServedPage, bind, serve
 from digitq.terminal import echo_err
 
@@ -38,7 +45,8 @@ class Editor:
         is_blank = source.suffix.lower() != ".toml"
         self.path = (out or source.with_suffix(".toml")) if is_blank else source
         is_new = is_blank and not os.path.lexists(self.path)
-        blank = source if is_new else find_blank(self.path)
+        self.folder = Folder(self.path.parent, is_closed=True, given=source if is_blank else None)
+        blank = source if is_new else self.find_blank()
         if is_blank and os.path.realpath(blank) != os.path.realpath(source):
             raise UsageError(f"{self.path} is a form of {blank}: name another file with -o")
         self.content, self.size = measure_blank(blank)
@@ -69,13 +77,17 @@ class Editor:
         found = plural(len(parts), "part")
         echo_err(f"{self.path} has {found}, as {blank.name} shows: name or draw them")
 
+    def find_blank(self) -> Path:
+        """The blank that the file names. Raises `UsageError`."""
+        blank = parse_form_file(self.path).blank
+        if blank is None:
+            raise UsageError(f"{self.path} has no blank: the editor shows the boxes on one")
+        with telling(f"{self.path}: blank"):
+            return self.folder.find(blank)
+
     def read(self) -> str:
         """What the file says. Raises `UsageError`."""
-        try:
-            return self.path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not in UTF-8"
-            raise UsageError(f"can't read {self.path}: {reason}") from None
+        return read_text(self.path)
 
     def write(self, text: str) -> None:
         with replacing(self.path) as partial:
@@ -90,9 +102,9 @@ class Editor:
             draft.write(text.encode())
             draft.flush()
             try:
-                read_form_file(draft.name)
+                read_form_file(draft.name, self.folder)
             except UsageError as error:
-                return str(error).removeprefix(f"{draft.name}: ")
+                return error.for_others.removeprefix(f"{draft.name}: ")
         return ""
 
     def show(self) -> Answer:
@@ -128,6 +140,7 @@ class Editor:
             is_others = there != version
             if parts is not None:
                 list_parts(there, self.path)  # raises if it is wrong
+                validate_form(join_parts(parts))  # before what takes long for many parts
                 text = change_parts(there, parts)
             else:
                 text = self.earlier.pop() if self.earlier else there
@@ -142,6 +155,8 @@ class Editor:
 
     def see(self, content: bytes) -> Answer:
         """Where the fields are on a page: a text, and the picture if the form is on it."""
+        if problem := self.check(self.read()):
+            return {"text": problem, "picture": ""}
         with TemporaryDirectory() as folder:
             page, out = Path(folder, "photo"), Path(folder, "fields.png")
             page.write_bytes(content)
@@ -192,14 +207,6 @@ def run_worker(command: str, argument: str) -> tuple[int, str, str]:
     """The exit status, the output and the messages of one of the worker's own commands."""
     done = subprocess.run([*OWN_COMMANDS, command, argument], capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
-
-
-def find_blank(path: Path) -> Path:
-    """The blank that a form's file names. Raises `UsageError`."""
-    blank = parse_form_file(path).blank
-    if blank is None:
-        raise UsageError(f"{path} has no blank: the editor shows the boxes on one")
-    return path.parent / blank
 
 
 def encode_blank(content: bytes) -> str:

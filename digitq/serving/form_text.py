@@ -46,7 +46,9 @@ class Section:
                     if old != new:
                         before[at] = new  # comments between the lines of a list stay
             elif before != value:
-                document[key] = value
+                # Else a list of tables would get headers of its own
+                document[key] = tomlkit.array() if isinstance(value, list) else value
+                document[key].extend(value) if isinstance(value, list) else None
         self.keys = document.as_string()
 
 
@@ -67,6 +69,17 @@ def list_parts(text: str, path: Path) -> list[Part]:
             header = "[[checks]]" if kind == "checks" else f"[{kind}.NAME]"
             raise UsageError(f"{path}: {kind}: to be edited, each needs a header, {header}")
     return parts
+
+
+def join_parts(parts: list[Part]) -> dict[str, Any]:
+    """What a file with these parts says of them."""
+    content: dict[str, Any] = {}
+    for part in parts:
+        if part["kind"] == "checks":
+            content.setdefault("checks", []).append(part["keys"])
+        else:
+            content.setdefault(part["kind"], {})[part["name"]] = part["keys"]
+    return content
 
 
 def change_parts(text: str, parts: list[Part]) -> str:

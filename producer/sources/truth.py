@@ -25,6 +25,7 @@ from digitq.protocol.formats.csv_text import plain_text
 PATH_NAMES = ("path", "file", "image", "name", "filename", "file_name", "image_path")
 ID_NAMES = ("id", *PATH_NAMES)
 ANSWER_NAMES = ("truth", "number", "label", "digit", "class", "target")
+MAX_TRUTH_BYTES = 4 << 30  # a table of right answers is at most this large
 MAX_ANSWER = 1000  # characters: RE2 counts no further, and a question has few options
 Cells = Mapping[str, str]  # those of a row, by the name of the column
 
@@ -40,7 +41,7 @@ def read_truths(where: Path) -> dict[str, str]:
     """
     truths: dict[str, str] = {}
     path, sheet, column = find_column(where)
-    with open_rows(path, sheet) as rows:
+    with open_rows(path, sheet, MAX_TRUTH_BYTES) as rows:
         names: list[str] = rows.fieldnames or []
         find_id, find_answer = id_finder(path, names), answer_finder(path, names, column)
         error = find_first(names, ["error"])

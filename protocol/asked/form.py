@@ -14,6 +14,7 @@ from digitq.protocol.asked.form_file import (
     Align,
     Box,
     ChoicePart,
+    Folder,
     TablePart,
     check_layout,
     measure_blank,
@@ -185,18 +186,21 @@ class Form:
 ENCODER = TypeAdapter(Form)
 
 
-def read_form(path: Path, count_rows: CountRows = lambda *_: 0) -> Form:
+def read_form(
+    path: Path, count_rows: CountRows = lambda *_: 0, folder: Folder | None = None
+) -> Form:
     """Read the file of a form. Raises `UsageError` with the line or the key of a mistake.
 
     If it does not say how many rows a table with a box has, `count_rows` is asked.
     """
-    file, folder, blank, size = parse_form_file(path), path.parent, None, None
+    file, folder, blank, size = parse_form_file(path), folder or Folder(path.parent), None, None
     if file.blank is not None:
         with telling(f"{path}: blank"):
-            blank, size = measure_blank(folder / file.blank)
+            where = folder.find(file.blank)
+            blank, size = measure_blank(where)
         for name, table in file.tables.items():
             if not table.rows and table.box:
-                count = count_rows(name, folder / file.blank, table.box, len(table.columns))
+                count = count_rows(name, where, table.box, len(table.columns))
                 table.rows = (count, count) if count else None
     for table in file.tables.values():
         if not table.rows and not table.box:
@@ -234,7 +238,7 @@ def make_choices(names: Sequence[str], part: ChoicePart) -> list[Choice]:
     return [Choice(tuple(names), known, box, tuple(part.boxes or ()), is_across, part.optional)]
 
 
-def make_table(name: str, part: TablePart, folder: Path) -> Table:
+def make_table(name: str, part: TablePart, folder: Folder) -> Table:
     """The table that this part of the form's file describes. Raises `UsageError`."""
     own = []
     for column in part.columns:

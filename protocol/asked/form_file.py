@@ -1,11 +1,12 @@
 """The file that describes a form: what it may say, and the mistakes in it that are told."""
 
 import io
+import os
 import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,9 +35,10 @@ from digitq.protocol.asked.known import (
 from digitq.protocol.asked.rules import MAX_NUMBER
 from digitq.protocol.asked.values import ILLEGIBLE
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import find_column
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
+from digitq.protocol.host.regular_files import read_regular
 from digitq.protocol.settings import settings
-from digitq.protocol.text import too_large
 
 MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
 MAX_HEAD = 5  # a table has at most this many rows of head
@@ -48,6 +50,7 @@ MAX_BUBBLES = 4000  # a form has at most this many, in all of its questions
 MIN_MARK_SIDE = 5  # px of the blank: a smaller box shows no mark
 MAX_MARK_SHAPE = 20  # a box to mark is at most so many times as long as wide
 MAX_OPTIONS = 64  # a question has at most this many options
+MAX_SHOWN = 200  # a message shows at most so many characters of what a key says
 MAX_OPTION = 32  # the text of an option has at most this many characters
 Align = Literal["page", "lines"]
 Kind = Literal["number", "mark"]  # what is in a field or a cell: a mark is there or not
@@ -108,6 +111,27 @@ def check_names(names: list[str]) -> list[str]:
 Option = Annotated[str, Field(min_length=1, max_length=MAX_OPTION), AfterValidator(check_option)]
 
 
+@dataclass(frozen=True)
+class Folder:
+    """Where the files are that a form names."""
+
+    path: Path
+    is_closed: bool = False  # whether it may only name those below, and `given`
+    given: Path | None = None
+
+    def find(self, name: str) -> Path:
+        """A file that the form names. Raises `UsageError` if it may not."""
+        found = self.path / name
+        if self.is_closed:
+            real = Path(os.path.realpath(find_column(found)[0]) if "\0" not in name else "")
+            homes = [os.path.realpath(one) for one in (self.path, self.given) if one]
+            if not any(real.is_relative_to(home) for home in homes):
+                raise UsageError(
+                    f"{name} is outside of the form's folder, where the editor reads no file"
+                )
+        return found
+
+
 class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -119,17 +143,19 @@ class KnownPart(StrictModel):
     pattern: str | None = None
     fill: str | None = None
     allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
-    show: Annotated[list[FieldName], AfterValidator(check_names)] = []  # columns of this table
+    show: Annotated[
+        list[FieldName], Field(max_length=MAX_CELLS), AfterValidator(check_names)
+    ] = []  # columns of this table
     kind: Kind = "number"
 
-    def check(self, folder: Path) -> Known:
+    def check(self, folder: Folder) -> Known:
         if self.kind == "mark":
             if told := [name for name in KNOWN_KEYS if getattr(self, name)]:
                 raise UsageError(f"a mark has no {told[0]}: that is of numbers")
             return Known(options=TICK)
         if self.allowed is None and self.show:
             raise UsageError('`show` needs a list: allowed = "FILE.csv:COLUMN"')
-        where = str(folder / (self.allowed or ""))
+        where = str(folder.find(self.allowed or ""))
         people = read_people(where, self.show) if self.show else NOBODY
         allowed = [*people.rows] or (None if self.allowed is None else read_allowed(where))
         known = Known.check(self.length, allowed, self.pattern, self.fill)
@@ -149,7 +175,7 @@ class ChoicePart(StrictModel):
 
     options: Annotated[list[Option], Field(max_length=MAX_OPTIONS), AfterValidator(check_names)]
     # A box for each option of one question; with `rows` or `columns`, one around each block
-    boxes: list[Box] | None = None
+    boxes: Annotated[list[Box], Field(max_length=MAX_BUBBLES)] | None = None
     box: Box | None = None  # around all bubbles, which are evenly spread in it
     many: Annotated[bool, Field(strict=True)] = False
     rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)] | None = None
@@ -181,10 +207,14 @@ class ChoicePart(StrictModel):
         """The boxes of which each is one bubble."""
         return [] if self.rows or self.columns else [*(self.boxes or ())]
 
+    @property
+    def count(self) -> int:
+        """How many questions there are; 0 for one without a number."""
+        return (self.rows or self.columns or 0) * len(self.areas)
+
     def list_names(self, name: str) -> list[str]:
         """The names of the questions: of one that of the choice, of several with a number."""
-        count = (self.rows or self.columns or 0) * len(self.areas)
-        return [f"{name}{number}" for number in range(1, count + 1)] if count else [name]
+        return [f"{name}{number}" for number in range(1, self.count + 1)] or [name]
 
 
 class ColumnPart(KnownPart):
@@ -213,7 +243,9 @@ class TablePart(KnownPart):
     head: Annotated[int, Field(strict=True, ge=0, le=MAX_HEAD)] | None = None
     optional: Annotated[bool, Field(strict=True)] = True
     columns: Annotated[
-        list[Annotated[ColumnPart, BeforeValidator(name_column)]], AfterValidator(check_columns)
+        list[Annotated[ColumnPart, BeforeValidator(name_column)]],
+        Field(max_length=MAX_CELLS),
+        AfterValidator(check_columns),
     ]
 
 
@@ -228,7 +260,7 @@ class FormFile(StrictModel):
     fields: dict[FieldName, FieldPart] = {}
     choices: dict[FieldName, ChoicePart] = {}
     tables: dict[Name, TablePart] = {}
-    checks: list[CheckPart] = []
+    checks: Annotated[list[CheckPart], Field(max_length=MAX_CELLS)] = []
 
 
 KINDS_OF_PART: dict[str, type[StrictModel]] = {
@@ -246,9 +278,17 @@ def parse_form_file(path: Path) -> FormFile:
     except UsageError as error:
         raise UsageError(f"{error}; `digitq form new` makes a form's file") from None
     try:
-        return FormFile.model_validate(tomllib.loads(text))
+        content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
+    with telling(str(path)):
+        return validate_form(content)
+
+
+def validate_form(content: Any) -> FormFile:
+    """A form as its file says it. Raises `UsageError` with the key of a mistake."""
+    try:
+        file = FormFile.model_validate(content)
     except ValidationError as error:
         # An unknown key tells more than the one that it is a misspelling of, and that is missing
         mistake = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
@@ -265,8 +305,10 @@ def parse_form_file(path: Path) -> FormFile:
                 message = f"there is no such key; there are {', '.join(known)}"
             case _:
                 reason = mistake["msg"].removeprefix("Value error, ")
-                message = f"{mistake['input']!r}: {reason}"
-        raise UsageError(f"{path}: {'.'.join(where)}: {message}") from None
+                message = f"{mistake['input']!r:.{MAX_SHOWN}}: {reason}"
+        raise UsageError(f"{'.'.join(where)}: {message}") from None
+    check_counts(file)
+    return file
 
 
 @contextmanager
@@ -275,16 +317,13 @@ def telling(where: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
+        raise UsageError(f"{where}: {error}", error.quote) from None
 
 
 def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
     """An empty form's bytes, and its width and height in px. Raises `UsageError`."""
-    limit = settings().image_bytes
     try:
-        if path.stat().st_size > limit:
-            raise UsageError(f"{path} is {too_large(limit)}")
-        content = path.read_bytes()
+        content = read_regular(path, settings().image_bytes)
         if content.startswith(PDF):
             return content, measure_page(content)
         with catch_warnings(action="ignore"):
@@ -312,6 +351,7 @@ def list_fields(file: FormFile) -> list[str]:
 
 def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
+    check_counts(file)  # of the rows that were found, too
     if file.align == "page" and not size:
         raise UsageError('blank: it is missing: without one, align must be "lines"')
     places: list[tuple[str, SidesOfBox | None]]
@@ -335,18 +375,28 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
 
 
 def check_values(file: FormFile, has_blank: bool) -> None:
-    """Raises `UsageError` for a name that is there twice, unclear rows, and too many values."""
+    """Raises `UsageError` for a name that is there twice, unclear rows, and a form of nothing."""
     names = list_fields(file)
-    count = len(names)
     for name, table in file.tables.items():
         check_rows(name, table, has_blank)
         if both := [column.name for column in table.columns if column.name in names]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
-        count += sum(bool(column.name) for column in table.columns) * (table.rows or (0, 0))[1]
-    if not count:
+    if not names and not file.tables:
         raise UsageError("the form has no field")
+
+
+def check_counts(file: FormFile) -> None:
+    """Raises `UsageError` for too many values or bubbles, before all that takes long for many."""
+    count = len(file.fields) + sum(one.count or 1 for one in file.choices.values())
+    for table in file.tables.values():
+        count += sum(bool(column.name) for column in table.columns) * (table.rows or (1, 1))[1]
     if count > MAX_CELLS:
         raise UsageError(f"a form has at most {MAX_CELLS:,} values, not {count:,}")
+    bubbles = sum(
+        max(len(one.options) * (one.count or 1), len(one.areas)) for one in file.choices.values()
+    )
+    if bubbles > MAX_BUBBLES:
+        raise UsageError(f"a form has at most {MAX_BUBBLES:,} bubbles, not {bubbles:,}")
 
 
 def list_choices(file: FormFile) -> list[tuple[str, SidesOfBox]]:
@@ -355,14 +405,8 @@ def list_choices(file: FormFile) -> list[tuple[str, SidesOfBox]]:
 
 
 def check_marks(file: FormFile) -> None:
-    """Raises `UsageError` for marks that would be read in two places, that are too thin or too
-    many."""
+    """Raises `UsageError` for marks that would be read in two places, or are too thin."""
     marks = [(f"fields.{name}", one.box) for name, one in file.fields.items() if one.kind == "mark"]
-    bubbles = sum(
-        len(part.options) * len(part.list_names(name)) for name, part in file.choices.items()
-    )
-    if bubbles > MAX_BUBBLES:
-        raise UsageError(f"a form has at most {MAX_BUBBLES:,} bubbles, not {bubbles:,}")
     single = [
         (f"choices.{name}", box) for name, one in file.choices.items() for box in one.list_single()
     ]

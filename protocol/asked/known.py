@@ -31,6 +31,7 @@ from digitq.protocol.asked.values import (
 )
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find, find_column, is_workbook, open_rows
+from digitq.protocol.host.regular_files import read_regular
 from digitq.protocol.text import in_one_line, name_some
 
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
@@ -214,12 +215,11 @@ def check_numbers(allowed: Iterable[str | int]) -> list[str]:
     listed = [*allowed]
     while listed and isinstance(listed[-1], str) and not listed[-1].strip():
         listed.pop()  # a file may end in blank lines
-    numbers = [check_number(text, line) for line, text in enumerate(listed, 1)]
-    if not numbers:
+    if not listed:
         raise UsageError("the list of allowed numbers is empty")
-    if len(numbers) > MAX_ALLOWED:
-        raise UsageError(f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be")
-    return numbers
+    if len(listed) > MAX_ALLOWED:
+        raise UsageError(f"{len(listed):,} numbers are allowed: at most {MAX_ALLOWED:,} can be")
+    return [check_number(text, line) for line, text in enumerate(listed, 1)]
 
 
 def check_number(text: object, line: int) -> str:
@@ -234,7 +234,8 @@ def check_number(text: object, line: int) -> str:
     number = tidy(text)
     if not number or not is_written(number):
         raise UsageError(
-            f"line {line} of the allowed numbers is {text!r}: it must be {WRITTEN_WORDS}"
+            f"line {line} of the allowed numbers is {text!r}: it must be {WRITTEN_WORDS}",
+            repr(text),
         )
     return number
 
@@ -247,9 +248,7 @@ def read_lines(path: Path) -> list[str]:
 def read_text(path: Path) -> str:
     """The text of a file. Raises `UsageError` if it can't be read or is too large."""
     try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, MAX_LIST_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = "it is not in UTF-8" if isinstance(error, UnicodeError) else str(error)
         reason = getattr(error, "strerror", None) or reason
@@ -274,21 +273,24 @@ def read_people(where: str, show: Sequence[str] = ()) -> People:
     """
     name, sheet, column = find_column(where)
     listed = dict[str, tuple[str, ...]]()
-    with open_rows(name, sheet) as rows:
+    with open_rows(name, sheet, MAX_LIST_BYTES) as rows:
         names: list[str] = rows.fieldnames or []
         if not column:
-            raise UsageError(f"name the column, as in '{name}:COLUMN'; it has {name_some(names)}")
+            quote = f"it has {name_some(names)}"
+            raise UsageError(f"name the column, as in '{name}:COLUMN'; {quote}", quote)
         found, *beside = (find(name, names, [one.strip().lower()]) for one in (column, *show))
         for row in rows:
             number = tidy(row[found] or "")
             if not is_written(number):
                 raise UsageError(
                     f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
-                    f"it must be {WRITTEN_WORDS}"
+                    f"it must be {WRITTEN_WORDS}",
+                    repr(number),
                 )
             cells = tuple((row[one] or "").strip() for one in beside)
             if number and listed.setdefault(number, cells) != cells:
                 raise UsageError(
-                    f"line {rows.line_num} of {name} has {number} again, with other cells"
+                    f"line {rows.line_num} of {name} has {number} again, with other cells",
+                    f"has {number}",
                 )
     return People(name, tuple(show), listed)

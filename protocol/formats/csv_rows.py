@@ -1,6 +1,8 @@
 """The rows and columns of a CSV file, or of a sheet of an Excel file."""
 
 import csv
+import io
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet
+from digitq.protocol.host.regular_files import open_regular
 from digitq.protocol.text import name_some
 
 
@@ -26,14 +29,14 @@ def is_workbook(name: str | Path) -> bool:
 
 
 @contextmanager
-def open_rows(path: Path, sheet: str = "") -> Iterator[Any]:
+def open_rows(path: Path, sheet: str = "", limit: int = sys.maxsize) -> Iterator[Any]:
     """The rows of a CSV file, or of a sheet as `read_sheet` chooses it, as `csv.DictReader` gives
-    them. Raises `UsageError` if they can't be read."""
+    them. Raises `UsageError` if they can't be read, or the file has more than `limit` bytes."""
     try:
         with (
-            read_sheet(path, sheet)
+            read_sheet(path, sheet, limit)
             if is_workbook(path)
-            else open(path, newline="", encoding="utf-8-sig")
+            else io.TextIOWrapper(open_regular(path, limit), "utf-8-sig", newline="")
         ) as file:
             delimiter = choose_delimiter(file.readline())
             file.seek(0)
@@ -59,7 +62,8 @@ def find(path: Path, names: Sequence[str], wanted: Sequence[str]) -> str:
     if (name := find_first(names, wanted)) is None:
         raise UsageError(
             f"the first line of {path} has none of these names of columns: {', '.join(wanted)}; "
-            f"it has {name_some(names)}"
+            f"it has {name_some(names)}",
+            f"it has {name_some(names)}",
         )
     return name
 

@@ -1,12 +1,14 @@
 """The rows of an Excel file (.xlsx)."""
 
 import io
+import sys
 import warnings
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
 from digitq.protocol.errors import UsageError
+from digitq.protocol.host.regular_files import open_regular
 from digitq.protocol.text import name_some, plural
 
 XLSX = ".xlsx"
@@ -25,7 +27,7 @@ def import_openpyxl() -> Any:
     return openpyxl
 
 
-def read_sheet(path: Path, sheet: str = "") -> io.StringIO:
+def read_sheet(path: Path, sheet: str = "", limit: int = sys.maxsize) -> io.StringIO:
     """The cells of a sheet as the text of a CSV: the sheet of this name, or else the only one with
     cells in its first row.
 
@@ -33,7 +35,7 @@ def read_sheet(path: Path, sheet: str = "") -> io.StringIO:
     read, if there is not one such sheet, or if a formula has no value.
     """
     library = import_openpyxl()
-    with open(path, "rb") as file:
+    with open_regular(path, limit) as file:
         if file.read(len(OLD_FILE)) == OLD_FILE:
             raise UsageError(
                 f"{path} has a password, or is an old .xls: save it as .xlsx without a password"
@@ -50,7 +52,9 @@ def read_sheet(path: Path, sheet: str = "") -> io.StringIO:
         except (UsageError, OSError):
             raise
         except Exception as error:  # openpyxl raises anything for a damaged file
-            raise UsageError(f"can't read {path}: it is no .xlsx, or damaged: {error}") from None
+            raise UsageError(
+                f"can't read {path}: it is no .xlsx, or damaged: {error}", str(error)
+            ) from None
     return io.StringIO(text, newline="")
 
 
