@@ -6,8 +6,10 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from typing import Any, TypeVar, cast, get_args
 
 import redis
@@ -97,6 +99,7 @@ class RetryingRedis(redis.Redis):
     on_disconnect: Callable[[str], None] | None = None
     on_loss: Callable[[], None] | None = None
     watchers: list[Callable[[str], None]]  # the jobs that show the loss themselves
+    awaits_script = False  # whether it waits for a missing script, which this login may not load
     connection: Any  # None, unless the client is for one thread
     connection_pool: Any
     _has_told = False
@@ -180,7 +183,8 @@ class RetryingRedis(redis.Redis):
                     self.connection.disconnect()
                 else:
                     self.connection_pool.disconnect(inuse_connections=False)
-                if not isinstance(error, redis.RedisError) or isinstance(error, NoScriptError):
+                is_missing = isinstance(error, NoScriptError) and not self.awaits_script
+                if not isinstance(error, redis.RedisError) or is_missing:
                     raise  # the caller loads a missing script and tries again
                 waited = time.monotonic() - started
                 shown = without_password(self.url)
@@ -261,18 +265,25 @@ def connect(
 def check_server(client: RetryingRedis) -> None:
     """Raises `BrokerError`, and `UsageError` for a server that can't be a broker."""
     client.ping()  # refused while Redis loads its file, unlike INFO
-    try:
-        info: Any = client.info()
-    except BrokerError as error:
-        if isinstance(error.__cause__, NoPermissionError):
-            return  # it answers, and lets us in
-        raise
+    info: Any = {}
+    with unless_refused():
+        info = client.info()
     at = f"Redis at {without_password(client.url)}"
     if info.get("cluster_enabled"):
         remedy = "Celery needs one without `cluster-enabled`; Sentinels can make it fail over"
         raise UsageError(f"{at} is a Redis Cluster: {remedy}")
     if "sentinel_masters" in info:
         raise UsageError(f"{at} is a Sentinel: its URL is {SENTINEL_EXAMPLE}")
+
+
+@contextmanager
+def unless_refused() -> Iterator[None]:
+    """Leave out what this login may not do."""
+    try:
+        yield
+    except BrokerError as error:
+        if not isinstance(error.__cause__, NoPermissionError):
+            raise
 
 
 def wait_for_server(client: RetryingRedis) -> None:
@@ -333,7 +344,7 @@ def is_passing(error: redis.RedisError) -> bool:
     """Whether the same command may succeed later."""
     if isinstance(error, REFUSED) or describe_refusal(error):
         return False
-    return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
+    return isinstance(error, (*LOST, *UNABLE, NoScriptError)) or bool(UNABLE_WORDS.search(str(error)))
 
 
 def explain(error: redis.RedisError, url: str) -> BrokerError:
@@ -348,6 +359,8 @@ def explain(error: redis.RedisError, url: str) -> BrokerError:
         text = "is full: collect or cancel jobs (`digitq jobs`), or raise its maxmemory"
     elif isinstance(error, exceptions.BusyLoadingError):
         text = "still loads its file: try again when it has"
+    elif isinstance(error, NoScriptError):
+        text = f"{reason}: start one of this version"
     elif refusal := describe_refusal(error):
         text = refusal
     elif isinstance(error, LOST):
@@ -377,6 +390,8 @@ def describe_wait(client: RetryingRedis, error: Exception) -> str:
 
 def first_line(error: Exception) -> str:
     """The first line of what Redis says, without what redis-py and a script put around it."""
+    if isinstance(error, NoScriptError):
+        return f"lacks the ledger's steps of digitq {version('digitq')}, which a worker loads"
     line = str(error).partition("\n")[0]
     line = line.rpartition(" of pipeline caused error: ")[2]
     line = line.partition(" : <")[0]  # what follows is the representation of a Sentinel

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import NoScriptError
 
 from digitq.protocol.asked.known import name_known
-from digitq.protocol.broker.connection import Command, Payload, RetryingRedis
+from digitq.protocol.broker.connection import Command, Payload, RetryingRedis, unless_refused
 from digitq.protocol.capacity import Memory
 from digitq.protocol.chunk import KINDS, Kind
 from digitq.protocol.errors import BrokerError, UnknownJobError
@@ -81,12 +81,22 @@ class Ledger:
         return "EVALSHA", SHA, 1, record_key(job_id), call.step, self._events, *call.arguments
 
     def _with_script(self, send: Callable[[], Sent]) -> Sent:
-        """What `send` gives, which is called again if Redis did not have the script."""
+        """What `send` gives, which is called again if Redis did not have the script. If this login
+        may not load it, a worker does so with its next heartbeat, and is waited for."""
         try:
             return send()
         except NoScriptError:
-            self.redis.script_load(SCRIPT)
+            is_loaded = False
+            with unless_refused():
+                is_loaded = bool(self.redis.script_load(SCRIPT))
+            self.redis.awaits_script = not is_loaded
             return send()
+
+    def has_script(self) -> bool:
+        """Whether Redis has the steps; true if this login may not ask."""
+        with unless_refused():
+            return bool(self.redis.script_exists(SHA)[0])
+        return True
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
