@@ -4,7 +4,7 @@ It is read by plain commands: a program that only reads needs no right to write 
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from digitq.protocol.heartbeat import WorkerState
 from digitq.protocol.ledger import Ledger
@@ -19,13 +19,15 @@ ASSUMED_IMAGE_SECONDS = 0.01  # a process is taken to need this for an image if 
 class Overview:
     """All that an operator may want to see at once."""
 
-    jobs: tuple[JobRecord, ...]  # the newest ones and all that are active; the oldest first
-    running: tuple[RunningChunk, ...]
-    workers: tuple[WorkerState, ...]  # the living ones, by name
-    counted: Counter[str]  # what workers have counted of all jobs since Redis began to count
-    queued_images: int  # images of programs without digitq that have no answer yet
-    memory_bytes: int  # Redis uses this much memory
-    memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
+    jobs: tuple[JobRecord, ...] = ()  # the newest ones and all that are active; the oldest first
+    running: tuple[RunningChunk, ...] = ()
+    workers: tuple[WorkerState, ...] = ()  # the living ones, by name
+    counted: Counter[str] = field(
+        default_factory=Counter
+    )  # what workers have counted of all jobs since Redis began to count
+    queued_images: int = 0  # images of programs without digitq that have no answer yet
+    memory_bytes: int = 0  # Redis uses this much memory
+    memory_limit_bytes: int = 0  # its `maxmemory`; 0 if it has none
     lacks_script: bool = False  # whether producers may have to wait until a worker loads the steps
 
     @property

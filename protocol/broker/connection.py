@@ -23,6 +23,7 @@ from redis.sentinel import Sentinel
 from digitq.protocol.broker.address import SENTINEL_EXAMPLE, read_address, without_password
 from digitq.protocol.broker.tls import check_tls_options, describe_refusal
 from digitq.protocol.errors import BrokerError, UsageError
+from digitq.protocol.keys import TYPES
 
 OLDEST_REDIS = 6  # the first version with HELLO, with which Celery's connections begin
 TIMEOUT_SECONDS = 5  # the longest time without an answer; every blocking read is shorter
@@ -191,6 +192,8 @@ class RetryingRedis(redis.Redis):
                 if not is_passing(error) or waited > self.retry_seconds:
                     if self.on_loss and isinstance(error, LOST):
                         self.on_loss()
+                    if str(error).startswith("WRONGTYPE") or "-WRONGTYPE" in str(error):
+                        refuse_foreign(self)
                     raise explain(error, shown) from error
                 if waited > TELL_LOSS_SECONDS and not self._has_told:
                     self._has_told = True
@@ -276,6 +279,28 @@ def check_server(client: RetryingRedis) -> None:
         raise UsageError(f"{at} is a Sentinel: its URL is {SENTINEL_EXAMPLE}")
 
 
+def find_foreign(client: RetryingRedis) -> list[str]:
+    """Says of each key that jobs share if it has another type than digitq gives it."""
+    replies: list[tuple[bytes, float]] = []
+    with unless_refused():
+        replies = client.execute(*(("TYPE", key) for key in TYPES))
+    kinds = [(key, reply.decode()) for key, (reply, _) in zip(TYPES, replies, strict=False)]
+    return [
+        f"{key!r} is a {kind}, and must be a {TYPES[key]}"
+        for key, kind in kinds
+        if kind not in ("none", TYPES[key])
+    ]
+
+
+def refuse_foreign(client: RetryingRedis) -> None:
+    """Raises `BrokerError` if a key that jobs share has another type."""
+    if foreign := find_foreign(client):
+        raise BrokerError(
+            f"Redis at {without_password(client.url)} can't be used: its key {foreign[0]}; delete "
+            "it with `redis-cli DEL`, or give digitq a database of its own"
+        )
+
+
 @contextmanager
 def unless_refused() -> Iterator[None]:
     """Leave out what this login may not do."""
@@ -309,6 +334,7 @@ def refuse_unusable(url: str) -> None:
     try:
         with connect(url) as client:
             check_server(client)
+            refuse_foreign(client)
     except BrokerError as error:
         if not (isinstance(error.__cause__, redis.RedisError) and is_passing(error.__cause__)):
             raise
@@ -344,7 +370,9 @@ def is_passing(error: redis.RedisError) -> bool:
     """Whether the same command may succeed later."""
     if isinstance(error, REFUSED) or describe_refusal(error):
         return False
-    return isinstance(error, (*LOST, *UNABLE, NoScriptError)) or bool(UNABLE_WORDS.search(str(error)))
+    return isinstance(error, (*LOST, *UNABLE, NoScriptError)) or bool(
+        UNABLE_WORDS.search(str(error))
+    )
 
 
 def explain(error: redis.RedisError, url: str) -> BrokerError:

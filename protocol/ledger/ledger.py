@@ -12,7 +12,13 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import NoScriptError
 
 from digitq.protocol.asked.known import name_known
-from digitq.protocol.broker.connection import Command, Payload, RetryingRedis, unless_refused
+from digitq.protocol.broker.connection import (
+    Command,
+    Payload,
+    RetryingRedis,
+    refuse_foreign,
+    unless_refused,
+)
 from digitq.protocol.capacity import Memory
 from digitq.protocol.chunk import KINDS, Kind
 from digitq.protocol.errors import BrokerError, UnknownJobError
@@ -348,7 +354,9 @@ class Ledger:
         return bool(self._run("", atomic.sweep(deadline_seconds, interval_seconds)))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
-        """Publish the overdue chunks of one job again."""
+        """Publish the overdue chunks of one job again. Raises as `refuse_foreign`, since workers can
+        do nothing then."""
+        refuse_foreign(self.redis)
         self._run(job_id, atomic.sweep_job(deadline_seconds))
 
     def requeue(self, job_id: str, number: int, worker: str) -> None:

@@ -536,3 +536,34 @@ def test_workers_that_fit_their_shares_and_not_their_machine(motley: Facts) -> N
     crowd = [replace(good, name=name, share=name) for name in ("a", "b")]
     assert "a, b: 6 threads share 4 cores" in found(with_workers(motley, *crowd), "threads")
     assert "threads" not in {finding.rule for finding in examine(with_workers(motley, crowd[0]))}
+
+
+def test_a_key_of_another_type(redis_only: Local) -> None:
+    """Doctor names it; whoever submits, looks or works says so and ends."""
+    with connect(redis_only.url) as redis:
+        client = Client(redis_only.url)
+        job = client.submit(random_digits(1))
+        for key, kind in (("digitq:counters", "hash"), ("digitq-booked", "list")):
+            redis.set(key, "x")
+            line = found(gather_facts(redis_only.url, None), "keys")
+            assert line.startswith(f"keys: the key '{key}' is a string, and must be a {kind}: ")
+            with pytest.raises(BrokerError, match=f"its key '{key}' is a string"):
+                job.table()
+            for command in (["status", "x"], ["worker"]):
+                run = subprocess.run(
+                    [*DIGITQ, *command, "--broker", redis_only.url], capture_output=True, text=True
+                )
+                assert run.returncode == 3 and f"its key '{key}' is a string" in run.stderr
+            redis.delete(key)
+        client.abandon(job)
+
+
+def test_no_worker_or_another_database() -> None:
+    with Served() as served:
+        assert "no worker lives; start one" in found(gather_facts(served.url, None), "workers")
+        other = served.url[:-1] + "1"
+        with Client(other) as client:
+            client.ledger.note_worker("w@h", {})
+            line = found(gather_facts(served.url, None), "workers")
+            assert "no worker lives, but database 1 has jobs or workers; start one" in line
+            assert line.endswith(", or name that database in --broker: …/1")
