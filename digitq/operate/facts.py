@@ -138,7 +138,7 @@ def gather_facts(broker_url: str | None, flower_url: str | None) -> Facts:
     )
 
 
-def find_elsewhere(client: RetryingRedis, info: dict[str, Any]) -> list[str]:
+def find_elsewhere(client: Any, info: dict[str, Any]) -> list[str]:
     """The other databases of this Redis in which there are workers or jobs."""
     found = []
     own = f"db{client.connection_pool.connection_kwargs.get('db') or 0}"

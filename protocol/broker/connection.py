@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import redis
 from redis import exceptions
@@ -188,19 +188,22 @@ class RetryingRedis(redis.Redis):
                 if not isinstance(error, redis.RedisError) or is_missing:
                     raise  # the caller loads a missing script and tries again
                 waited = time.monotonic() - started
-                shown = without_password(self.url)
                 if not is_passing(error) or waited > self.retry_seconds:
-                    if self.on_loss and isinstance(error, LOST):
-                        self.on_loss()
-                    if str(error).startswith("WRONGTYPE") or "-WRONGTYPE" in str(error):
-                        refuse_foreign(self)
-                    raise explain(error, shown) from error
+                    self._give_up(error)
                 if waited > TELL_LOSS_SECONDS and not self._has_told:
                     self._has_told = True
                     for tell in [*self.watchers] or [self.on_disconnect or logger.warning]:
                         tell(describe_wait(self, error))
             time.sleep(pause)  # a Redis that is away can't tell that it is back
             pause = min(2 * pause, MAX_RETRY_SECONDS)
+
+    def _give_up(self, error: redis.RedisError) -> NoReturn:
+        """Raises the clearest error that there is."""
+        if self.on_loss and isinstance(error, LOST):
+            self.on_loss()
+        if "WRONGTYPE" in str(error):
+            refuse_foreign(self)
+        raise explain(error, without_password(self.url)) from error
 
 
 def ask(send: Callable[[], Reply]) -> Reply:

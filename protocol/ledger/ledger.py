@@ -354,8 +354,8 @@ class Ledger:
         return bool(self._run("", atomic.sweep(deadline_seconds, interval_seconds)))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
-        """Publish the overdue chunks of one job again. Raises as `refuse_foreign`, since workers can
-        do nothing then."""
+        """Publish the overdue chunks of one job again. Raises as `refuse_foreign`: workers can do
+        nothing then."""
         refuse_foreign(self.redis)
         self._run(job_id, atomic.sweep_job(deadline_seconds))
 
