@@ -295,12 +295,13 @@ class Ledger:
                     found.append(RunningChunk(job_id, int(number), worker, *ages))
         return found
 
-    def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
+    def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float, str]:
         """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
-        how many images it has classified since its first one, and the time by Redis's clock."""
+        how many images it has classified since its first one, the time by Redis's clock, and what
+        a worker of this name said of itself before, in JSON."""
         call = atomic.note_worker(name, MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about))
-        images, now = self._run("", call)
-        return images, float(now)
+        images, now, before = self._run("", call)
+        return images, float(now), _text(before or b"")
 
     def workers(self) -> list[WorkerState]:
         """The workers that live, sorted by name."""
