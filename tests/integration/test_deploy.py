@@ -150,7 +150,13 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
             "doctor", "--flower", flower
         )
     refused = {(entry["username"], entry["object"]) for entry in admin.acl_log()}
-    assert refused - {("producer", CONTROL), ("producer", "script|load")} == {
+    told = {
+        ("producer", CONTROL),
+        ("producer", "script|load"),
+        ("flower", "type"),
+        ("metrics", "type"),
+    }
+    assert refused - told == {
         ("producer", command) for command in ("config|get", "acl|list", "acl|dryrun")
     }
 
