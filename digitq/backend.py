@@ -17,7 +17,7 @@ from digitq.producer.client import Client
 from digitq.producer.job import Job
 from digitq.producer.provenance import Record
 from digitq.producer.sinks.sink import Sink, StreamSink
-from digitq.progress import progress_bar
+from digitq.progress import Pace, progress_bar
 from digitq.protocol.broker.address import url_in_command
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.host.cores import usable_cores
@@ -132,14 +132,17 @@ def take_results(
             watchers = job.ledger.redis.watchers  # other jobs may run at the same time
             watchers.append(report_disconnect)
             stack.callback(watchers.remove, report_disconnect)
+            pace = Pace()
             for batch in job.results(before, sync):
                 sink.write(batch)
                 part = sink.parts[-1]
+                left = (progress.tasks[bar].total or 0) - sink.counts.images
                 progress.update(
                     bar,
                     completed=sink.counts.images,
                     rate=f"{part.images_per_second:,.0f} images/s",
                     waiting="",
+                    ends=pace.end_of(int(left), batch.num_rows),
                     flaws=describe_flaws(sink.counts),
                 )
         record = Record.build(job.model, job.origin, sink.counts, sink.parts)

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
@@ -10,6 +12,7 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -19,7 +22,22 @@ from rich.text import Text
 
 NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
 NOTEBOOK_SECONDS = 0.2  # time between two pictures of a notebook's bar
+PACED_RESULTS = 8  # the time between so many results says how long one takes
 T = TypeVar("T")
+
+
+class Pace:
+    """How fast the results of chunks come. All chunks take workers about the same time, few large
+    photos as thousands of small arrays: so results are counted, and not images."""
+
+    def __init__(self) -> None:
+        self._times = deque([time.monotonic()], PACED_RESULTS + 1)
+
+    def end_of(self, left: int, rows: int) -> float:
+        """When `left` images will be done, by `time.monotonic`; a result of `rows` came now."""
+        self._times.append(time.monotonic())
+        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        return self._times[-1] + seconds * left / max(1, rows)
 
 
 def progress_bar(hidden: bool = False) -> Progress:
@@ -31,7 +49,7 @@ def progress_bar(hidden: bool = False) -> Progress:
         TaskProgressColumn(),
         TextColumn("{task.completed:,.0f}{task.fields[of]}", "progress.download"),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        _TimeLeft(table_column=Column(no_wrap=True)),
     ]
     bar = _NotebookProgress if console.is_jupyter else _NotedProgress
     return bar(
@@ -49,6 +67,17 @@ def show_progress(items: Iterable[T], total: int) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(bar)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time until `ends`, if the bar has it."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields.get("ends")
+        if ends is None or task.total is None:
+            return super().render(task)
+        left = timedelta(seconds=round(max(0, ends - time.monotonic())))
+        return Text(str(left), "progress.remaining")
 
 
 class _NotedProgress(Progress):

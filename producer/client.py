@@ -18,7 +18,7 @@ from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.known import describe_known
 from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
-from digitq.protocol.broker.connection import connect, wait_for_server
+from digitq.protocol.broker.connection import connect, refuse_foreign, wait_for_server
 from digitq.protocol.errors import BrokerError, UnknownJobError
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.prediction import Answer
@@ -44,6 +44,7 @@ class Client:
         redis = connect(self.url, retry)
         try:
             wait_for_server(redis)
+            refuse_foreign(redis)
         except BaseException:
             redis.close()
             raise

@@ -35,3 +35,13 @@ def lists_of(queue: str) -> list[str]:
 def record_key(job_id: str) -> str:
     """The key of a job's record; the job's other keys are this with a suffix."""
     return JOB + job_id
+
+
+TYPES = {  # the type of each key that jobs share, as Redis names it
+    **dict.fromkeys((ACTIVE, *map("_kombu.binding.{}".format, (QUEUE, BOOKED_QUEUE))), "set"),
+    **dict.fromkeys((JOBS, LIVING), "zset"),
+    **dict.fromkeys((WATERMARK, f"{WATERMARK}:images", SWEEPING), "string"),
+    **dict.fromkeys((ENDED, TAKEN, *lists_of(QUEUE)), "list"),
+    **dict.fromkeys((*lists_of(BOOKED_QUEUE), *lists_of(IMAGES_QUEUE)), "list"),
+    COUNTERS: "hash",
+}

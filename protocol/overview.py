@@ -4,7 +4,7 @@ It is read by plain commands: a program that only reads needs no right to write 
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from digitq.protocol.heartbeat import WorkerState
 from digitq.protocol.ledger import Ledger
@@ -19,13 +19,16 @@ ASSUMED_IMAGE_SECONDS = 0.01  # a process is taken to need this for an image if 
 class Overview:
     """All that an operator may want to see at once."""
 
-    jobs: tuple[JobRecord, ...]  # the newest ones and all that are active; the oldest first
-    running: tuple[RunningChunk, ...]
-    workers: tuple[WorkerState, ...]  # the living ones, by name
-    counted: Counter[str]  # what workers have counted of all jobs since Redis began to count
-    queued_images: int  # images of programs without digitq that have no answer yet
-    memory_bytes: int  # Redis uses this much memory
-    memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
+    jobs: tuple[JobRecord, ...] = ()  # the newest ones and all that are active; the oldest first
+    running: tuple[RunningChunk, ...] = ()
+    workers: tuple[WorkerState, ...] = ()  # the living ones, by name
+    counted: Counter[str] = field(
+        default_factory=Counter
+    )  # what workers have counted of all jobs since Redis began to count
+    queued_images: int = 0  # images of programs without digitq that have no answer yet
+    memory_bytes: int = 0  # Redis uses this much memory
+    memory_limit_bytes: int = 0  # its `maxmemory`; 0 if it has none
+    lacks_script: bool = False  # whether producers may have to wait until a worker loads the steps
 
     @property
     def listed_jobs(self) -> list[JobRecord]:
@@ -42,11 +45,11 @@ class Overview:
         """How long one process would need for the backlog.
 
         An image takes as long as the job's images took so far; else as those of its model; else
-        `ASSUMED_IMAGE_SECONDS`. So this is above 0 as long as an image waits, and does not depend
-        on how many workers there are.
+        `ASSUMED_IMAGE_SECONDS`. So this is above 0 as long as an image waits, or the ledger's steps
+        for a worker to load them, and does not depend on how many workers there are.
         """
         of_jobs = sum(job.waiting_images * self._image_seconds(job) for job in self.jobs)
-        return of_jobs + self.queued_images * ASSUMED_IMAGE_SECONDS
+        return of_jobs + (self.queued_images + self.lacks_script) * ASSUMED_IMAGE_SECONDS
 
     @property
     def backlog_seconds(self) -> float:
@@ -75,4 +78,5 @@ def look_around(ledger: Ledger) -> Overview:
         queued_images=ledger.queued_images() + len(found) - len(jobs),
         memory_bytes=memory.used_bytes,
         memory_limit_bytes=memory.limit_bytes,
+        lacks_script=not ledger.has_script(),
     )

@@ -76,13 +76,16 @@ def find_clocks(f: Facts) -> Iterable[Fault]:
 
 
 def find_waiting_work(f: Facts) -> Iterable[Fault]:
-    """Work for which there is no worker."""
+    """No worker, the work that waits for one, and databases that may be meant instead."""
     jobs = [job.id for job in f.overview.jobs if job.waiting_images]
     waiting = [f"job {', '.join(jobs)} waits"] if jobs else []
     if images := f.overview.queued_images:
         waiting.append(f"{plural(images, 'image')} of other programs wait")
-    if waiting and not f.overview.workers:
-        yield {"waiting": waiting, "url": url_in_command(f.redis_url)}
+    if not (f.overview.workers or f.foreign):
+        where = f", but database {', '.join(f.elsewhere)} has jobs or workers" * bool(f.elsewhere)
+        other = f", or name that database in --broker: …/{f.elsewhere[0]}" if f.elsewhere else ""
+        text = f", and {', '.join(waiting)}" * bool(waiting) + where
+        yield {"waiting": text, "url": url_in_command(f.redis_url), "other": other}
 
 
 def find_frozen(f: Facts) -> Iterable[Fault]:
@@ -203,8 +206,13 @@ RULES: tuple[tuple[Callable[[Facts], bool | Iterable[Fault]], str], ...] = (
         "status` show wrong times; run an NTP service on both hosts",
     ),
     (
+        lambda f: [{"fault": fault} for fault in f.foreign],
+        "keys: the key {fault}: no job can be done; delete it with `redis-cli DEL`, or give digitq "
+        "a database of its own",
+    ),
+    (
         find_waiting_work,
-        "workers: no worker lives, and {waiting}; start one: `digitq worker --broker {url}`",
+        "workers: no worker lives{waiting}; start one: `digitq worker --broker {url}`{other}",
     ),
     (
         lambda f: [{"one": worker} for worker in f.overview.workers if worker.missing],

@@ -19,12 +19,18 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from digitq.producer.client import Client
 from digitq.protocol.broker.address import Address, read_address, without_password
-from digitq.protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect
+from digitq.protocol.broker.connection import (
+    TIMEOUT_SECONDS,
+    RetryingRedis,
+    check_server,
+    connect,
+    find_foreign,
+)
 from digitq.protocol.errors import BrokerError, UsageError
 from digitq.protocol.heartbeat import seconds_ahead
-from digitq.protocol.keys import JOBS, QUEUE, record_key
+from digitq.protocol.keys import ACTIVE, JOBS, LIVING, QUEUE, record_key
+from digitq.protocol.ledger import Ledger
 from digitq.protocol.overview import Overview, look_around
 from digitq.protocol.settings import DEFAULT_BROKER, settings
 from digitq.protocol.text import plural
@@ -72,6 +78,8 @@ class Facts:
     redis_seen_at: list[str]  # hosts at which others reach it
     redis_open_at: list[str]  # hosts at which others can read it without a password
     clock_seconds: float  # this host's clock is at least that far ahead of Redis's
+    foreign: Sequence[str]  # keys that jobs share and that have another type
+    elsewhere: Sequence[str]  # other databases with workers or jobs, if no worker lives in this one
     overview: Overview
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
@@ -90,9 +98,9 @@ class Facts:
 def gather_facts(broker_url: str | None, flower_url: str | None) -> Facts:
     """Ask Redis and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
-    address = read_address(broker_url or settings().broker_url or DEFAULT_BROKER)
-    client = Client(broker_url, retry_seconds=0)
-    ledger = client.ledger
+    url = broker_url or settings().broker_url or DEFAULT_BROKER
+    address, ledger = read_address(url), Ledger(connect(url))
+    check_server(ledger.redis)
     info = ledger.redis.info()
     configured = ask(ledger.redis, "CONFIG GET", "appendfsync")
     users = ask(ledger.redis, "ACL LIST")
@@ -109,8 +117,10 @@ def gather_facts(broker_url: str | None, flower_url: str | None) -> Facts:
     before, (seconds, microseconds), after = time.time(), ledger.redis.time(), time.time()
     host, port = find_redis(ledger.redis, info["tcp_port"])
     seen_at, open_at = look_at_network(host, port, bool(address.tls))
+    foreign = find_foreign(ledger.redis)
+    overview = Overview() if foreign else look_around(ledger)
     return Facts(
-        redis_url=without_password(client.url),
+        redis_url=without_password(url),
         address=address,
         password_characters=len(unquote(urlsplit(address.redis_url).password or "")),
         redis=info,
@@ -120,10 +130,25 @@ def gather_facts(broker_url: str | None, flower_url: str | None) -> Facts:
         redis_seen_at=seen_at,
         redis_open_at=open_at,
         clock_seconds=seconds_ahead(before, seconds + microseconds / 1e6, after),
-        overview=look_around(ledger),
+        foreign=foreign,
+        elsewhere=[] if overview.workers else find_elsewhere(ledger.redis, info),
+        overview=overview,
         flower=flower,
         unseen=unseen,
     )
+
+
+def find_elsewhere(client: Any, info: dict[str, Any]) -> list[str]:
+    """The other databases of this Redis in which there are workers or jobs."""
+    found = []
+    own = f"db{client.connection_pool.connection_kwargs.get('db') or 0}"
+    for name in info.keys() - {own}:
+        if name.startswith("db") and name[2:].isdecimal():
+            with client.client() as other:
+                if ask(other, "SELECT", name[2:]) and other.exists(LIVING, JOBS, ACTIVE, QUEUE):
+                    found.append(name[2:])
+                other.connection.disconnect()  # the pool must not get it with this database
+    return sorted(found)
 
 
 def ask(client: RetryingRedis, *command: str) -> Any:

@@ -6,9 +6,11 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar, cast, get_args
+from importlib.metadata import version
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import redis
 from redis import exceptions
@@ -21,6 +23,7 @@ from redis.sentinel import Sentinel
 from digitq.protocol.broker.address import SENTINEL_EXAMPLE, read_address, without_password
 from digitq.protocol.broker.tls import check_tls_options, describe_refusal
 from digitq.protocol.errors import BrokerError, UsageError
+from digitq.protocol.keys import TYPES
 
 OLDEST_REDIS = 6  # the first version with HELLO, with which Celery's connections begin
 TIMEOUT_SECONDS = 5  # the longest time without an answer; every blocking read is shorter
@@ -97,6 +100,7 @@ class RetryingRedis(redis.Redis):
     on_disconnect: Callable[[str], None] | None = None
     on_loss: Callable[[], None] | None = None
     watchers: list[Callable[[str], None]]  # the jobs that show the loss themselves
+    awaits_script = False  # whether it waits for a missing script, which this login may not load
     connection: Any  # None, unless the client is for one thread
     connection_pool: Any
     _has_told = False
@@ -180,20 +184,26 @@ class RetryingRedis(redis.Redis):
                     self.connection.disconnect()
                 else:
                     self.connection_pool.disconnect(inuse_connections=False)
-                if not isinstance(error, redis.RedisError) or isinstance(error, NoScriptError):
+                is_missing = isinstance(error, NoScriptError) and not self.awaits_script
+                if not isinstance(error, redis.RedisError) or is_missing:
                     raise  # the caller loads a missing script and tries again
                 waited = time.monotonic() - started
-                shown = without_password(self.url)
                 if not is_passing(error) or waited > self.retry_seconds:
-                    if self.on_loss and isinstance(error, LOST):
-                        self.on_loss()
-                    raise explain(error, shown) from error
+                    self._give_up(error)
                 if waited > TELL_LOSS_SECONDS and not self._has_told:
                     self._has_told = True
                     for tell in [*self.watchers] or [self.on_disconnect or logger.warning]:
                         tell(describe_wait(self, error))
             time.sleep(pause)  # a Redis that is away can't tell that it is back
             pause = min(2 * pause, MAX_RETRY_SECONDS)
+
+    def _give_up(self, error: redis.RedisError) -> NoReturn:
+        """Raises the clearest error that there is."""
+        if self.on_loss and isinstance(error, LOST):
+            self.on_loss()
+        if "WRONGTYPE" in str(error):
+            refuse_foreign(self)
+        raise explain(error, without_password(self.url)) from error
 
 
 def ask(send: Callable[[], Reply]) -> Reply:
@@ -261,18 +271,47 @@ def connect(
 def check_server(client: RetryingRedis) -> None:
     """Raises `BrokerError`, and `UsageError` for a server that can't be a broker."""
     client.ping()  # refused while Redis loads its file, unlike INFO
-    try:
-        info: Any = client.info()
-    except BrokerError as error:
-        if isinstance(error.__cause__, NoPermissionError):
-            return  # it answers, and lets us in
-        raise
+    info: Any = {}
+    with unless_refused():
+        info = client.info()
     at = f"Redis at {without_password(client.url)}"
     if info.get("cluster_enabled"):
         remedy = "Celery needs one without `cluster-enabled`; Sentinels can make it fail over"
         raise UsageError(f"{at} is a Redis Cluster: {remedy}")
     if "sentinel_masters" in info:
         raise UsageError(f"{at} is a Sentinel: its URL is {SENTINEL_EXAMPLE}")
+
+
+def find_foreign(client: RetryingRedis) -> list[str]:
+    """Says of each key that jobs share if it has another type than digitq gives it."""
+    replies: list[tuple[bytes, float]] = []
+    with unless_refused():
+        replies = client.execute(*(("TYPE", key) for key in TYPES))
+    kinds = [(key, reply.decode()) for key, (reply, _) in zip(TYPES, replies, strict=False)]
+    return [
+        f"{key!r} is a {kind}, and must be a {TYPES[key]}"
+        for key, kind in kinds
+        if kind not in ("none", TYPES[key])
+    ]
+
+
+def refuse_foreign(client: RetryingRedis) -> None:
+    """Raises `BrokerError` if a key that jobs share has another type."""
+    if foreign := find_foreign(client):
+        raise BrokerError(
+            f"Redis at {without_password(client.url)} can't be used: its key {foreign[0]}; delete "
+            "it with `redis-cli DEL`, or give digitq a database of its own"
+        )
+
+
+@contextmanager
+def unless_refused() -> Iterator[None]:
+    """Leave out what this login may not do."""
+    try:
+        yield
+    except BrokerError as error:
+        if not isinstance(error.__cause__, NoPermissionError):
+            raise
 
 
 def wait_for_server(client: RetryingRedis) -> None:
@@ -298,6 +337,7 @@ def refuse_unusable(url: str) -> None:
     try:
         with connect(url) as client:
             check_server(client)
+            refuse_foreign(client)
     except BrokerError as error:
         if not (isinstance(error.__cause__, redis.RedisError) and is_passing(error.__cause__)):
             raise
@@ -333,7 +373,9 @@ def is_passing(error: redis.RedisError) -> bool:
     """Whether the same command may succeed later."""
     if isinstance(error, REFUSED) or describe_refusal(error):
         return False
-    return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
+    return isinstance(error, (*LOST, *UNABLE, NoScriptError)) or bool(
+        UNABLE_WORDS.search(str(error))
+    )
 
 
 def explain(error: redis.RedisError, url: str) -> BrokerError:
@@ -348,6 +390,8 @@ def explain(error: redis.RedisError, url: str) -> BrokerError:
         text = "is full: collect or cancel jobs (`digitq jobs`), or raise its maxmemory"
     elif isinstance(error, exceptions.BusyLoadingError):
         text = "still loads its file: try again when it has"
+    elif isinstance(error, NoScriptError):
+        text = f"{reason}: start one of this version"
     elif refusal := describe_refusal(error):
         text = refusal
     elif isinstance(error, LOST):
@@ -377,6 +421,8 @@ def describe_wait(client: RetryingRedis, error: Exception) -> str:
 
 def first_line(error: Exception) -> str:
     """The first line of what Redis says, without what redis-py and a script put around it."""
+    if isinstance(error, NoScriptError):
+        return f"lacks the ledger's steps of digitq {version('digitq')}, which a worker loads"
     line = str(error).partition("\n")[0]
     line = line.rpartition(" of pipeline caused error: ")[2]
     line = line.partition(" : <")[0]  # what follows is the representation of a Sentinel

@@ -12,7 +12,13 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import NoScriptError
 
 from digitq.protocol.asked.known import name_known
-from digitq.protocol.broker.connection import Command, Payload, RetryingRedis
+from digitq.protocol.broker.connection import (
+    Command,
+    Payload,
+    RetryingRedis,
+    refuse_foreign,
+    unless_refused,
+)
 from digitq.protocol.capacity import Memory
 from digitq.protocol.chunk import KINDS, Kind
 from digitq.protocol.errors import BrokerError, UnknownJobError
@@ -81,12 +87,22 @@ class Ledger:
         return "EVALSHA", SHA, 1, record_key(job_id), call.step, self._events, *call.arguments
 
     def _with_script(self, send: Callable[[], Sent]) -> Sent:
-        """What `send` gives, which is called again if Redis did not have the script."""
+        """What `send` gives, which is called again if Redis did not have the script. If this login
+        may not load it, a worker does so with its next heartbeat, and is waited for."""
         try:
             return send()
         except NoScriptError:
-            self.redis.script_load(SCRIPT)
+            is_loaded = False
+            with unless_refused():
+                is_loaded = bool(self.redis.script_load(SCRIPT))
+            self.redis.awaits_script = not is_loaded
             return send()
+
+    def has_script(self) -> bool:
+        """Whether Redis has the steps; true if this login may not ask."""
+        with unless_refused():
+            return bool(self.redis.script_exists(SHA)[0])
+        return True
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
@@ -279,12 +295,13 @@ class Ledger:
                     found.append(RunningChunk(job_id, int(number), worker, *ages))
         return found
 
-    def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
+    def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float, str]:
         """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
-        how many images it has classified since its first one, and the time by Redis's clock."""
+        how many images it has classified since its first one, the time by Redis's clock, and what
+        a worker of this name said of itself before, in JSON."""
         call = atomic.note_worker(name, MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about))
-        images, now = self._run("", call)
-        return images, float(now)
+        images, now, before = self._run("", call)
+        return images, float(now), _text(before or b"")
 
     def workers(self) -> list[WorkerState]:
         """The workers that live, sorted by name."""
@@ -338,7 +355,9 @@ class Ledger:
         return bool(self._run("", atomic.sweep(deadline_seconds, interval_seconds)))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
-        """Publish the overdue chunks of one job again."""
+        """Publish the overdue chunks of one job again. Raises as `refuse_foreign`: workers can do
+        nothing then."""
+        refuse_foreign(self.redis)
         self._run(job_id, atomic.sweep_job(deadline_seconds))
 
     def requeue(self, job_id: str, number: int, worker: str) -> None:

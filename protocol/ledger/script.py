@@ -22,8 +22,22 @@ MAX_BOOKED_BYTES = 4 << 20  # a step that has booked this much leaves the rest t
 IMAGE_TTL_SECONDS = 7 * 86400  # an image that no worker answers is forgotten after this time
 RESULT_SECONDS = 3600  # Redis keeps the answer to an image of another program for this long
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
+MAX_SENT_BYTES = 1 << 20  # a step queues messages of this size together, and leaves the rest
+MAX_OWN_MESSAGE_BYTES = (
+    4096  # a message is no longer than this; those of digitq have some 700 bytes
+)
+MAX_RESENT = 100_000  # chunks are not queued again while so many messages are in their queue
 QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
+# The steps that a login may run without the right to load scripts, and the size of all arguments
+# in bytes. Those without payload also run while Redis is full, so they must add little.
+PRODUCER_STEPS = {
+    **dict.fromkeys(("open", "dispatch", "seal", "heartbeat", "free", "sweep_job", "close"), 65536),
+    **dict.fromkeys(("know", "submit"), 1 << 30),
+}
 CONSTANTS = f"""
+local PRODUCER_STEPS = {{{", ".join(f"{step} = {most}" for step, most in PRODUCER_STEPS.items())}}}
+local MAX_SENT_BYTES, MAX_OWN_MESSAGE_BYTES = {MAX_SENT_BYTES}, {MAX_OWN_MESSAGE_BYTES}
+local MAX_RESENT = {MAX_RESENT}
 local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
 local MAX_SWEPT, MAX_PEEKED, MAX_PEEKED_BYTES = {MAX_SWEPT}, {MAX_PEEKED}, {MAX_PEEKED_BYTES}
 local watermark, active, jobs = '{keys.WATERMARK}', '{keys.ACTIVE}', '{keys.JOBS}'

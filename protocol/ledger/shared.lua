@@ -12,6 +12,19 @@ local poison_rows, failures, known, begun, work
 local fields -- of the record, once they are read: each call of Redis takes a script some µs
 local is_changed = false -- whether the expiry of the job's keys is still to be postponed
 local counts = {} -- what the script adds to the counts of all jobs
+local left = MAX_SENT_BYTES -- how many bytes of messages the script may still queue
+
+-- Who may not load scripts, as a producer, runs the steps of producers only. Redis 6 can't ask.
+local function check_rights()
+  if not redis.acl_check_cmd or redis.acl_check_cmd('SCRIPT', 'LOAD', '') then return end
+  local size = 0
+  for _, argument in ipairs(ARGV) do size = size + #argument end
+  if size > (PRODUCER_STEPS[ARGV[1]] or 0) or #KEYS[1] > 200 then
+    return redis.error_reply('NOPERM only a worker may do this step of the ledger')
+  end
+end
+local refusal = check_rights()
+if refusal then return refusal end
 
 -- Makes the steps change the job with this record. The job before it must be settled.
 local function use(key)
@@ -125,8 +138,11 @@ local function publish(n)
   end
   local headers = {lang = 'py', task = task, id = id, root_id = id, argsrepr = text, kwargsrepr = ''}
   local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
+  local sent = message(id, content, headers, '', queue)
+  left = left - #sent
+  if #sent > MAX_OWN_MESSAGE_BYTES then error('the record of job ' .. job:sub(1, 20) .. ' is damaged') end
   redis.call('ZADD', queued, time, n)
-  redis.call('LPUSH', own_queue(), message(id, content, headers, '', queue))
+  redis.call('LPUSH', own_queue(), sent)
   tell_flower('sent', id, {name = task, args = text, kwargs = ''})
 end
 
@@ -135,7 +151,7 @@ end
 local function publish_next()
   local in_flight = redis.call('ZCARD', queued) + redis.call('ZCARD', running)
   local limit, published, stored = number('in_flight'), number('published'), number('stored')
-  while published < stored and (in_flight < limit or redis.call('LLEN', own_queue()) == 0) do
+  while left > 0 and published < stored and (in_flight < limit or redis.call('LLEN', own_queue()) == 0) do
     publish(published)
     published, in_flight = published + 1, in_flight + 1
   end

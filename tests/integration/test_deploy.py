@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, build_opener, urlopen
@@ -23,11 +24,16 @@ from digitq.private.processes import Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.asked.reading import numbers
+from digitq.protocol.broker.connection import connect
+from digitq.protocol.errors import BrokerError
 from digitq.protocol.keys import CALLS_QUEUE, TASK_EVENTS
+from digitq.protocol.ledger import Ledger
 from digitq.protocol.ledger.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
 from tests.waiting import children_of, run_digitq, wait_for
+
+LOOP = "while true do end"
 
 ROOT = Path(__file__).parents[2]
 CONF = (ROOT / "deploy/redis/redis.conf").read_text()
@@ -58,7 +64,8 @@ def serve_users(folder: Path) -> Iterator[Server]:
         re.sub("<([A-Z]+)>", lambda found: 2 * found[1].lower(), CONF)
         + "user admin on nopass ~* &* +@all\n"
     )
-    with serve(folder, str(folder / "redis.conf"), "--maxmemory", "1gb", program=program) as server:
+    options = ("--maxmemory", "1gb", "--busy-reply-threshold", "50")
+    with serve(folder, str(folder / "redis.conf"), *options, program=program) as server:
         yield server
 
 
@@ -111,10 +118,12 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
         Client(producer) as client,
     ):
         pixels = random_digits(3000)
+        wait_for(client.ledger.has_script)  # a worker loads the steps when it starts
         assert client.classify(pixels[0]).error is None
         assert client.classify(pixels[0], numbers(length=2)).error is None
         assert client.submit(pixels).table().num_rows == 3000
         job = client.submit(pixels, detached=True)
+        admin.script_flush()
         assert job.table().num_rows == 3000
         assert job.id in digitq_says("status", job.id) and job.id in digitq_says("jobs")
         (name,) = json.loads(page("/api/workers?refresh=1"))
@@ -141,13 +150,20 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
             "doctor", "--flower", flower
         )
     refused = {(entry["username"], entry["object"]) for entry in admin.acl_log()}
-    assert refused - {("producer", CONTROL)} == {
+    told = {
+        ("producer", CONTROL),
+        ("producer", "script|load"),
+        ("flower", "type"),
+        ("metrics", "type"),
+    }
+    assert refused - told == {
         ("producer", command) for command in ("config|get", "acl|list", "acl|dryrun")
     }
 
 
 def test_redis_remembers_jobs_when_it_starts_again(tmp_path: Path) -> None:
     with serve_users(tmp_path) as server, Client(url_of(server, "producer")) as client:
+        Ledger(connect(url_of(server, "worker"))).sweep(30)  # loads the steps
         job = client.submit(random_digits(3000), detached=True)
         job.wait_until_stored()
         before = client.jobs()
@@ -157,7 +173,7 @@ def test_redis_remembers_jobs_when_it_starts_again(tmp_path: Path) -> None:
 
 
 def test_workers_and_producers_may_run_all_of_the_ledger(admin: Any) -> None:
-    for name in sorted(set(re.findall(r"'([A-Z]{3,})'", SCRIPT))):
+    for name in sorted({*re.findall(r"'([A-Z]{3,})'", SCRIPT)} - {"SCRIPT"}):
         (found,) = admin.execute_command("COMMAND INFO", name)
         arity = abs(found[1]) if found else 0  # the name may be another word of a command
         for user in ("producer", "worker"):
@@ -172,6 +188,7 @@ def test_nobody_may_do_harm(admin: Any, user: str) -> None:
     for command in (
         *("FLUSHALL", "FLUSHDB", "SHUTDOWN", "KEYS *", "CONFIG GET *", "CONFIG SET dir /tmp"),
         *("ACL LIST", "MONITOR", "DEBUG SLEEP 1", "REPLICAOF h 1", "MODULE LIST", "CLIENT LIST"),
+        *("EVAL return 0", "EVAL_RO return 0", "FUNCTION LOAD x", "FCALL x 0"),
         *("SCAN 0", "RANDOMKEY", "DBSIZE"),  # other programs' keys have names, too
         *("FUNCTION FLUSH", "SCRIPT FLUSH", "SAVE", "BGREWRITEAOF", "GET other", "SET other 1"),
     ):
@@ -197,6 +214,54 @@ def test_each_may_do_no_more(server: Server, admin: Any) -> None:
         assert not may(admin, "flower", "BRPOP", queue, "1")
     for command in (("HGET", CHUNKS, "0"), ("LLEN", CHUNKS), ("DEL", CHUNKS), ("EXISTS", CHUNKS)):
         assert not may(admin, "flower", *command)
+
+
+def test_a_producer_runs_only_steps_that_a_worker_has_loaded(server: Server, admin: Any) -> None:
+    admin.script_flush()
+    url = url_of(server, "producer")
+    for command in (("SCRIPT", "LOAD", LOOP), ("EVAL", LOOP, "0"), ("SUNION", "digitq:a")):
+        assert not may(admin, "producer", *command)
+    with Client(url, retry_seconds=0) as hasty, pytest.raises(BrokerError) as error:
+        hasty.submit(random_digits(1), detached=True)
+    assert str(error.value).endswith(", which a worker loads: start one of this version")
+    with Client(url) as client, connect(url_of(server, "worker")) as worker:
+        told = list[str]()
+        client.on_disconnect = told.append
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(client.submit, random_digits(10), detached=True)
+            wait_for(lambda: told)
+            assert "lacks the ledger's steps of digitq" in told[0]
+            ledger = Ledger(worker)
+            ledger.note_worker("w@h", {})  # as a heartbeat does
+            assert job.result().wait_until_stored()
+        id = job.result().id
+        for refused in (
+            lambda: client.ledger.begin(id, 0),
+            lambda: client.ledger.note_worker("w@h", {}),
+            lambda: client.ledger.give_up(id, "x" * 100_000),
+        ):
+            with pytest.raises(BrokerError, match="only a worker may do this step"):
+                refused()
+        assert ledger.begin(id, 0)
+        client.ledger.cancel(id)
+
+
+def test_an_operator_ends_a_script_that_does_not_end(server: Server) -> None:
+    def run() -> object:
+        with redis.Redis.from_url(url_of(server, "worker")) as worker:
+            return worker.evalsha(worker.script_load(LOOP), 0)
+
+    with ThreadPoolExecutor(1) as pool, redis.Redis.from_url(url_of(server, "flower")) as operator:
+        loop = pool.submit(run)
+
+        def is_killed() -> bool:
+            with suppress(redis.ResponseError):  # it does not run yet
+                return bool(operator.script_kill())
+            return False
+
+        wait_for(is_killed)
+        with pytest.raises(redis.ResponseError, match="killed"):
+            loop.result()
 
 
 def test_the_results_that_celery_keeps(admin: Any) -> None:

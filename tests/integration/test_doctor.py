@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from digitq.operate.doctor import examine
 from digitq.operate.facts import Facts, gather_facts, look_at_flower
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from digitq.producer import Client
+from digitq.protocol.app import app
 from digitq.protocol.asked.reading import digits
 from digitq.protocol.broker.address import read_address
 from digitq.protocol.broker.connection import connect
@@ -31,6 +33,7 @@ from digitq.protocol.overview import look_around
 from digitq.protocol.records import JobRecord, JobSpec, RunningChunk
 from digitq.protocol.settings import settings
 from digitq.worker.models.card import WEIGHTS_FOLDER
+from digitq.worker.service.heartbeat_threads import RedisHeartbeat
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
@@ -287,7 +290,7 @@ def test_rights_of_users(guarded: Served, user: str, rights: str, text: str) -> 
             redis.acl_deluser("open", "closed")
     if "nopass" in rights and user == "default" and not facts.redis_seen_at:
         pytest.skip("this host is in no network")
-    said = [str(finding) for finding in examine(facts)]
+    said = [str(finding) for finding in examine(facts) if finding.rule != "workers"]
     assert [line[: len(text)] for line in said] == ([text] if text else [])
 
 
@@ -297,7 +300,7 @@ def test_a_short_password(guarded: Served) -> None:
     line = found(short, "redis-password")
     assert "password of Redis has 3 characters, which others may guess at 192.0.2.2; take" in line
     for other in (replace(short, redis_seen_at=[]), replace(short, password_characters=0)):
-        assert not examine(other)
+        assert [finding.rule for finding in examine(other)] == ["workers"]  # there is none
 
 
 @pytest.fixture(scope="module")
@@ -336,8 +339,8 @@ def test_a_careless_deployment(rule: str, text: str, neglected: Facts) -> None:
 
 def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Facts) -> None:
     cancelled = [replace(job, state="cancelled") for job in neglected.overview.jobs]
-    findings = examine(with_jobs(neglected, cancelled))
-    assert cancelled and "workers" not in {finding.rule for finding in findings}
+    line = found(with_jobs(neglected, cancelled), "workers")
+    assert cancelled and line.startswith("workers: no worker lives; start one")
 
 
 def test_a_worker_that_stands_still_at_an_image_of_another_program(neglected: Facts) -> None:
@@ -536,3 +539,52 @@ def test_workers_that_fit_their_shares_and_not_their_machine(motley: Facts) -> N
     crowd = [replace(good, name=name, share=name) for name in ("a", "b")]
     assert "a, b: 6 threads share 4 cores" in found(with_workers(motley, *crowd), "threads")
     assert "threads" not in {finding.rule for finding in examine(with_workers(motley, crowd[0]))}
+
+
+def test_a_key_of_another_type(redis_only: Local) -> None:
+    """Doctor names it; whoever submits, looks or works says so and ends."""
+    with connect(redis_only.url) as redis:
+        client = Client(redis_only.url)
+        job = client.submit(random_digits(1))
+        for key, kind in (("digitq:counters", "hash"), ("digitq-booked", "list")):
+            redis.set(key, "x")
+            line = found(gather_facts(redis_only.url, None), "keys")
+            assert line.startswith(f"keys: the key '{key}' is a string, and must be a {kind}: ")
+            with pytest.raises(BrokerError, match=f"its key '{key}' is a string"):
+                job.table()
+            for command in (["status", "x"], ["worker"]):
+                run = subprocess.run(
+                    [*DIGITQ, *command, "--broker", redis_only.url], capture_output=True, text=True
+                )
+                assert run.returncode == 3 and f"its key '{key}' is a string" in run.stderr
+            redis.delete(key)
+        client.abandon(job)
+
+
+def test_no_worker_or_another_database() -> None:
+    with Served() as served:
+        assert "no worker lives; start one" in found(gather_facts(served.url, None), "workers")
+        other = served.url[:-1] + "1"
+        with Client(other) as client:
+            client.ledger.note_worker("w@h", {})
+            line = found(gather_facts(served.url, None), "workers")
+            assert "no worker lives, but database 1 has jobs or workers; start one" in line
+            assert line.endswith(", or name that database in --broker: …/1")
+
+
+def test_two_workers_of_one_name(redis_only: Local) -> None:
+    ledger, worker = Client(redis_only.url).ledger, Mock(hostname="twin@h")
+    worker.pool.num_processes = 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(app.conf, "digitq_database_url", redis_only.url)
+        one, two = RedisHeartbeat(worker, lambda: ""), RedisHeartbeat(worker, lambda: "")
+    one.write()
+    one.write()
+    assert not ledger.workers()[0].missing
+    for _ in range(2):
+        two.write()
+        one.write()
+    text = (
+        "workers: twin@h is not ready: another worker has this name: start each with a --hostname"
+    )
+    assert found(gather_facts(redis_only.url, None), "workers").startswith(text)

@@ -1037,7 +1037,7 @@ def test_a_heartbeat_counts_the_images_of_its_worker_and_expires(ledger: Ledger)
     assert not ledger.has_worker()
     assert ledger.note_worker("w@h", {**ABOUT, "images_per_second": 0})[0] == 0
     ledger.complete("j", 1, result(b"", worker="w@h"))
-    images, redis_time = ledger.note_worker("w@h", {**ABOUT, "images_per_second": 2.5})
+    images, redis_time, _ = ledger.note_worker("w@h", {**ABOUT, "images_per_second": 2.5})
     assert images == 10 and abs(redis_time - time.time()) < 60
     assert ledger.has_worker()
     (state,) = ledger.workers()

@@ -94,7 +94,7 @@ def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
     ledger = Client(endpoint.local.url).ledger
     ledger.redis.config_set("maxmemory", 1 << 30)
     assert endpoint.value("redis_up") == 1
-    assert endpoint.value("workers") == endpoint.value("backlog_seconds") == 0
+    assert endpoint.value("workers") == 0
     assert endpoint.value("images_total", model="cnn") == 0
     for number in range(3):
         ledger.dispatch(SPEC, (0, 0), number, 10, b"chunk")

@@ -34,6 +34,8 @@ from digitq.worker.service.meter import Meter
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # all containers of a machine have one
 
+TWIN = "another worker has this name: start each with a --hostname of its own"
+
 logger = get_logger(__name__)
 connected = threading.Event()  # set while this worker is connected to Redis
 
@@ -98,6 +100,7 @@ class RedisHeartbeat:
         self._worker, self._missing = worker, missing
         self._ledger = Ledger(connect(app.conf.digitq_database_url))
         self._meter, self._started, self._clock_seconds = Meter(), time.time(), 0.0
+        self._has_begun = self._has_twin = False
 
     def write(self) -> None:
         """Write one. Raises `BrokerError`."""
@@ -105,11 +108,16 @@ class RedisHeartbeat:
             "processes": self._worker.pool.num_processes,
             "started": self._started,
             "images_per_second": round(self._meter.rate, 3),
-            "missing": self._missing(),
+            "missing": self._missing() or TWIN * self._has_twin,
             "clock_seconds": self._clock_seconds,
         }
         before = time.time()
-        images, redis_time = self._ledger.note_worker(self._worker.hostname, about)
+        images, redis_time, said = self._ledger.note_worker(self._worker.hostname, about)
+        # The first time, a worker of this name may have ended some seconds ago
+        has_twin = self._has_begun and bool(said) and f'"started": {self._started}' not in said
+        if has_twin and not self._has_twin:
+            logger.error("%s: %s", self._worker.hostname, TWIN)
+        self._has_begun, self._has_twin = True, has_twin
         self._clock_seconds = seconds_ahead(before, redis_time, time.time())
         self._meter.read(images, time.monotonic())
 

@@ -3,6 +3,6 @@
 function steps.heartbeat(held)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('HDEL', record, 'fed')
-  set('fed', stamp(now), 'held', held)
+  set('fed', stamp(now), 'held', tonumber(held))
   touch()
 end

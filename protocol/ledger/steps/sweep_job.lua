@@ -6,7 +6,7 @@
 function steps.sweep_job(deadline)
   deadline = tonumber(deadline)
   if redis.call('EXISTS', record) == 0 then
-    local id = string.match(record, '[^:]+$')
+    local id = string.sub(record, #JOB + 1)
     redis.call('SREM', active, id)
     redis.call('ZREM', jobs, id)
     return
@@ -17,7 +17,9 @@ function steps.sweep_job(deadline)
   end
   local patience = math.max(deadline, PATIENCE * number('silent_ms') / 1000)
   local function publish_range(set, first, last)
-    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do publish_again(n) end
+    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last, 'LIMIT', 0, 1000)) do
+      if left > 0 and redis.call('LLEN', own_queue()) < MAX_RESENT then publish_again(n) end
+    end
   end
   publish_range(queued, '-inf', stamp(lost))
   publish_range(running, '-inf', stamp(now - patience))
