@@ -18,7 +18,7 @@ from digitq.producer.sinks.sink import output_errors, replacing
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import NOBODY
-from digitq.protocol.chunk import ABSENT, CORRECTED
+from digitq.protocol.chunk import CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
@@ -105,9 +105,8 @@ def spread_pages(
 def spread_page(page: Sequence[ResultRow], form: Form | None) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
-    places = [place for place in page if place["reason"] != ABSENT]
-    shared = [place for place in places if place["row"] is None]
-    rows = [place for place in places if place["row"] is not None]
+    shared = [place for place in page if place["row"] is None]
+    rows = [place for place in page if place["row"] is not None]
     broken = [*find_broken_rules(form, page)] if form and form.checks else []
     of_page = [one for one in broken if one.bound.isdisjoint(place["id"] for place in rows)]
     if not rows and shared:
