@@ -139,6 +139,7 @@ def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pylist(
         [
             {"id": id, "number": number, "confidence": 0.9, "review": True, "truth": truth}
+            | {"error": "torn" if number is None else None}
             for id, number, truth in rows
         ],
         NUMBER_SCHEMA.append(NUMBER_TRUTH),
