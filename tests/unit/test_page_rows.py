@@ -21,7 +21,7 @@ from digitq.producer.results import READERS, open_results
 from digitq.producer.sinks.encoders import ENCODERS, describe_rows
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.source import Entry, unreadable
-from digitq.protocol.asked.form import Check, Form, read_form
+from digitq.protocol.asked.form import Cell, Check, Form, read_form
 from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import FORM_SCHEMA, NO_SUCH_ROW, Chunk, name_rows
 from digitq.protocol.errors import UsageError
@@ -35,7 +35,7 @@ from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
 from digitq.worker.picture import ImageError
 from digitq.worker.sight.limits import Watch
-from digitq.worker.sight.numbers.recognition import NumberReading
+from digitq.worker.sight.numbers.recognition import SURE_EMPTY, NumberReading
 from tests.cutting import cut_items
 from tests.reading_numbers import read_text
 from tests.unit.test_page_chunks import ANY, CELLS, FORM, make_pages
@@ -51,12 +51,13 @@ def trace_page(content: bytes, form: Form) -> Iterator[list[bytes] | None]:
     yield content.split(b",")
 
 
-def trace_cell(cut: bytes, cell: object, content: bytes) -> Iterator[NumberReading]:
+def trace_cell(cut: bytes, cell: Cell, content: bytes) -> Iterator[NumberReading]:
     empty = {b"-": 0.9, b"--": 0.6}
     if cut == b"-4":
         yield NumberReading("-4", 0.9, [], [], "")
     elif cut in empty:
-        yield NumberReading("", empty[cut], [], [], "empty")
+        is_fine = cell.optional and empty[cut] > SURE_EMPTY
+        yield NumberReading("", empty[cut], [], [], "" if is_fine else "empty")
     else:
         yield read_text(cut, ANY)
 
