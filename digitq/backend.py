@@ -108,7 +108,7 @@ def take_results(
     `count` gives the number of images, which may take a while; `sync` is that of `Job.results`.
     After an error or Ctrl-C an attached job is removed from Redis; the rows that are written stay.
     """
-    before = sink.counts.images
+    before = sink.counts.done
     sink.begin(job.id)
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
@@ -139,7 +139,7 @@ def take_results(
                 left = (progress.tasks[bar].total or 0) - sink.counts.images
                 progress.update(
                     bar,
-                    completed=sink.counts.images,
+                    completed=sink.counts.done,
                     rate=f"{part.images_per_second:,.0f} images/s",
                     waiting="",
                     ends=pace.end_of(int(left), batch.num_rows),

@@ -17,7 +17,7 @@ from digitq.producer.sources.in_memory import Images
 from digitq.producer.sources.opening import open_images
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
-from digitq.protocol.chunk import named_schema
+from digitq.protocol.chunk import named_schema, page_starts
 from digitq.protocol.settings import settings
 from digitq.summary import summarise
 
@@ -35,9 +35,11 @@ class Results(Generic[AnswerT]):
     def __init__(self, table: pa.Table, reading: Reading[AnswerT], summary: str) -> None:
         self.table = table  # its columns are those of `Job.results`
         self._reading, self._summary = reading, summary
+        # The first row of each image
+        self._starts = page_starts(table) if reading.form else range(len(table))
 
     def __len__(self) -> int:
-        return int(self.table.num_rows) // self._reading.rows_of_image
+        return len(self._starts)
 
     def __iter__(self) -> Iterator[AnswerT]:
         for batch in self.table.to_batches():
@@ -47,8 +49,8 @@ class Results(Generic[AnswerT]):
         if not -len(self) <= index(number) < len(self):
             raise IndexError(f"there is no result {number}: there are {len(self):,}")
         number = range(len(self))[number]  # from the end if it is negative
-        rows = self._reading.rows_of_image
-        (batch,) = self.table.slice(number * rows, rows).to_batches()
+        start, end = [*self._starts, len(self.table)][number : number + 2]
+        (batch,) = self.table.slice(start, end - start).to_batches()
         return self._reading.to_answers(batch)[0]
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:

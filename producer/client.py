@@ -125,9 +125,9 @@ class Client:
             like=reading.like,
         )
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
-        batches = read_source(source, reading, resume.images, resume.ids)
+        batches = read_source(source, reading, resume.done, resume.ids)
         chunks = cut_chunks(
-            batches, model, reading.cells, resume.images, lambda kind: feeder.paces[kind]
+            batches, model, reading.cells, resume.done, lambda kind: feeder.paces[kind]
         )
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)

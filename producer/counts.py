@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.protocol.chunk import (
+    ABSENT_KEY,
     NUMBER_TRUTH,
-    absences,
     answers,
     corrected,
     count_failures,
     count_reviews,
+    page_starts,
 )
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
@@ -37,7 +38,7 @@ class Counts:
     """Counts of result rows from the first on, and a checksum of their ids."""
 
     images: int = 0  # one row each
-    ids: int = 0  # the checksum of `add_ids`
+    ids: int = 0  # the checksum of `add_ids`: of the images, or of the pages
     failed: int = 0  # rows without an answer, unless a person says that there is no digit
     labelled: int = 0  # rows with a truth and an answer
     correct: int = 0  # labelled rows whose answer equals the truth
@@ -45,6 +46,12 @@ class Counts:
     unlabelled: int = 0  # rows without a truth, if others of the job may have one
     other_zeros: int = 0  # numbers that differ from their truth in leading zeros only
     corrected: int = 0  # answers of a person
+    absent: int = 0  # rows of a job that are left out, as their pages do not have them
+
+    @property
+    def done(self) -> int:
+        """How many rows of a job these are, with those that are left out."""
+        return self.images + self.absent
 
     def add(self, batch: pa.RecordBatch) -> Self:
         """The counts including one more result batch."""
@@ -53,12 +60,16 @@ class Counts:
             truth = batch.column("truth")
             equal = pc.equal(answers(batch), truth)
             correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
-            unlabelled = pc.sum(pc.and_not(truth.is_null(), absences(batch))).as_py() or 0
+            unlabelled = truth.null_count
             if truth.type == NUMBER_TRUTH.type:
                 other_zeros = pc.sum(differ_in_zeros(answers(batch), truth)).as_py() or 0
+        ids = batch.column("id")
+        if "page" in batch.schema.names:
+            ids = batch.column("page").take(pa.array(page_starts(batch), pa.int64()))
+        absent = (batch.schema.metadata or {}).get(ABSENT_KEY, 0)
         return type(self)(
             self.images + batch.num_rows,
-            add_ids(self.ids, batch.column("id")),
+            add_ids(self.ids, ids),
             self.failed + count_failures(batch),
             self.labelled + labelled,
             self.correct + correct,
@@ -66,6 +77,7 @@ class Counts:
             self.unlabelled + unlabelled,
             self.other_zeros + other_zeros,
             self.corrected + (pc.sum(corrected(batch)).as_py() or 0),
+            self.absent + int(absent),
         )
 
 

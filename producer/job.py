@@ -44,6 +44,7 @@ GONE_SECONDS = 2 * HEARTBEAT_SECONDS  # a submitter is gone if a collector hears
 LOGGED_CHECKS = 20  # after this many checks without a result, a warning is logged
 
 logger = logging.getLogger(__name__)
+Rows = tuple[pa.RecordBatch, pa.Array | None]  # of a chunk's result, and their right answers
 
 
 @dataclass
@@ -149,7 +150,8 @@ class Job:
         you need no more results. If reading the source raises an error, it is raised here; for an
         attached job, after the results of the chunks before it.
 
-        For a detached job, the first `skipped` rows are left out. If `sync` is given and Redis
+        For a detached job, the first `skipped` rows are left out, counted with those that pages do
+        not have. If `sync` is given and Redis
         lacks room, results that were yielded are deleted there. `sync` is called before, and must
         bring the rows to the disk: nobody can collect them again.
 
@@ -158,10 +160,11 @@ class Job:
         """
         cursor = self._start_reading(skipped, sync)
         while (batches := self._fetch(cursor)) is not None:
-            for batch in batches:
+            for batch, truth in batches:
                 self._take(cursor, batch)
                 if cursor.skipped < batch.num_rows:
-                    yield batch.slice(cursor.skipped)
+                    right = None if truth is None else truth.slice(cursor.skipped)
+                    yield name_rows(batch.slice(cursor.skipped), right)
                 cursor.skipped = max(0, cursor.skipped - batch.num_rows)
 
     async def results_async(self) -> AsyncIterator[pa.RecordBatch]:
@@ -173,9 +176,9 @@ class Job:
         try:
             cursor = await wait(thread, self._start_reading)
             while (batches := await wait(thread, self._fetch, cursor)) is not None:
-                for batch in batches:
+                for batch, truth in batches:
                     self._take(cursor, batch)
-                    yield batch
+                    yield name_rows(batch, truth)
         finally:
             thread.shutdown(wait=False)  # it ends within `IDLE_MS`, or once Redis is given up
 
@@ -192,7 +195,7 @@ class Job:
         first = record.freed_chunks
         return Cursor(first, freed, skipped - freed, sync, freed=first)
 
-    def _fetch(self, cursor: Cursor) -> list[pa.RecordBatch] | None:
+    def _fetch(self, cursor: Cursor) -> list[Rows] | None:
         """The results that are there now; none after a wait of `IDLE_MS`. None at the end."""
         self._check_reader(cursor.number)
         state = self._state(cursor.number)
@@ -216,14 +219,14 @@ class Job:
                     f"Redis no longer keeps the results of job {self.id}: submit it again"
                 )
             cursor.last = self._wait(cursor.last)
-        batches: list[pa.RecordBatch] = []
+        batches: list[Rows] = []
         for number, (payload, truth) in enumerate(found, cursor.number):
             if payload is None:
                 break
             batches.append(self._decode(number, payload, truth))
         return batches
 
-    def _decode(self, number: int, payload: bytes, kept: bytes | None) -> pa.RecordBatch:
+    def _decode(self, number: int, payload: bytes, kept: bytes | None) -> Rows:
         """The result rows of a chunk with their right answers. Redis has `kept` those of a detached
         job, and the feeder those of an attached one."""
         chunk = self._attached_feeder.find_chunk(number) if self._attached_feeder else None
@@ -231,7 +234,7 @@ class Job:
         truth = chunk.truth if chunk else None
         if kept is not None:
             truth = decode_truth(kept, read_by(self.model), results.num_rows)
-        return name_rows(results, truth)
+        return results, truth
 
     def _check_total(self, rows: int) -> None:
         """Raises `BrokerError` if the results of a detached job have other than `rows` rows."""

@@ -66,13 +66,14 @@ Reason = Literal[
     "error",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-ABSENT = "absent"  # stands as the reason if the page has no such row of a table: nothing to check
+ABSENT = "absent"  # a worker's reason if the page has no such row of a table: nobody gets the row
+NO_SUCH_ROW = "the page has no such row"  # the error if a right answer says that it has one
 
 PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
 CHECK_FIELDS = (
     ERROR,
     pa.field("review", pa.bool_(), nullable=False),  # whether a person should check the answer
-    pa.field("reason", pa.string()),  # one of `REASONS`; if `review` is false, null or `ABSENT`
+    pa.field("reason", pa.string()),  # one of `REASONS`; null if `review` is false
 )
 CONFIDENCE = pa.field("confidence", pa.float32())
 RESULT_SCHEMA = pa.schema(
@@ -123,6 +124,7 @@ FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])  # what peopl
 # In the metadata of a result batch
 WEIGHTS_KEY = b"weights"  # the first digits of the SHA-256 of the network's card
 REVIEW_BELOW_KEY = b"review below"  # answers of a lower confidence are to be reviewed
+ABSENT_KEY = b"absent"  # how many rows are left out, as their pages lack them
 FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `digitq.worker.service.identity`
 WEIGHTS_DIGITS = 16
 
@@ -158,13 +160,45 @@ def name_fields(batch: pa.RecordBatch) -> pa.StringArray:
 
 
 def name_rows(results: pa.RecordBatch, truth: pa.Array | None = None) -> pa.RecordBatch:
-    """The result rows as people get them: fields of pages have an id, and no column `table`. The
-    right answers of the rows, if there are any, are the last column."""
-    if PLACE[0].name in results.schema.names:
+    """The result rows as people get them: fields of pages have an id, and no column `table`, and
+    rows that a page does not have are left out. The right answers of the rows, if there are any,
+    are the last column."""
+    has_pages = PLACE[0].name in results.schema.names
+    if has_pages:
         named = results.append_column(ID, name_fields(results)).select(FORM_SCHEMA.names)
         schema = FORM_SCHEMA.with_metadata(results.schema.metadata)
         results = pa.record_batch(named.columns, schema=schema)
-    return results if truth is None else results.append_column(TRUTH.name, truth)
+    if truth is not None:
+        results = results.append_column(TRUTH.name, truth)
+    return leave_out_absent(results) if has_pages else results
+
+
+def leave_out_absent(results: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows without those that their page does not have. If a right answer is known for one, it
+    was not found: it stays, with an error."""
+    is_absent = pc.equal(results.column("reason"), ABSENT).fill_null(False)
+    if TRUTH.name in results.schema.names:
+        is_lost = pc.and_(is_absent, pc.greater(results.column(TRUTH.name), "").fill_null(False))
+        is_absent = pc.and_not(is_absent, is_lost)
+        for name, value in (("error", NO_SUCH_ROW), ("review", True), ("reason", "error")):
+            column = pc.if_else(is_lost, value, results.column(name))
+            index = results.schema.get_field_index(name)
+            results = results.set_column(index, results.schema.field(name), column)
+    count = {ABSENT_KEY: str(is_absent.true_count)}
+    kept = results.filter(pc.invert(is_absent))
+    return kept.replace_schema_metadata({**(results.schema.metadata or {}), **count})
+
+
+def page_starts(rows: pa.RecordBatch | pa.Table) -> list[int]:
+    """The numbers of the rows with which a page begins, of results as people get them. All pages
+    have the place of the first row."""
+    if not rows.num_rows:
+        return []
+    ((id, page),) = zip(
+        *(rows.column(name)[:1].to_pylist() for name in ("id", "page")), strict=True
+    )
+    first = pc.binary_join_element_wise(rows.column("page"), id.removeprefix(page), "")
+    return [int(row) for row in pc.indices_nonzero(pc.equal(rows.column("id"), first)).to_pylist()]
 
 
 def truth_field(read: What) -> pa.Field:
@@ -184,20 +218,9 @@ def corrected(results: pa.RecordBatch) -> pa.Array:
     return pa.repeat(False, results.num_rows)
 
 
-def absences(results: pa.RecordBatch) -> pa.Array:
-    """Whether each row is in a row of a table that its page does not have, as far as is known."""
-    is_absent = pc.equal(results.column("reason"), ABSENT).fill_null(False)
-    if "truth" in results.schema.names:  # a row of the page was not found
-        truth = results.column("truth").cast(pa.string()).fill_null("")
-        is_absent = pc.and_(is_absent, pc.equal(truth, ""))
-    return is_absent
-
-
 def failures(results: pa.RecordBatch) -> pa.Array:
-    """Whether each row has no answer, though one is wanted; not if a person says that there is no
-    digit."""
-    missing = pc.and_not(answers(results).is_null(), corrected(results))
-    return pc.and_not(missing, absences(results))
+    """Whether each row has an error; not if a person says that there is no digit."""
+    return pc.and_not(results.column("error").is_valid(), corrected(results))
 
 
 def unmarked(results: pa.RecordBatch) -> pa.Array:
@@ -207,8 +230,8 @@ def unmarked(results: pa.RecordBatch) -> pa.Array:
 
 
 def count_failures(results: pa.RecordBatch) -> int:
-    """How many rows `failures` finds; mostly each row has an answer."""
-    return failures(results).true_count if answers(results).null_count else 0
+    """How many rows `failures` finds."""
+    return int(failures(results).true_count)
 
 
 def count_reviews(results: pa.RecordBatch) -> int:

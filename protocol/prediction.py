@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeAlias
 
 import pyarrow as pa
 
-from digitq.protocol.chunk import ABSENT, Alternative, FoundDigit
+from digitq.protocol.chunk import Alternative, FoundDigit, page_starts
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class Prediction:
 class NumberPrediction:
     """The number in one image, or an error. `number` is text as it is written: `007` stays `007`,
     and it is empty if nothing is written. `confidence` is the probability that all of it is right.
-    `review`, `reason` and `id` are as in a `Prediction`; if `reason` is `absent`, the page has no
-    such row of a table, and `number` is None."""
+    `review`, `reason` and `id` are as in a `Prediction`."""
 
     number: str | None
     confidence: float | None
@@ -44,15 +44,20 @@ class NumberPrediction:
 Answer: TypeAlias = Prediction | NumberPrediction | dict[str, NumberPrediction]
 
 
-def to_answers(results: pa.RecordBatch, cells: Sequence[str]) -> Sequence[Answer]:
-    """The answer for each image of a result batch. `cells` are the ids of the fields on a page, if
-    the images are pages."""
+def to_answers(results: pa.RecordBatch) -> Sequence[Answer]:
+    """The answer for each image of a result batch; that of a page has the fields by their names."""
     predictions = to_predictions(results)
-    if not cells:
+    if "page" not in results.schema.names:
         return predictions
-    fields = [one for one in predictions if isinstance(one, NumberPrediction)]
-    pages = range(0, len(fields), len(cells))
-    return [dict(zip(cells, fields[row : row + len(cells)], strict=True)) for row in pages]
+    starts, pages = page_starts(results), results.column("page").to_pylist()
+    return [
+        {
+            one.id.removeprefix(f"{page}/"): one
+            for one, page in zip(predictions[start:end], pages[start:end], strict=True)
+            if isinstance(one, NumberPrediction)
+        }
+        for start, end in pairwise([*starts, results.num_rows])
+    ]
 
 
 def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPrediction]:
@@ -60,7 +65,7 @@ def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPredictio
     kind = NumberPrediction if "number" in results.schema.names else Prediction
     rows = results.select([*kind.__dataclass_fields__]).to_pylist()
     for row in rows:
-        if row["error"] is not None or row["reason"] == ABSENT:
+        if row["error"] is not None:
             continue
         if kind is Prediction:
             row["probabilities"] = tuple(row["probabilities"] or ())

@@ -23,5 +23,5 @@ def cut_items(
 ) -> Iterator[Chunk]:
     source = Source("items", items, has_truth, gaps=gaps or TruthGaps(), truths=truths or {})
     reading = Reading("number", form.encode()) if form else Reading(model)
-    batches = read_source(source, reading, resume.images, resume.ids)
-    return cut_chunks(batches, reading.model, reading.cells, resume.images, ask_pace)
+    batches = read_source(source, reading, resume.done, resume.ids)
+    return cut_chunks(batches, reading.model, reading.cells, resume.done, ask_pace)

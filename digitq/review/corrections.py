@@ -92,7 +92,7 @@ def read_corrections(path: Path, results: ResultFile, form: Form | None = None) 
 
 def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> str:
     """What is wrong with a person's answer, in words; empty if it can be one."""
-    known = form.known_by_name.get(id.rpartition("/")[2], Known()) if form else Known()
+    known = form.known_of(id) if form else Known()
     is_number = known.can_be(answer) or (results.has_form and not form)  # it may be an option
     is_answer = is_number if results.reads_numbers else re.fullmatch("[0-9]?", answer)
     if is_answer or answer == ILLEGIBLE:

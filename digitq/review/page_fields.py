@@ -1,5 +1,6 @@
 """The fields of pages in the page of a result file: where they are, and which rules fail."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from digitq.producer.provenance import Record
 from digitq.protocol.asked.broken_rules import Written, find_breaches, hold_checks
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.rules import Place
-from digitq.protocol.chunk import ABSENT, CORRECTED
+from digitq.protocol.chunk import CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.text import in_one_line
 
@@ -45,10 +46,10 @@ def find_broken_rules(
     """The rules that the result rows of a page break, if a person gives these answers by id. A
     worker has marked the rows to look at, too."""
     page = [*page]
-    present = {  # a row of which a person has answered one cell is on the page with all its cells
-        find_place(row)[1:] for row in page if row["reason"] != ABSENT or row["id"] in answers
-    }
-    rows = [row for row in page if find_place(row)[1:] in present]
+    there = Counter(find_place(row)[1:] for row in page)
+    whole = Counter(cell.place[1:] for cell in form.cells)
+    # A table's row that was not found may be there in part, if a right answer is known for it
+    rows = [row for row in page if there[find_place(row)[1:]] == whole[find_place(row)[1:]]]
     written = [
         Written(answers[row["id"]], True)
         if row["id"] in answers

@@ -8,7 +8,6 @@ from pathlib import Path
 from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.producer.sinks.workbook import write_workbook
-from digitq.protocol.chunk import ABSENT
 from digitq.protocol.text import plural
 from digitq.review.page import PageImage, add_pictures
 from digitq.review.page_fields import find_form
@@ -24,9 +23,7 @@ def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[
     """
     rows = chain.from_iterable(batch.to_pylist() for batch in results.places())
     numbered = enumerate(islice(rows, MAX_PICTURES))
-    images = [
-        PageImage(row, number, {"answers"}) for number, row in numbered if row["reason"] != ABSENT
-    ]
+    images = [PageImage(row, number, {"answers"}) for number, row in numbered]
     form, notes = find_form(results.record) if results.has_form else (None, [])
     notes += call_roll(results, form)
     notes += add_pictures(images, results, sources, form)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from digitq.producer.counts import Counts
 from digitq.protocol.asked.values import MAX_CHARACTERS
-from digitq.protocol.chunk import CLASSES, absences, answers, corrected, failures, unmarked
+from digitq.protocol.chunk import CLASSES, answers, corrected, failures, unmarked
 from digitq.protocol.settings import What
 from digitq.review.scores import ScoreSink
 
@@ -122,7 +122,7 @@ class Survey:
         digit = 0 if is_number else to_numpy(answer.fill_null(-1))
         self._kept["review"].offer(batch, first, review, unsure_first)
         self._kept["failed"].offer(batch, first, failed, np.arange(batch.num_rows) + float(first))
-        is_fine = ~(failed | review | to_numpy(absences(batch)))
+        is_fine = ~(failed | review)
         self._kept["answers"].offer(batch, first, is_fine, unsure_first, digit)
         if "sample" in self._kept:
             is_unmarked = to_numpy(unmarked(batch))

@@ -18,7 +18,7 @@ from digitq.producer.sinks.sink import output_errors, replacing
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import NOBODY
-from digitq.protocol.chunk import ABSENT, CORRECTED
+from digitq.protocol.chunk import CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
@@ -29,7 +29,6 @@ RESULT_COLUMNS = (
     *("id", "page", "table", "row", "field", "number", "confidence", "review", "reason"),
     CORRECTED.name,
 )
-SURE_EMPTY = 0.85  # a place in which nothing is written is not named from this confidence on
 BATCH_PAGES = 256  # this many pages are written at a time
 ResultRow = dict[str, Any]  # its values by the names of columns
 
@@ -105,9 +104,8 @@ def spread_pages(
 def spread_page(page: Sequence[ResultRow], form: Form | None) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
-    places = [place for place in page if place["reason"] != ABSENT]
-    shared = [place for place in places if place["row"] is None]
-    rows = [place for place in places if place["row"] is not None]
+    shared = [place for place in page if place["row"] is None]
+    rows = [place for place in page if place["row"] is not None]
     broken = [*find_broken_rules(form, page)] if form and form.checks else []
     of_page = [one for one in broken if one.bound.isdisjoint(place["id"] for place in rows)]
     if not rows and shared:
@@ -123,7 +121,7 @@ def join(
 ) -> dict[str, Any]:
     """One wide row, with the rules that it breaks, and the names of the fields that a person should
     look at."""
-    review = ", ".join(place["field"] for place in places if is_doubtful(place, form))
+    review = ", ".join(place["field"] for place in places if place["review"])
     numbers = {place["field"]: place["number"] for place in places}
     shown = dict[str, str]()
     for place in places:
@@ -132,16 +130,6 @@ def join(
     checks = dict.fromkeys(one.text for one in broken)
     last = {"checks": "; ".join(checks) or None, "review": review or None}
     return {"page": places[0]["page"], **shown, **numbers, **last}
-
-
-def is_doubtful(place: ResultRow, form: Form | None) -> bool:
-    """Whether a person should look at a place: not if surely nothing is written where nothing must
-    be, which shows itself."""
-    if place["reason"] != "empty" or place["confidence"] <= SURE_EMPTY:
-        return bool(place["review"])
-    cell = form.by_place.get(find_place(place)) if form else None
-    is_optional = cell.optional if cell else place["row"] is not None
-    return bool(place["review"]) and not is_optional
 
 
 def write_table(batches: Iterator[pa.RecordBatch], file: BinaryIO, suffix: str) -> int:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from digitq.protocol.chunk import ABSENT, CLASSES, answers
+from digitq.protocol.chunk import CLASSES, answers
 from digitq.protocol.formats.csv_text import guard_text, guard_texts
 from digitq.protocol.formats.xlsx_rows import XLSX
 from digitq.protocol.settings import settings
@@ -98,13 +98,11 @@ def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
 
 
 def describe_rows(batch: pa.RecordBatch) -> Iterator[tuple[str, str, str, str]]:
-    """What a person reads of each row that is there: the answer, its confidence, why it may be
+    """What a person reads of each row: the answer, its confidence, why it may be
     wrong, and the id with the error."""
     names = [name for name in batch.schema.names if name not in LISTS]
     rows = batch.select(names).to_pylist()
     for answer, row in zip(answers(batch).to_pylist(), rows, strict=True):
-        if row["reason"] == ABSENT:
-            continue
         if answer is None:
             yield "-", "", "error", in_one_line(f"{row['id']}: {row['error']}")
             continue

@@ -104,8 +104,7 @@ def _skip(
                 ids = [item.id]
             else:
                 ids = item.column("id").slice(0, left).to_pylist()
-            names = [f"{id}/{cell.id}" for id in ids for cell in cells] if cells else ids
-            seen = zlib.crc32("".join(names).encode(), seen)  # equals `producer.counts.add_ids`
+            seen = zlib.crc32("".join(ids).encode(), seen)  # equals `producer.counts.add_ids`
             for id in ids if truths else ():
                 for cell in cells:
                     take_truth(truths, f"{id}/{cell.id}", id, cell.row, cell.field)

@@ -159,17 +159,18 @@ class Form:
         return tuple(cells)
 
     @cached_property
-    def known_by_name(self) -> dict[str, Known]:
-        """What is known of each field, and of each column's values."""
-        return {cell.field: cell.known for cell in self.cells}
-
-    @cached_property
     def by_place(self) -> dict[Place, Cell]:
         return {cell.place: cell for cell in self.cells}
 
     def known_at(self, place: Place) -> Known:
         """What is known of the values at a place; nothing if the form lacks it."""
         return self.by_place[place].known if place in self.by_place else Known()
+
+    def known_of(self, id: str) -> Known:
+        """The same for the id of a row, as in `name_place`; no field is named as a column is."""
+        *_, table, row, field = ["", "", *id.split("/")]
+        is_cell = row.isdecimal() and (field, table, int(row)) in self.by_place
+        return self.known_at((field, table, int(row)) if is_cell else (field, "", 0))
 
     def encode(self) -> bytes:
         """The form as it travels, in JSON with the blank in base64."""
@@ -261,8 +262,9 @@ def make_table(name: str, part: TablePart, folder: Folder) -> Table:
 
 def check_shown(form: Form, path: Path) -> None:
     """Raises `UsageError` if two columns of a wide table would have one name."""
-    names = Counter([*form.known_by_name])
-    names.update(one for known in form.known_by_name.values() for one in known.people.columns)
+    names = Counter({cell.field for cell in form.cells})
+    shown = {(cell.field, one) for cell in form.cells for one in cell.known.people.columns}
+    names.update(one for _, one in shown)
     name, count = names.most_common(1)[0]
     if count > 1:
         raise UsageError(f"{path}: show: {name!r} is the name of two columns: rename this one")

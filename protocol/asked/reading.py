@@ -77,7 +77,7 @@ class Reading(Generic[AnswerT]):
 
     def to_answers(self, rows: pa.RecordBatch) -> Sequence[AnswerT]:
         """The answers of whole images, from their rows of the results."""
-        return cast(Sequence[AnswerT], to_answers(rows, [cell.id for cell in self.cells]))
+        return cast(Sequence[AnswerT], to_answers(rows))
 
     def check_default(self, has_broker: bool = False) -> None:
         """Raises `UsageError` if nobody has chosen the model and `DIGITQ_WEIGHTS` does not have it:

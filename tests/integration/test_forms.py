@@ -1,5 +1,6 @@
 """Pages with a form, from their pictures to a table with a column for each field."""
 
+import asyncio
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -18,11 +20,13 @@ import digitq
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.protocol.asked.form import read_form
+from digitq.summary import open_sink
 from digitq.worker.sight.forms.page_reading import SEVERAL_PAGES
 from digitq.worker.sight.forms.proposal import count_rows
 from tests.forms import BOXES, FONT, ROWS, TABLE, draw_blank, draw_words
 from tests.inspecting import run_here
 from tests.integration.test_commands import Ask, ask  # noqa: F401 (a fixture)
+from tests.unit.test_ruled_rows import draw_page as draw_table
 from tests.waiting import DIGITQ, children_of, freeze, wait_for
 from training.synthetic.mark_sheets import LAYOUTS, fill_in
 
@@ -133,6 +137,84 @@ def test_a_process_that_is_killed_costs_no_page(local: Local, client: Client, sc
     table = job.table()
     assert table.column("number").to_pylist() == expected * 12
     assert job.progress().most_attempts > 1
+
+
+@pytest.fixture(scope="module")
+def open_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a form whose table may have one to nine rows, and pages with three or five."""
+    folder = tmp_path_factory.mktemp("tables")
+    (folder / "pages").mkdir()
+    (folder / "form.toml").write_text(
+        'align = "lines"\n[tables.marks]\nrows = "1-9"\nhead = 0\npattern = \'\\d{1,3}\'\n'
+        'columns = ["", "c1", "c2", "c3"]\n'
+    )
+    for number in range(4):
+        page = draw_table(3 + number % 2 * 2)
+        cv2.imwrite(str(folder / "pages" / f"{number}.png"), page)
+    return folder
+
+
+IDS = [
+    f"{page}.png/marks/{row}/c{column}"
+    for page in range(4)
+    for row in range(1, 4 + page % 2 * 2)
+    for column in (1, 2, 3)
+]
+
+
+def test_a_run_that_is_killed_goes_on_although_pages_lack_rows(
+    local: Local,
+    open_tables: Path,
+    tmp_path: Path,
+    ask: Ask,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "1")  # a chunk has a page
+    form, quiet, out = open_tables / "form.toml", tmp_path / "quiet.csv", tmp_path / "out.csv"
+    words = ["classify", open_tables / "pages", "--form", form, "--broker", local.url, "-o"]
+    status, _, err = ask(*words, quiet)
+    assert status == 0 and f"{len(IDS)} fields" in err, err
+    assert [row["id"] for row in csv.DictReader(quiet.read_text().splitlines())] == IDS
+    partial = tmp_path / "out.csv.partial"
+    command = subprocess.Popen([*DIGITQ, *map(str, words), out], stderr=subprocess.PIPE)
+    wait_for(lambda: partial.exists() and len(partial.read_bytes().splitlines()) > 1)
+    command.kill()
+    command.communicate()
+    assert partial.exists()
+    status, _, err = ask(*words, out)
+    assert status == 0 and out.read_bytes() == quiet.read_bytes()
+    assert re.search(r"continuing .* after (9|24|33) fields", err), err
+    record = json.loads((tmp_path / "out.csv.json").read_text())["counts"]
+    assert (record["images"], record["absent"]) == (len(IDS), 4 * 27 - len(IDS))
+
+
+def test_results_that_are_collected_lack_the_rows_that_pages_lack(
+    client: Client,
+    open_tables: Path,
+    tmp_path: Path,
+    ask: Ask,  # noqa: F811
+) -> None:
+    """Also if the collector was interrupted, and in Python."""
+    reading = digitq.form(open_tables / "form.toml")
+    pages = sorted((open_tables / "pages").iterdir())
+    job = client.submit(open_tables / "pages", reading, detached=True)
+    out = tmp_path / "out.csv"
+    with closing(open_sink(str(out), {"job": job.id}, False)) as sink:
+        sink.begin(job.id)
+        sink.write(next(job.results()))
+        assert 0 < sink.counts.images < sink.counts.done
+    status, _, err = ask("collect", job.id, "-o", out, "--broker", client.url)
+    assert status == 0 and f"{len(IDS)} fields" in err, err
+    assert [row["id"] for row in csv.DictReader(out.read_text().splitlines())] == IDS
+    assert job.table()["id"].to_pylist() == IDS
+    answers = digitq.classify(pages[:2], reading, client=client)
+    assert [*map(len, answers)] == [9, 15] == [len(answers[0]), len(answers[1])]
+    assert [*client.classify(pages[1], reading)] == [*answers[1]]
+
+    async def collect() -> list[str]:
+        return [id async for batch in job.results_async() for id in batch["id"].to_pylist()]
+
+    assert asyncio.run(collect()) == IDS
 
 
 def test_a_file_with_several_pages_is_not_read_in_part(client: Client, scans: Path) -> None:

@@ -14,25 +14,28 @@ import pytest
 from PIL import Image
 
 from digitq.commands.evaluate import read_results
+from digitq.notebook import Results
 from digitq.producer.counts import Counts
 from digitq.producer.provenance import Record
 from digitq.producer.results import READERS, open_results
 from digitq.producer.sinks.encoders import ENCODERS, describe_rows
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.source import Entry, unreadable
-from digitq.protocol.asked.form import Form, read_form
-from digitq.protocol.chunk import FORM_SCHEMA, name_rows
+from digitq.protocol.asked.form import Cell, Check, Form, read_form
+from digitq.protocol.asked.reading import Reading
+from digitq.protocol.chunk import FORM_SCHEMA, NO_SUCH_ROW, Chunk, name_rows
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import open_rows
 from digitq.protocol.origin import Origin
-from digitq.protocol.prediction import to_predictions
+from digitq.protocol.prediction import to_answers
+from digitq.review.page_fields import find_broken_rules
 from digitq.review.survey import Survey
 from digitq.review.wide import name_wide, write_wide
 from digitq.worker import classify
 from digitq.worker.classify import classify_chunk
 from digitq.worker.picture import ImageError
 from digitq.worker.sight.limits import Watch
-from digitq.worker.sight.numbers.recognition import NumberReading
+from digitq.worker.sight.numbers.recognition import SURE_EMPTY, NumberReading
 from tests.cutting import cut_items
 from tests.reading_numbers import read_text
 from tests.unit.test_page_chunks import ANY, CELLS, FORM, make_pages
@@ -48,12 +51,13 @@ def trace_page(content: bytes, form: Form) -> Iterator[list[bytes] | None]:
     yield content.split(b",")
 
 
-def trace_cell(cut: bytes, cell: object, content: bytes) -> Iterator[NumberReading]:
+def trace_cell(cut: bytes, cell: Cell, content: bytes) -> Iterator[NumberReading]:
     empty = {b"-": 0.9, b"--": 0.6}
     if cut == b"-4":
         yield NumberReading("-4", 0.9, [], [], "")
     elif cut in empty:
-        yield NumberReading("", empty[cut], [], [], "empty")
+        is_fine = cell.optional and empty[cut] > SURE_EMPTY
+        yield NumberReading("", empty[cut], [], [], "" if is_fine else "empty")
     else:
         yield read_text(cut, ANY)
 
@@ -103,10 +107,9 @@ def test_what_the_producer_could_not_read_is_told_for_each_field() -> None:
     assert [row["error"] for row in rows] == ["gone"] * len(CELLS)
 
 
-def test_a_row_that_a_page_does_not_have_is_absent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It is in the results, since rows are counted before pages are seen, and is none of them."""
+@pytest.fixture
+def pages_lack_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that says less than the form has fields does not have the last ones."""
 
     def cut(content: bytes, form: Form) -> Iterator[list[bytes | None]]:
         cuts = content.split(b",")
@@ -117,33 +120,92 @@ def test_a_row_that_a_page_does_not_have_is_absent(
 
     monkeypatch.setattr(classify, "trace_page", cut)
     monkeypatch.setattr(classify, "trace_cell", read)
-    rows = read_pages(b"1234,40,1,2", PAGE).to_pylist()
-    absent = rows[4:6]
-    assert [(one["field"], one["row"]) for one in absent] == [("c1", 2), ("c2", 2)]
-    assert [(one["number"], one["error"], one["review"]) for one in absent] == [
-        (None, None, False)
-    ] * 2
-    assert {one["reason"] for one in absent} == {"absent"} != {rows[10]["reason"]}
-    batch = read_pages(b"1234,40,1,2")
-    assert [one.reason for one in to_predictions(batch)][4:] == ["absent"] * 2
-    assert Counts().add(batch).failed == 0 and len([*describe_rows(batch)]) == 4
-    for suffix in READERS:
+
+
+SHORT = b"1234,40,1,2"  # a page without the second row of the table
+
+
+def test_a_row_that_a_page_does_not_have_is_in_no_result(
+    pages_lack_rows: None, tmp_path: Path
+) -> None:
+    batch = read_pages(SHORT, PAGE)
+    ids = [f"0.png/{cell}" for cell in CELLS[:4]] + [f"1.png/{cell}" for cell in CELLS]
+    assert batch.column("id").to_pylist() == ids
+    first, second = to_answers(batch)
+    assert isinstance(first, dict) and isinstance(second, dict)
+    assert ([*first], [*second]) == (CELLS[:4], CELLS) and first["marks/1/c2"].number == "2"
+    results = Results(pa.Table.from_batches([batch, batch]), Reading("number", FORM.encode()), "")
+    assert len(results) == 4 and [*map(len, results)] == [4, 6, 4, 6]
+    assert results[2] == first and results[-1] == second
+    counts = Counts().add(batch)
+    assert (counts.images, counts.failed, counts.absent, counts.done) == (10, 0, 2, 12)
+    assert len([*describe_rows(batch)]) == 10
+    for suffix in ENCODERS:
         path = tmp_path / f"marks{suffix}"
         sink = FileSink(path, {})
         sink.write(batch)
         sink.finish("number")
-        results = open_results(path)
-        (found,) = results.batches()
-        assert found["number"].to_pylist() == ["1234", "40", "1", "2", None, None]
-        survey = Survey("number", [found])
-        assert len(survey.groups()["answers"]) == 4 and not survey.groups()["failed"]
-        assert write_wide(results, tmp_path / f"wide-{suffix[1:]}.csv", False) == 1
+        if suffix == ".xlsx":
+            assert openpyxl.load_workbook(path).active.max_row == 11
+            continue
+        results_of = open_results(path)
+        (found,) = results_of.batches()
+        assert found["id"].to_pylist() == ids
+        assert not Survey("number", [found]).groups()["failed"]
+        assert write_wide(results_of, tmp_path / f"wide-{suffix[1:]}.csv", False) == 3
+
+
+@pytest.mark.parametrize("right", ["5", ""])
+def test_a_right_answer_says_that_a_page_has_a_row_that_was_not_found(
+    pages_lack_rows: None, right: str, tmp_path: Path
+) -> None:
+    (chunk,) = cut_items(make_pages(SHORT), form=FORM)
+    truth = pa.array(["1234", None, "1", "2", right, None], pa.string())
+    batch = name_rows(classify_chunk(chunk, "number", known=FORM), truth)
+    counts = Counts().add(batch)
+    if not right:
+        assert (batch.num_rows, counts.failed, counts.absent, counts.labelled) == (4, 0, 2, 3)
+        return
+    assert batch.column("id").to_pylist() == [f"0.png/{cell}" for cell in CELLS[:5]]
+    row = batch.to_pylist()[-1]
+    assert (row["error"], row["reason"], row["review"], row["truth"]) == (
+        *(NO_SUCH_ROW, "error", True),
+        "5",
+    )
+    assert (counts.failed, counts.absent, counts.labelled) == (1, 1, 3)
+    # The rules of the page are looked at without a row that is there in part
+    checks = Check("c1 == c2", 0), Check("student == total", 0)
+    form = replace(FORM, tables=(replace(FORM.tables[0], fewest=1),), checks=checks)
+    places = [row | {"table": "marks" if row["row"] else None} for row in batch.to_pylist()]
+    assert [one.rule for one in find_broken_rules(form, places)] == ["c1 == c2", "student == total"]
+
+
+def test_right_answers_of_absent_rows_are_told_when_a_file_is_evaluated(
+    pages_lack_rows: None, tmp_path: Path
+) -> None:
+    write_results(tmp_path / "marks.csv", SHORT)
     truth = tmp_path / "truth.csv"
-    truth.write_text("page,field,row,number\n0.png,c1,1,1\n0.png,c1,2,5\n0.png,c2,2,\n")
-    _, _, compared = read_results([str(tmp_path / "marks.csv")], str(truth), None)
-    # A row of the page was not found: its number is known, and was not read
-    assert (compared.counts.labelled, compared.counts.failed) == (1, 1)
-    assert compared.counts.unlabelled == 3
+    truth.write_text("page,field,row,number\n0.png,c1,1,1\n0.png,c1,2,5\n")
+    _, gaps, compared = read_results([str(tmp_path / "marks.csv")], str(truth), None)
+    assert (compared.counts.labelled, compared.counts.unlabelled) == (1, 3)
+    assert gaps.unused == {"0.png//2/c1": "5"}
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_run_goes_on_after_pages_that_lack_rows(
+    pages_lack_rows: None, done: int, tmp_path: Path
+) -> None:
+    """What was written counts the rows that are left out, of pages of one name too."""
+    pages = [Entry("a.png", lambda page=page: page) for page in (SHORT, SHORT, PAGE)]  # type: ignore[misc]
+    (whole,) = cut_items(pages, form=FORM)
+    counts = Counts()
+    for page in range(done):
+        part = Chunk(0, whole.batch.slice(page * len(CELLS), len(CELLS)))
+        counts = counts.add(name_rows(classify_chunk(part, "number", known=FORM)))
+    (rest,) = cut_items(pages, resume=counts, form=FORM)
+    assert rest.batch.equals(whole.batch.slice(done * len(CELLS)))
+    with pytest.raises(UsageError, match="the source has changed"):
+        [*cut_items(make_pages(SHORT, SHORT, PAGE), resume=counts, form=FORM)]
 
 
 def test_each_field_has_a_time_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

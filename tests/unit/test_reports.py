@@ -28,6 +28,7 @@ from digitq.producer.results import open_results
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.chunk import (
     FORM_SCHEMA,
+    NO_SUCH_ROW,
     NUMBER_SCHEMA,
     NUMBER_TRUTH,
     PROBABILITIES,
@@ -138,6 +139,7 @@ def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pylist(
         [
             {"id": id, "number": number, "confidence": 0.9, "review": True, "truth": truth}
+            | {"error": "torn" if number is None else None}
             for id, number, truth in rows
         ],
         NUMBER_SCHEMA.append(NUMBER_TRUTH),
@@ -730,16 +732,16 @@ def test_a_row_that_was_not_found_on_its_page_may_be_answered_cell_by_cell(tmp_p
     rows = [
         {
             **{"id": f"1.png/marks/{row}/{field}", "page": "1.png", "field": field, "row": row},
-            **{"number": number, "confidence": 0.9 if number else None, "review": False},
-            "reason": None if number else "absent",
+            **{"number": number, "confidence": 0.9 if number else None, "review": not number},
+            **{"error": None if number else NO_SUCH_ROW, "reason": None if number else "error"},
         }
         for row, numbers in ((1, "459"), (2, (None, None, None)))
         for field, number in zip("abc", numbers, strict=True)
     ]
     write(out, pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), Origin(form=str(form)))
     for answers, marked in (
-        ({"a": "4"}, []),  # a corrected table is corrected again
-        ({"b": "5"}, []),
+        ({"a": "4"}, ["b", "c"]),  # a corrected table is corrected again
+        ({"b": "5"}, ["c"]),
         ({"c": "8"}, []),  # no cell is left that nobody has answered
     ):
         given = [(f"1.png/marks/2/{field}", number) for field, number in answers.items()]

@@ -206,7 +206,7 @@ def match_answers(
         known = check_answers(own, known, has_signs)
     matched = dict[str, tuple[Known, bool]]()
     for id, _, text in own:
-        of_field = known.known_by_name[id.rpartition("/")[2]] if isinstance(known, Form) else known
+        of_field = known.known_of(id) if isinstance(known, Form) else known
         values, is_said = of_field.automaton, False
         if isinstance(values, ValueSet):
             texts, has_all = values.without_signs.put_signs_in(only_digits(text))

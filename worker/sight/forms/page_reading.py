@@ -49,7 +49,7 @@ def trace_cell(
         yield read_marks(cut.marks, cell.known, cell.optional)
         return
     readings = yield from trace_readings(cut.picture, cell.known, cut.printed)
-    yield readings
+    yield replace(readings, needs_answer=not cell.optional)
 
 
 def decide_page(

@@ -20,6 +20,12 @@ MAX_CUT = 0.2  # what reaches at most this far into the picture is cut off from 
 MIN_STROKE = 0.12  # a stroke is at least so long, in shorter sides of the picture
 MIN_STROKE_PX = 6  # px: ... and at least this long; a speck or a dot of a form is shorter
 MIN_PEN_PX = 1.5  # px: the mean width of a stroke is at least this; fine lines of forms are thinner
+FAINT_CONTRAST = 5  # even a pale pencil is darker than the paper by more than this, in grey values
+FAINT_SIDE = 48  # px: pale ink is measured in a picture with a shorter side of this length
+PEN_SIDE = 21  # px: what is wider there is no ink, but shadow
+MARGIN_PX = 10  # px: ... and without a blank, lines of the form may be so near to the edge
+FAINT_STROKE = (8, 16)  # px: ... and a stroke has at least this length and area
+PRINT_GAIN = 2.0  # print may be so many times as dark on a page as on the blank
 Ink = NDArray[np.uint8]  # (height, width): 1 where there is ink
 
 
@@ -55,6 +61,37 @@ def has_strokes(picture: Grey, printed: Grey | None = None) -> bool:
         ink[(find_lines(ink, math.inf) | near) > 0] = 0
     count, _, boxes, _ = cv2.connectedComponentsWithStats(ink)
     return any(is_stroke(box, ink.shape) for box in boxes[1:count].tolist())
+
+
+def has_ink(picture: Grey, printed: Grey | None, contrast: float = FAINT_CONTRAST) -> bool:
+    """Whether there may be ink in a place, also pale ink: strokes that are darker by more than this
+    contrast, and not printed on the blank; without a blank, in the middle of the place."""
+    dark = measure_darkness(picture)
+    if printed is None:
+        dark = dark[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+    else:
+        near = cv2.dilate(measure_darkness(printed), np.ones((PRINTED_RIM, PRINTED_RIM), np.uint8))
+        dark = np.asarray(cv2.subtract(dark, cv2.convertScaleAbs(near, alpha=PRINT_GAIN)))
+    count, _, boxes, _ = cv2.connectedComponentsWithStats(np.asarray(dark > contrast, np.uint8))
+    height, (min_length, min_area) = len(dark), FAINT_STROKE
+    return any(
+        max(wide, high) >= min_length
+        and area >= min_area
+        # What is written above or below may reach into the place
+        and not (printed is not None and high <= MAX_CUT * height and top in (0, height - high))
+        for _, top, wide, high, area in boxes[1:count].tolist()
+    )
+
+
+def measure_darkness(picture: Grey) -> Grey:
+    """How much darker each px is than the paper around it, where it may be of a stroke."""
+    scale = FAINT_SIDE / min(picture.shape)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    smooth = cv2.GaussianBlur(
+        cv2.resize(picture, None, fx=scale, fy=scale, interpolation=how), (0, 0), 1
+    )
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEN_SIDE, PEN_SIDE))
+    return np.asarray(cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, disc))
 
 
 def find_lines(ink: Ink, min_span: float) -> Ink:

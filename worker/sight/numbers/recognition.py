@@ -47,7 +47,7 @@ from digitq.worker.sight.numbers.ctc import (
 from digitq.worker.sight.numbers.ctc import weigh as weigh_columns
 from digitq.worker.sight.numbers.finding import Candidates
 from digitq.worker.sight.numbers.fractions import may_be_fraction
-from digitq.worker.sight.numbers.ink import find_ink, find_runs, has_strokes
+from digitq.worker.sight.numbers.ink import INK_CONTRAST, find_ink, find_runs, has_ink, has_strokes
 from digitq.worker.sight.numbers.line_strip import place_line, read_strip
 from digitq.worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
@@ -70,6 +70,8 @@ MAX_ALTERNATIVES = 5  # this many other numbers are reported at most
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
 NOTHING_SEEN = "no number can be seen"
 INK_ONLY: Reason = "ink, but no digit"
+SURE_EMPTY = 0.85  # surely nothing is written where that has a greater probability
+DOUBTED_EMPTY = 0.75  # the probability where a network sees a number, and there is no ink
 SURE = 0.95  # where the detector gives a digit at least this chance, something is written
 # With a greater share of other ink, the picture is a page or a texture; marks may fill small boxes
 MAX_EMPTY_INK, MAX_FILLED_INK = 0.25, 0.5
@@ -174,6 +176,7 @@ class Readings:
     reason: Reason  # why a person should look at it, whichever number it is
     fill: str = ""  # marks that fill unused boxes, and count as paper
     printed: Grey | None = None  # this part of the form's blank
+    needs_answer: bool = True  # whether a person should look at it if nothing is written
 
     @property
     def calibrated(self) -> list[Proposal]:
@@ -192,12 +195,20 @@ class Readings:
         """This number as the answer, which a person should look at if more than the risk may be
         wrong. The boxes of its digits are in px of the page, to which the (3, 3) matrix leads."""
         if not number:
-            is_inked = not self.fill and has_strokes(self.picture, self.printed)
-            return NumberReading("", confidence, [], [], INK_ONLY if is_inked else "empty")
+            return NumberReading("", confidence, [], [], self.doubt_emptiness(confidence))
         _, card = load_networks()
         digits = list_digits(self.seen, number, self.picture.shape, to_page)
         reason = self.reason or ("unsure" if confidence < card.find_threshold(risk) else "")
         return NumberReading(number, confidence, digits, alternatives, reason)
+
+    def doubt_emptiness(self, confidence: float) -> Reason:
+        """Why a person should look at a place where no number is; "" if there is no need. Marks of
+        `fill` are clear ink."""
+        shown = self.picture, self.printed
+        is_sure = not self.needs_answer and confidence > SURE_EMPTY
+        if is_sure and (not has_ink(*shown) or self.fill and has_ink(*shown, INK_CONTRAST)):
+            return ""
+        return INK_ONLY if not self.fill and has_strokes(*shown) else "empty"
 
 
 def read_number(content: bytes, known: Known) -> NumberReading:
@@ -242,6 +253,9 @@ def trace_readings(
     best = numbers[0]
     if best.number:
         confidence = card.calibrate(best.chance, not is_free and known.fixes_length)
+        if printed is not None and not has_ink(grey, printed):  # what is seen is print
+            others = [one for one in numbers if one.number]
+            numbers, confidence = [Proposal("", DOUBTED_EMPTY), *others], DOUBTED_EMPTY
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
     return Readings(numbers, confidence, seen, grey, reason, known.fill, printed)
