@@ -34,9 +34,10 @@ def review(
     from digitq.producer.results import open_results
     from digitq.review.page import make_page
     from digitq.serving.answers import AnswerFile, Connection, Desk
-    from digitq.serving.server import ServedPage, bind, serve
+    from digitq.serving.server import ServedPage, bind, hold, serve
 
     table, what = open_results(results), f"the page of {results}"
+    hold(results)
     bind(host, port, what).close()  # raises before the page is made, which may take a while
     saved = AnswerFile(table)
     page = make_page(table, sources, sample or 0, saved_in=saved.path.name)

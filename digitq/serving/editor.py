@@ -8,6 +8,8 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from threading import Lock
@@ -30,10 +32,11 @@ from digitq.protocol.settings import settings
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.template import fill_template
 from digitq.serving.form_text import Part, change_parts, join_parts, list_parts
-from digitq.serving.server import Guarded, ServedPage, bind, serve
+from digitq.serving.server import Guarded, ServedPage, bind, hold, serve
 from digitq.terminal import echo_err
 
 OWN_COMMANDS = [sys.executable, "-P", "-m", "digitq.worker"]  # those of the worker
+WORKERS = ThreadPoolExecutor(4)  # asyncio would wait for its own threads at the end
 Answer = dict[str, Any]
 
 
@@ -55,6 +58,7 @@ class Editor:
         self.places: list[Any] = []
         self.misfit = ""  # how the form differs from the print on its blank
         self.lock = Lock()
+        self.held: int | None = None
         if is_new:
             self.begin(blank)
         list_parts(self.read(), self.path)
@@ -90,8 +94,16 @@ class Editor:
         return read_text(self.path)
 
     def write(self, text: str) -> None:
-        with replacing(self.path) as partial:
-            partial.write_bytes(text.encode())
+        with replacing(self.path) as written:
+            written.write_bytes(text.encode())
+        if self.held is not None:
+            self.hold()  # it is another file now
+
+    def hold(self) -> None:
+        """Lock the file until the process ends. Raises `UsageError` if another editor has it."""
+        if self.held is not None:
+            os.close(self.held)
+        self.held = hold(self.path)
 
     def check(self, text: str) -> str:
         """The mistake in a text of the file, with its key; "" if there is none.
@@ -174,7 +186,8 @@ class FormHandler(Guarded):
 
     async def answer(self, call: Callable[..., Answer], *arguments: Any, **named: Any) -> None:
         try:
-            self.finish(await asyncio.to_thread(call, *arguments, **named))
+            work = partial(call, *arguments, **named)
+            self.finish(await asyncio.get_running_loop().run_in_executor(WORKERS, work))
         except DigitqError as error:
             self.finish({"problem": in_one_line(str(error))})
 
@@ -193,6 +206,7 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
     what = f"the editor of {out or source}"
     bind(host, port, what).close()  # raises before a file is written
     editor = Editor(source, out)
+    editor.hold()
     blank = encode_blank(editor.content)
     path = in_one_line(str(editor.path))
     page = fill_template("form.html", name=in_one_line(editor.path.name), path=path, blank=blank)

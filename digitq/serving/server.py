@@ -1,15 +1,20 @@
 """Serves pages to those who have the link: its token is made anew at each start."""
 
 import asyncio
+import fcntl
 import ipaddress
 import json
+import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from errno import EACCES, EADDRINUSE
 from hmac import compare_digest
 from io import StringIO
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,11 +25,13 @@ import segno
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
-from tornado.web import Application, RequestHandler, stream_request_body
+from tornado.iostream import IOStream
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import settings
+from digitq.protocol.text import in_one_line
 from digitq.terminal import echo_err
 
 TOKEN_BYTES = 18  # random bytes of the token in the link, which nobody can guess
@@ -32,6 +39,12 @@ FIRST_PORT, PORTS = 20_000, 12_000  # a page without `--port` is always on the s
 TICK_MS = 1_000  # how often `serve` calls its `tick`
 PING_SECONDS = 10  # a browser that answers no ping for this long has lost its connection
 MAX_MESSAGE_BYTES = 1 << 22  # a message of a live connection is at most this large
+IDLE_SECONDS = 10  # a connection without a whole request for this long is closed
+BODY_SECONDS = 120  # the body of a request is received within this time
+MAX_STRANGERS = 256  # connections that have not shown the token: the oldest are closed beyond this
+STRANGERS_SHARE = 0.25  # nor do they take more than this share of the files a process may open
+ACCEPT_PAUSE_SECONDS = 0.5  # if the system refuses a connection, the next one is taken this later
+CLOSING_SECONDS = 2  # at the end, open requests are waited for this long
 OUTSIDE = ("198.51.100.1", 9)  # an address for examples (RFC 5737), to which all ways lead out
 REFUSAL = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -49,7 +62,7 @@ class Guarded(RequestHandler):
     received: `prepare` is called before it."""
 
     def prepare(self) -> None:
-        self.received = b""  # the body
+        self.received = bytearray()  # the body
         origin = self.request.headers.get("Origin")
         given = self.get_query_argument("token", "").encode()
         is_foreign = origin is not None and urlsplit(origin).netloc != self.request.host
@@ -57,6 +70,7 @@ class Guarded(RequestHandler):
             self.set_status(403)
             self.finish(REFUSAL.format(NO_TOKEN))
         elif isinstance(self.request.connection, HTTP1Connection):
+            self.settings["strangers"].discard(self.request.connection.stream)
             self.request.connection.set_max_body_size(settings().image_bytes)
 
     def data_received(self, chunk: bytes) -> None:
@@ -66,6 +80,12 @@ class Guarded(RequestHandler):
         self.set_header("X-Frame-Options", "DENY")
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
+
+    def log_exception(self, kind: Any, value: BaseException | None, trace: Any) -> None:
+        """Log an exception without the query of the URL, which has the token."""
+        if not isinstance(value, HTTPError):
+            where = f"{self.request.method} {self.request.path}"
+            logging.getLogger("tornado.application").error(where, exc_info=value)
 
     def write_error(self, status_code: int, **details: Any) -> None:
         self.finish(REFUSAL.format(f"There is nothing here ({status_code})."))
@@ -81,6 +101,32 @@ class ServedPage(Guarded):
         self.finish(self.text)
 
     head = get  # by which a page asks whether its token still counts
+
+
+class Strangers:
+    """The connections that have not shown the token yet."""
+
+    def __init__(self) -> None:
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._limit = max(1, min(MAX_STRANGERS, int(files * STRANGERS_SHARE)))
+        self._streams: dict[IOStream, None] = {}  # the oldest first
+
+    def add(self, stream: IOStream) -> None:
+        """Take one more, for which the oldest is closed if there are too many."""
+        self._streams = {one: None for one in self._streams if not one.closed()} | {stream: None}
+        if len(self._streams) > self._limit:
+            next(iter(self._streams)).close()
+
+    def discard(self, stream: IOStream) -> None:
+        self._streams.pop(stream, None)
+
+
+class EscapedFormatter(logging.Formatter):
+    """Lines of a log, in which control characters are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.msg, record.args = in_one_line(record.getMessage()), ()
+        return "\n".join(map(in_one_line, super().format(record).split("\n")))
 
 
 class LiveConnection(Guarded, WebSocketHandler):
@@ -114,6 +160,9 @@ def serve(
     if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         show_code(link)
         echo_err("who has this link can see and change this: show it only to those who may")
+        echo_err(
+            "the connection is not encrypted: who can read the network's traffic sees the link"
+        )
     echo_err("Ctrl-C ends it")
     asyncio.run(serve_until_signal(listener, routes, token, tick))
 
@@ -125,16 +174,26 @@ async def serve_until_signal(
     tick: Callable[[], None],
 ) -> None:
     """Serve until Ctrl-C, or the end of the terminal or of the system."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapedFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    strangers = Strangers()
     application = Application(
         [*routes],
         default_handler_class=Guarded,
         token=token,
+        strangers=strangers,
         log_function=lambda handler: None,  # a log would have the token
         websocket_ping_interval=PING_SECONDS,
         websocket_max_message_size=MAX_MESSAGE_BYTES,
     )
-    server = HTTPServer(application, max_body_size=0)  # `Guarded` allows more
-    server.add_socket(listener)
+    server = HTTPServer(
+        application,
+        max_body_size=0,  # `Guarded` allows more
+        idle_connection_timeout=IDLE_SECONDS,
+        body_timeout=BODY_SECONDS,
+    )
+    accepting = asyncio.create_task(accept(listener, server, strangers))
     ticking = PeriodicCallback(tick, TICK_MS)
     ticking.start()
     ended = asyncio.Event()
@@ -143,8 +202,42 @@ async def serve_until_signal(
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await ended.wait()
     ticking.stop()
-    server.stop()
-    await server.close_all_connections()
+    accepting.cancel()
+    listener.close()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(server.close_all_connections(), CLOSING_SECONDS)
+
+
+async def accept(listener: socket.socket, server: HTTPServer, strangers: Strangers) -> None:
+    """Take connections. Tornado's own loop would try again at once if the system refuses one."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, address = await loop.sock_accept(listener)
+        except OSError:  # such as too many open files
+            await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+            continue
+        stream = IOStream(connection)
+        strangers.add(stream)
+        server.handle_stream(stream, address)
+
+
+def hold(path: Path) -> int:
+    """Lock a file while its page is served; the lock ends with the descriptor, or the process.
+
+    Raises `UsageError` if another page has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(
+            f"another digitq serves {path} already: use its page, or end it first"
+        ) from None
+    except OSError:  # the file system has no locks
+        pass
+    return descriptor
 
 
 def bind(host: str, port: int | None, what: str) -> socket.socket:
