@@ -15,8 +15,8 @@ from digitq.protocol.asked.form_file import Box
 from digitq.protocol.asked.known import Known
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.show.surroundings import show_cells
-from digitq.worker.sight.forms.alignment import LOOKS
 from digitq.worker.sight.forms.cutting import Cut, cut_cells
+from digitq.worker.sight.forms.hypotheses import LOOKS
 from digitq.worker.sight.forms.perspective import Points, project
 from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.numbers.ink import has_strokes
