@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.perspective import Points, project, to_corners, warp
-from digitq.worker.sight.forms.smooth_shift import Shift, fit_shift, monomials, warp_smoothly
+from digitq.worker.sight.forms.smooth_shift import (
+    DEGREES,
+    Shift,
+    fit_shift,
+    monomials,
+    warp_smoothly,
+)
 from digitq.worker.sight.shrinking import shrink_by_factor
 
 FEATURE_SIDE = 700  # px: the blank's longer side where its features are sought
@@ -35,8 +41,8 @@ TILE = 60  # px
 MIN_TILE_INK = 4.0  # grey values: a tile whose spread is lower shows nothing printed
 GROUND_PX = 41  # the ground at a place is the mean of a square with this side
 MIN_VISIBLE_TILES = 4
-NEAR_PEAK, FAR_PEAK = 5, 40  # px: other places of the whole form are so far from where it is laid
-MAX_OTHER_PLACE = 0.95  # a place with this share of the correlation fits as well
+NEAR_PEAK, FAR_PEAK = 7, 40  # px: other places of the whole form are so far from where it is laid
+MAX_OTHER_PLACE = 0.98  # a place with this share of the correlation fits as well
 ROBUST_PX = 1.5  # a tile's shift that is farther from the smooth one counts less
 
 PLACE_HEIGHT = 48  # px: a place is compared at the scale at which its shorter side is about so long
@@ -55,10 +61,14 @@ class Strictness:
     searches: tuple[int, int]
     min_correlation: float  # a tile whose correlation is at least this fits
     min_fitting: float  # at least this share of the printed tiles that are on the page fits
+    max_bend: float  # px at TILE_SIDE: the page is bent by at most so much where its tiles are
 
 
 # many features agree on a place before it is judged. A guess has nothing else, and may be farther
-FEATURES_AGREE, GUESS = Strictness((12, 4), 0.3, 0.65), Strictness((24, 4), 0.6, 0.9)
+FEATURES_AGREE, GUESS = (
+    Strictness((12, 4), 0.3, 0.65, np.inf),
+    Strictness((24, 4), 0.5, 0.9, 3.0),  # bubbles are at least 8 px apart: one that is missed shows
+)
 
 
 @dataclass(frozen=True)
@@ -262,22 +272,49 @@ def settle(
         coarse = follow_tiles(template, small, coarse, tiles, reach)
     seen = see(template, small, coarse)
     fits = np.array([correlate(tile.flat, seen[tile.area]) for tile in tiles])
-    if np.mean(fits > strictness.min_correlation) < strictness.min_fitting:
+    if (
+        np.mean(fits > strictness.min_correlation) < strictness.min_fitting
+        or measure_bend(template, coarse, tiles) > strictness.max_bend
+    ):
         raise ImageError(f"{NOT_ALIGNED}: what is printed on it does not fit the form")
     check_place(template, seen)
     return replace(alignment, shift=coarse.shift)
 
 
+def measure_bend(template: Template, alignment: Alignment, tiles: list[Tile]) -> float:
+    """How far the smooth shift of tiles is at most from a flat page's, px at TILE_SIDE."""
+    middles = np.array([tile.corners.mean(0) for tile in tiles]) / template.scale
+    terms = monomials(middles, alignment.size)
+    shifts, flat = terms @ alignment.shift * template.scale, terms[:, DEGREES <= 1]
+    bent = shifts - flat @ np.linalg.lstsq(flat, shifts)[0]
+    return float(np.abs(bent).max())
+
+
 def check_place(template: Template, seen: NDArray[np.float32]) -> None:
     """Raises `ImageError` if the form fits about as well where it is not laid: bubbles and rows
     repeat, and a page may be off by one of them."""
-    wide = cv2.copyMakeBorder(seen, *(FAR_PEAK,) * 4, cv2.BORDER_CONSTANT)
-    fits = cv2.matchTemplate(wide, template.flat, cv2.TM_CCOEFF_NORMED)
+    fits = correlate_places(template, seen)
     near = slice(FAR_PEAK - NEAR_PEAK, FAR_PEAK + NEAR_PEAK + 1)
     here = float(fits[near, near].max())
     fits[near, near] = 0
     if fits.max() > MAX_OTHER_PLACE * here:
         raise ImageError(f"{NOT_ALIGNED}: the form fits in two places")
+
+
+def correlate_places(template: Template, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How well the whole form fits up to FAR_PEAK px lower and further right, or less, of its
+    place."""
+    wide = cv2.copyMakeBorder(seen, *(FAR_PEAK,) * 4, cv2.BORDER_CONSTANT)
+    return np.asarray(cv2.matchTemplate(wide, template.flat, cv2.TM_CCOEFF_NORMED))
+
+
+def centre(template: Template, page: Grey, alignment: Alignment) -> Alignment:
+    """The alignment moved, without turning it, to where the whole form fits best."""
+    fits = correlate_places(template, see(template, page, alignment))
+    down, right = np.unravel_index(fits.argmax(), fits.shape)
+    shift = alignment.shift.copy()
+    shift[0] += (np.array([right, down]) - FAR_PEAK) / template.scale
+    return replace(alignment, shift=shift)
 
 
 def find_visible(template: Template, page: Grey, alignment: Alignment) -> list[Tile]:

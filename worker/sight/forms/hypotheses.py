@@ -12,6 +12,7 @@ from digitq.worker.sight.forms.alignment import (
     NOT_ALIGNED,
     Alignment,
     Template,
+    centre,
     find_features,
     find_form,
     is_plausible,
@@ -76,14 +77,21 @@ def lay_on(template: Template, page: Grey, corners: Points, max_ratio: float) ->
             continue
         matrix = cv2.getPerspectiveTransform(blank.astype(np.float32), targets.astype(np.float32))
         if is_plausible(matrix, (width, height), page.shape):
-            try:
-                guess = Alignment(matrix, NO_SHIFT, (width, height))
-                found.append(settle(template, page, guess, GUESS))
-            except ImageError:
-                continue
+            found += settle_guess(template, page, Alignment(matrix, NO_SHIFT, (width, height)))
     if len(found) > 1:
         raise ImageError(f"{NOT_ALIGNED}: it is not clear which way up the form is")
     return found[0] if found else None
+
+
+def settle_guess(template: Template, page: Grey, guess: Alignment) -> list[Alignment]:
+    """The guess, or else what is nearby and correlates best, if it fits."""
+    for is_moved in (False, True):
+        try:
+            start = centre(template, page, guess) if is_moved else guess
+            return [settle(template, page, start, GUESS)]
+        except ImageError:
+            continue
+    return []
 
 
 def find_sheet(page: Grey) -> Points | None:

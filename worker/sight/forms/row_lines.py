@@ -18,6 +18,7 @@ from digitq.worker.sight.forms.smooth_shift import warp_smoothly
 
 ROW_PX = 32  # px: rows are compared where the usual one is as high
 ROWS_BEYOND = 1.3  # what is above and below the table, in heights of a row, is compared too
+ROOM_BESIDE = 8  # px: what is left and right of the table is seen, too
 MIN_LINES = 3  # fewer lines on the page tell nothing
 SLACK = 5  # px: a line of a bent page may be so far from its place
 MIN_RULED = 0.5  # lines are compared if they are drawn for at least this share of their length
@@ -35,10 +36,10 @@ class Ruling:
     level: NDArray[np.float64]  # for what share of its length a line is drawn near there
     upright: NDArray[np.float64]  # which share of the lines between columns is drawn there
 
-    def has_columns(self, start: int, end: int) -> bool:
-        """Whether lines between columns are drawn from one height to another."""
+    def see_columns(self, start: int, end: int) -> float:
+        """Which share of the lines between columns is drawn from one height to another."""
         low, high = sorted((start, end))
-        return float(self.upright[low + SLACK : high - SLACK].mean()) >= MIN_RULED
+        return float(self.upright[low + SLACK : high - SLACK].mean())
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class RowLines:
             return alignment.to_page(points / self.scale + self.origin)
 
         seen = measure(warp_smoothly(page, place, self.size), self.columns)
-        ends = [(x, y) for y in self.places for x in (0, self.size[0])]
+        ends = [(x, y) for y in self.places for x in self.columns[[0, -1]]]
         targets = place(np.array(ends, np.float64))
         is_inside = ((targets >= 0) & (targets <= page.shape[::-1])).all(1)
         shown = np.flatnonzero(is_inside.reshape(-1, 2).all(1))
@@ -98,23 +99,29 @@ class RowLines:
         """Whether the page lacks the row between the two last lines, or has another one beyond."""
         inner, outer = last.tolist()
         beyond = outer + ROW_PX * (1 if outer > inner else -1)
-        blank = self.blank
-        if blank.has_columns(inner, outer) and seen.has_columns(*self.places[[0, -1]]):
-            return not seen.has_columns(inner, outer) or (
-                seen.has_columns(outer, beyond) and not blank.has_columns(outer, beyond)
+        before, now = self.blank, seen
+        usual = min(before.see_columns(inner, outer), now.see_columns(*self.places[[0, -1]]))
+        has_line = now.level[outer] >= (MIN_EXTRA if usual >= MIN_EXTRA else MAX_MISSING) * clear
+        if usual >= MIN_EXTRA:
+            return (not has_line and now.see_columns(inner, outer) < MAX_MISSING * usual) or (
+                now.see_columns(outer, beyond) > MIN_EXTRA * usual
+                and before.see_columns(outer, beyond) < MAX_MISSING
             )
-        is_less = seen.level[outer] < MAX_MISSING * clear and blank.level[outer] >= MIN_RULED
-        before, now = (max(one.level[beyond - SLACK : beyond + SLACK]) for one in (blank, seen))
-        return bool(is_less or (now > MIN_EXTRA * clear and before < MAX_MISSING * clear))
+        near = slice(beyond - SLACK, beyond + SLACK)
+        is_new = before.level[near].max() < MAX_MISSING * clear
+        return bool(
+            (not has_line and before.level[outer] >= MIN_RULED)
+            or (is_new and now.level[near].max() > MIN_EXTRA * clear)
+        )
 
 
 def find_row_lines(blank: Grey, columns: Sequence[float], rows: Sequence[float]) -> RowLines:
     """The lines of a table of a blank that has these lines, px of the blank."""
     height = (rows[-1] - rows[0]) / (len(rows) - 1)
     scale = ROW_PX / height
-    origin = columns[0], rows[0] - ROWS_BEYOND * height
+    origin = columns[0] - ROOM_BESIDE / scale, rows[0] - ROWS_BEYOND * height
     size = (
-        max(ROW_PX, round(scale * (columns[-1] - columns[0]))),
+        max(ROW_PX, round(scale * (columns[-1] - columns[0]))) + 2 * ROOM_BESIDE,
         round(scale * (rows[-1] - rows[0]) + 2 * ROWS_BEYOND * ROW_PX),
     )
     seen = warp_smoothly(blank, lambda points: points / scale + origin, size)
@@ -122,7 +129,6 @@ def find_row_lines(blank: Grey, columns: Sequence[float], rows: Sequence[float])
         np.rint((np.array(lines) - start) * scale).astype(int)
         for lines, start in zip((columns, rows), origin, strict=True)
     )
-    across = across.clip(0, size[0] - 1)
     return RowLines(origin, scale, size, down, across, measure(seen, across))
 
 
@@ -130,6 +136,6 @@ def measure(picture: Grey, columns: NDArray[np.intp]) -> Ruling:
     """What is drawn of the lines of a table whose columns are at these px."""
     ink = find_ink(picture)
     near = np.ones((2 * SLACK + 1, 1), np.uint8)
-    level = cv2.dilate(find_line_ink(ink, 0), near).mean(1)
+    level = cv2.dilate(find_line_ink(ink, 0), near)[:, ROOM_BESIDE:-ROOM_BESIDE].mean(1)
     upright = cv2.dilate(find_line_ink(ink, 1), near.T)[:, columns].mean(1)
     return Ruling(level.astype(np.float64), upright.astype(np.float64))
