@@ -10,13 +10,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from digitq.protocol.asked.form import Form, Table
+from digitq.protocol.asked.form import Field, Form, Table
 from digitq.protocol.asked.form_file import Box
 from digitq.protocol.asked.known import Known
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.show.surroundings import show_cells
-from digitq.worker.sight.forms.alignment import LOOKS
 from digitq.worker.sight.forms.cutting import Cut, cut_cells
+from digitq.worker.sight.forms.hypotheses import LOOKS
 from digitq.worker.sight.forms.perspective import Points, project
 from digitq.worker.sight.limits import Watch
 from digitq.worker.sight.numbers.ink import has_strokes
@@ -196,6 +196,70 @@ def test_two_forms_on_one_photo_are_not_aligned() -> None:
     page = np.hstack([fill(blank()), fill(blank(), 1)])
     with pytest.raises(ImageError, match="page not aligned: the form is on it twice"):
         cut_cells(form(), page)
+
+
+SHEET_BOXES: list[Box] = [
+    (100.0 + 26 * column, 250.0 + 24 * row, 116.0 + 26 * column, 266.0 + 24 * row)
+    for row, column in product(range(30), range(25))
+]
+MARKED = SHEET_BOXES[7::40]  # one in each row or so
+
+
+def draw_sheet(down: int = 0, title: int = 3) -> Grey:
+    """A sheet of equal bubbles, in which no feature is like one place only. Its bubbles are lower
+    by `down` px."""
+    page = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    draw_words(page, title, 240, 130)
+    for x, y in product((60, WIDTH - 80), (60, HEIGHT - 80)):
+        cv2.rectangle(page, (x, y), (x + 20, y + 20), 0, -1)
+    for left, top, _, _ in SHEET_BOXES:
+        cv2.circle(page, (int(left) + 8, int(top) + 8 + down), 8, 90, 1, cv2.LINE_AA)
+    return page
+
+
+@cache
+def sheet_form() -> Form:
+    fields = tuple(Field(f"q{at}", box, Known()) for at, box in enumerate(MARKED))
+    return Form(encode_image(PIL.Image.fromarray(draw_sheet())), "page", fields, (), ())
+
+
+def mark_sheet(page: Grey) -> Grey:
+    for left, top, *_ in MARKED:
+        cv2.circle(page, (int(left) + 8, int(top) + 8), 8, 30, -1)
+    return page
+
+
+@pytest.mark.parametrize("name", ["flat", "moved", "upside down", "clockwise"])
+def test_a_sheet_of_equal_bubbles_is_laid_on_by_its_size(name: str) -> None:
+    places: dict[str, Corners] = {
+        "flat": WHOLE,
+        "moved": [(x + 0.01 * y, y - 0.01 * x + 12) for x, y in WHOLE],
+        "upside down": PAGES["upside down"][0],
+        "clockwise": PAGES["clockwise"][0],
+    }
+    size = PAGES.get(name, (WHOLE, FLAT))[1]
+    page, place = take_photo(mark_sheet(draw_sheet()), places[name], size, 255)
+    assert check_cuts(cut_cells(sheet_form(), page), place, 0.2, MARKED) == len(MARKED)
+
+
+@pytest.mark.parametrize("down", [-24, 24])
+def test_a_sheet_that_is_off_by_rows_of_its_bubbles_is_not_read_as_if_it_were_not(
+    down: int,
+) -> None:
+    """All of the page is shifted: it is found there, or not at all."""
+    corners = [(x, y + down) for x, y in WHOLE]
+    page, place = take_photo(mark_sheet(draw_sheet()), corners, FLAT, 255)
+    try:
+        cuts = cut_cells(sheet_form(), page)
+    except ImageError as error:
+        assert str(error).startswith("page not aligned: ")
+    else:
+        assert check_cuts(cuts, place, 0.2, MARKED) == len(MARKED)
+
+
+def test_a_form_of_the_same_size_and_layout_is_another_form() -> None:
+    with pytest.raises(ImageError, match="page not aligned: "):
+        cut_cells(form(), fill(blank(8)))
 
 
 def test_a_blank_with_nothing_printed_aligns_no_page() -> None:

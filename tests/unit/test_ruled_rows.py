@@ -1,6 +1,7 @@
 """How many rows a ruled table has: as many as the form says, or as the page shows."""
 
 from dataclasses import replace
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -186,7 +187,7 @@ def test_no_row_is_lost_or_added_where_their_number_is_open(spoil, message: str)
         find_rows(spoil(draw_page(6)), OPEN)
 
 
-@pytest.mark.parametrize("rows", [4, 5, 7, 8])
+@pytest.mark.parametrize("rows", [3, 4, 5, 7, 8])
 def test_a_page_with_other_rows_than_the_box_of_the_blank_is_refused(rows: int) -> None:
     """What is printed above fits, so the rows of the blank would be read where they were."""
     form = make_boxed()
@@ -202,6 +203,23 @@ def test_a_page_that_shows_a_part_of_a_table_is_read() -> None:
     assert all(isinstance(one, Cut) for one in whole)
     part = cut_cells(form, page[: BOXED_TOP + 4 * ROW + 10])
     assert [isinstance(one, Cut) for one in part] == [True] * 12 + [False] * 6
+
+
+@pytest.mark.parametrize("erased", [(3,), (1, 4), (6,), (1, 2, 3, 4, 5)])
+def test_faint_lines_are_no_other_rows(erased: tuple[int, ...]) -> None:
+    """The lines between columns go on, and no other number of rows has lines there."""
+    page = draw_form(6)
+    for row, (left, right) in product(erased, pairwise(COLUMNS)):
+        y = BOXED_TOP + row * ROW
+        page[y - 2 : y + 3, left + 3 : right - 2] = 255
+    assert all(isinstance(cut, Cut) for cut in cut_cells(make_boxed(), page))
+
+
+def test_a_line_below_a_table_is_no_other_row() -> None:
+    page = draw_form(6)
+    below = BOXED_TOP + 7 * ROW
+    cv2.line(page, (COLUMNS[0], below), (COLUMNS[-1], below), 0, 2)
+    assert all(isinstance(cut, Cut) for cut in cut_cells(make_boxed(), page))
 
 
 BOXED_TOP = TOP + 420  # px: where the table of `draw_form` begins below its head

@@ -1,4 +1,4 @@
-"""Where a printed form is on a page: by features of its blank, then by the lines of each place."""
+"""Lays a form's blank on a page: by features, then by what is printed on its tiles and places."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.perspective import Points, project, to_corners, warp
-from digitq.worker.sight.forms.smooth_shift import Shift, fit_shift, monomials, warp_smoothly
+from digitq.worker.sight.forms.smooth_shift import (
+    DEGREES,
+    Shift,
+    fit_shift,
+    monomials,
+    warp_smoothly,
+)
 from digitq.worker.sight.shrinking import shrink_by_factor
 
 FEATURE_SIDE = 700  # px: the blank's longer side where its features are sought
 BLANK_FEATURES = 1800  # at most so many features of the blank
-# a page's longer side, px, and its most features: the second look follows if the first does not fit
-LOOKS = (400, 1000), (1100, 1800)
 # px: the finest scale at which features are sought, in a picture of twice the size. With SIFT's own
 # 1.6, a picture would have to be larger by a half to show the same features
 FEATURE_BLUR = 1.1
@@ -34,13 +38,11 @@ MAX_SECOND = 0.5  # a second place with this share of the first one's matches is
 
 TILE_SIDE = 600  # px: the blank's longer side where tiles are compared
 TILE = 60  # px
-# px: a tile is sought this far from where the homography puts it, then from where it is after that
-SEARCHES = 12, 4
 MIN_TILE_INK = 4.0  # grey values: a tile whose spread is lower shows nothing printed
 GROUND_PX = 41  # the ground at a place is the mean of a square with this side
-SURE_FIT = 0.3  # a tile whose correlation is at least this fits
-MIN_FIT = 0.65  # at least this share of the printed tiles that are on the page fits
 MIN_VISIBLE_TILES = 4
+NEAR_PEAK, FAR_PEAK = 7, 40  # px: other places of the whole form are so far from where it is laid
+MAX_OTHER_PLACE = 0.98  # a place with this share of the correlation fits as well
 ROBUST_PX = 1.5  # a tile's shift that is farther from the smooth one counts less
 
 PLACE_HEIGHT = 48  # px: a place is compared at the scale at which its shorter side is about so long
@@ -49,6 +51,24 @@ PLACE_SEARCH = 8  # px
 SHIFT_COST = 0.25  # a shift by all of PLACE_SEARCH needs this much more correlation than none
 MIN_PLACE_FIT = 0.15  # with a lower correlation, the place keeps the smooth shift
 NOT_ALIGNED = "page not aligned"
+
+
+@dataclass(frozen=True)
+class Strictness:
+    """How a form that is laid on a page is settled, and when it fits."""
+
+    # px: a tile is sought this far from where it is laid, then from where it is after that
+    searches: tuple[int, int]
+    min_correlation: float  # a tile whose correlation is at least this fits
+    min_fitting: float  # at least this share of the printed tiles that are on the page fits
+    max_bend: float  # px at TILE_SIDE: the page is bent by at most so much where its tiles are
+
+
+# many features agree on a place before it is judged. A guess has nothing else, and may be farther
+FEATURES_AGREE, GUESS = (
+    Strictness((12, 4), 0.3, 0.65, np.inf),
+    Strictness((24, 4), 0.5, 0.9, 3.0),  # bubbles are at least 8 px apart: one that is missed shows
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,12 @@ class Template:
     is_near: NDArray[np.bool_]  # (N, N): whether two features are at one place
     scale: float  # px of `tiles` in a px of the blank
     tiles: list["Tile"]
-    size: tuple[int, int]  # width and height of the picture that the tiles are from, px
+    flat: NDArray[np.float32]  # the picture that the tiles are from, without its ground
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and height of `flat`, px."""
+        return self.flat.shape[1], self.flat.shape[0]
 
 
 @dataclass(frozen=True)
@@ -120,7 +145,7 @@ def make_template(grey: Grey) -> Template:
     if len(points) < MIN_INLIERS or len(tiles) < MIN_VISIBLE_TILES:
         raise ImageError(f"{NOT_ALIGNED}: too little is printed on the form's blank")
     is_near = np.abs(points[:, None] - points).max(2) < NEAR_BLANK_PX
-    return Template(grey, points, descriptors, is_near, scale, tiles, (wide, high))
+    return Template(grey, points, descriptors, is_near, scale, tiles, flat)
 
 
 def shrink(grey: Grey, scale: float) -> tuple[Grey, NDArray[np.float64]]:
@@ -170,19 +195,6 @@ def match(template: Template, points: Points, descriptors: NDArray[np.float32]) 
     gaps = 1 - np.stack([best, alike.max(1)])  # half of the squared distances
     is_clear = gaps[0] < MAX_RATIO**2 * gaps[1]
     return np.asarray(np.stack([first, np.arange(len(points))], axis=1)[is_clear])
-
-
-def align(template: Template, page: Grey) -> Alignment:
-    """Where the blank is on a page. Raises `ImageError` if it can't be found for sure."""
-    for look in LOOKS:
-        found = find_features(page, *look)
-        try:
-            return settle(template, page, find_form(template, page.shape, *found))
-        except ImageError as error:
-            problem = error
-        if look[0] >= max(page.shape):
-            break
-    raise problem
 
 
 def find_form(
@@ -245,7 +257,9 @@ def is_plausible(
     )
 
 
-def settle(template: Template, page: Grey, alignment: Alignment) -> Alignment:
+def settle(
+    template: Template, page: Grey, alignment: Alignment, strictness: Strictness = FEATURES_AGREE
+) -> Alignment:
     """Add the smooth shift that the printed tiles show. Raises `ImageError` if they don't fit."""
     middle = np.array(alignment.size) / 2 + np.array([(0, 0), (1 / template.scale, 0)])
     step = float(np.linalg.norm(np.diff(alignment.to_page(middle), axis=0)))
@@ -254,13 +268,53 @@ def settle(template: Template, page: Grey, alignment: Alignment) -> Alignment:
     tiles = find_visible(template, small, coarse)
     if len(tiles) < MIN_VISIBLE_TILES:
         raise ImageError(f"{NOT_ALIGNED}: too little of the form is on it")
-    for reach in SEARCHES:
+    for reach in strictness.searches:
         coarse = follow_tiles(template, small, coarse, tiles, reach)
     seen = see(template, small, coarse)
     fits = np.array([correlate(tile.flat, seen[tile.area]) for tile in tiles])
-    if np.mean(fits > SURE_FIT) < MIN_FIT:
+    if (
+        np.mean(fits > strictness.min_correlation) < strictness.min_fitting
+        or measure_bend(template, coarse, tiles) > strictness.max_bend
+    ):
         raise ImageError(f"{NOT_ALIGNED}: what is printed on it does not fit the form")
+    check_place(template, seen)
     return replace(alignment, shift=coarse.shift)
+
+
+def measure_bend(template: Template, alignment: Alignment, tiles: list[Tile]) -> float:
+    """How far the smooth shift of tiles is at most from a flat page's, px at TILE_SIDE."""
+    middles = np.array([tile.corners.mean(0) for tile in tiles]) / template.scale
+    terms = monomials(middles, alignment.size)
+    shifts, flat = terms @ alignment.shift * template.scale, terms[:, DEGREES <= 1]
+    bent = shifts - flat @ np.linalg.lstsq(flat, shifts)[0]
+    return float(np.abs(bent).max())
+
+
+def check_place(template: Template, seen: NDArray[np.float32]) -> None:
+    """Raises `ImageError` if the form fits about as well where it is not laid: bubbles and rows
+    repeat, and a page may be off by one of them."""
+    fits = correlate_places(template, seen)
+    near = slice(FAR_PEAK - NEAR_PEAK, FAR_PEAK + NEAR_PEAK + 1)
+    here = float(fits[near, near].max())
+    fits[near, near] = 0
+    if fits.max() > MAX_OTHER_PLACE * here:
+        raise ImageError(f"{NOT_ALIGNED}: the form fits in two places")
+
+
+def correlate_places(template: Template, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How well the whole form fits up to FAR_PEAK px lower and further right, or less, of its
+    place."""
+    wide = cv2.copyMakeBorder(seen, *(FAR_PEAK,) * 4, cv2.BORDER_CONSTANT)
+    return np.asarray(cv2.matchTemplate(wide, template.flat, cv2.TM_CCOEFF_NORMED))
+
+
+def centre(template: Template, page: Grey, alignment: Alignment) -> Alignment:
+    """The alignment moved, without turning it, to where the whole form fits best."""
+    fits = correlate_places(template, see(template, page, alignment))
+    down, right = np.unravel_index(fits.argmax(), fits.shape)
+    shift = alignment.shift.copy()
+    shift[0] += (np.array([right, down]) - FAR_PEAK) / template.scale
+    return replace(alignment, shift=shift)
 
 
 def find_visible(template: Template, page: Grey, alignment: Alignment) -> list[Tile]:

@@ -21,7 +21,6 @@ from digitq.worker.sight.forms.alignment import (
     Alignment,
     BlankBox,
     Template,
-    align,
     make_place,
     make_template,
     settle_place,
@@ -34,6 +33,7 @@ from digitq.worker.sight.forms.beside import (
     see_surroundings,
 )
 from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
+from digitq.worker.sight.forms.hypotheses import align
 from digitq.worker.sight.forms.judging import count_sure, has_head, is_printed
 from digitq.worker.sight.forms.perspective import Points, to_corners
 from digitq.worker.sight.forms.perspective import warp as show
