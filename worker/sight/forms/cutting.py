@@ -33,6 +33,7 @@ from digitq.worker.sight.forms.beside import (
     see_surroundings,
 )
 from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
+from digitq.worker.sight.forms.handwriting import keep_writing
 from digitq.worker.sight.forms.hypotheses import align
 from digitq.worker.sight.forms.judging import count_sure, has_head, is_printed
 from digitq.worker.sight.forms.perspective import Points, to_corners
@@ -52,6 +53,7 @@ MAX_SHARED_ROOM = 0.4  # at most this share of the gap to the next bubble
 CELL_MARGIN = 0.12  # what is nearer to the lines of a cell, in shorter sides, is no mark
 MAX_HEIGHT = 100  # px: a cut is at most as high
 CUT_MARGIN = 0.06  # a cut shows this much beyond its box, in heights of the box
+WRITING_ROOM = 0.5  # writing may reach so far above and below its box, in heights of the box
 MAX_OUTSIDE = 0.15  # so much of a box's height may be outside of the page
 BOX_RIM = 8  # px of the blank: the outer lines of a table are at most so far outside of its box
 MAX_BOX_ERROR = 0.5  # lines of the blank count if they are nearer to the box, in heights of a row
@@ -71,6 +73,7 @@ class Cut:
     blank: Grey | None = None  # the form's blank, if the field was found by it
     on_blank: Points | None = None  # (4, 2): the corners of the picture in px of the blank
     marks: tuple["Mark", ...] = ()  # what may be marked, if the field is a question
+    rims: tuple[float, float] = (CUT_MARGIN, CUT_MARGIN)  # above and below the box, in its heights
 
     @property
     def printed(self) -> Grey | None:
@@ -84,8 +87,10 @@ class Cut:
     def box(self) -> Box:
         """Where the field is within its margin, px of the picture."""
         height, width = self.picture.shape
-        margin = height * CUT_MARGIN / (1 + 2 * CUT_MARGIN)
-        return margin, margin, width - margin, height - margin
+        above, below = self.rims
+        unit = height / (1 + above + below)
+        side = unit * CUT_MARGIN
+        return side, unit * above, width - side, height - unit * below
 
     def move(self, matrix: NDArray[np.float64]) -> Self:
         """The cut for px of a page that this (3, 3) leads to."""
@@ -226,13 +231,32 @@ def cut_place(
 ) -> Cut | ImageError:
     """Cut out a place of the blank, and the boxes in it that may be marked."""
     corners = to_corners(place.box) + shift
-    margin = CUT_MARGIN * (place.box[3] - place.box[1])
-    margins = to_corners((-margin, -margin, margin, margin))
-    one = cut(page, alignment.to_page(corners), alignment.to_page(margins + corners))
+    margin, above = (each * (place.box[3] - place.box[1]) for each in (CUT_MARGIN, WRITING_ROOM))
+    margins = to_corners((-margin, -above, margin, above))
+    one = cut(page, alignment.to_page(corners), alignment.to_page(margins + corners), WRITING_ROOM)
     if isinstance(one, ImageError):
         return one
     marks = cut_marks(page, lambda points: alignment.to_page(points + shift), boxes, blank, room)
-    return replace(one, blank=blank, on_blank=margins + to_corners(place.box), marks=marks)
+    whole = replace(one, blank=blank, on_blank=margins + to_corners(place.box), marks=marks)
+    return whole if boxes else cut_writing(whole)
+
+
+def cut_writing(whole: Cut) -> Cut:
+    """What is written in the box of a wide cut, without print, and without what is beside it."""
+    assert whole.printed is not None and whole.on_blank is not None
+    picture, rows = keep_writing(whole.picture, whole.printed, whole.box)
+    _, top, _, bottom = whole.box
+    margin = CUT_MARGIN * (bottom - top)
+    first, last = max(0, round(rows[0] - margin)), min(len(picture), round(rows[1] + margin))
+    left_side, right_side = whole.on_blank[[0, 1]], whole.on_blank[[3, 2]] - whole.on_blank[[0, 1]]
+    upper, lower = (left_side + right_side * at / len(picture) for at in (first, last))
+    return replace(
+        whole,
+        picture=picture[first:last],
+        to_page=whole.to_page @ np.array([[1, 0, 0], [0, 1, first], [0, 0, 1]]),
+        on_blank=np.concatenate([upper, lower[::-1]]),
+        rims=((top - first) / (bottom - top), (last - bottom) / (bottom - top)),
+    )
 
 
 def see_beside(
@@ -464,20 +488,23 @@ def cut_grid(
         yield cells
 
 
-def cut(page: Grey, box: Points, around: Points) -> Cut | ImageError:
+def cut(
+    page: Grey, box: Points, around: Points, rim: float = CUT_MARGIN
+) -> Cut | ImageError:
     """Cut out what is between four corners (4, 2), clockwise from the upper left one.
 
-    Those of the box itself must be on the page.
+    Those of the box itself must be on the page. `rim` is what is above and below the box, in
+    its heights.
     """
     sides = np.linalg.norm(around - np.roll(around, -1, axis=0), axis=1)
     width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
     beyond = max(0.0, float(-box.min()), float((box - page.shape[::-1]).max()))
     if beyond > MAX_OUTSIDE * height:
         return ImageError(NOT_ON_PAGE)
-    scale = min(1.0, MAX_HEIGHT / height)
+    scale = min(1.0, MAX_HEIGHT * (1 + 2 * rim) / (1 + 2 * CUT_MARGIN) / height)
     size = max(8, round(width * scale)), max(8, round(height * scale))
     matrix = find_matrix(size, around)
-    return Cut(show(page, matrix, size), matrix)
+    return Cut(show(page, matrix, size), matrix, rims=(rim, rim))
 
 
 def find_matrix(size: tuple[int, int], corners: Points) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from digitq.worker.sight.forms.perspective import Points
 POWERS = [(i, j) for i, j in product(range(4), repeat=2) if i + j <= 3]  # powers of x, y
 DEGREES = np.array([i + j for i, j in POWERS])
 KNOTS = 33  # a picture is bent through a grid of so many points each way
-SMOOTH_WEIGHT = 2e-3  # keeps a shift small where nothing tells it
+SMOOTH_WEIGHT = 4e-4  # keeps a shift small where nothing tells it
 Shift = NDArray[np.float64]  # (10, 2): the coefficients of `monomials`, px
 NO_SHIFT: Shift = np.zeros((len(POWERS), 2))
 

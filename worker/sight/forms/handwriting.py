@@ -1,0 +1,121 @@
+"""Leaves of a place on a page what is written in it: neither the blank's print, nor writing of the
+places above and below."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.protocol.asked.form_file import Box
+from digitq.worker.picture import Grey
+
+# In heights of the box, if no unit is given
+PAPER_SIDE = 0.8  # the paper around a px is the median of a square with this side
+MAX_PAPER_SIDE = 99  # px: ... at most
+MAX_SHIFT = 0.07  # the page's print is at most so far from where the blank has it
+MIN_PRINT = 4.0  # grey values: what is less dark on the blank is no print
+MIN_INK = 10.0  # grey values: what is less dark on the page is no ink
+MARGIN_OF_PRINT = 2.0  # print is at most so many times as dark as the lightest quarter of it
+MARGIN_OF_LINE = 1.4  # where a line is drawn, the pen is so many times as dark
+MAX_ON_LINE = 0.6  # what is on a line with more than this share of it is the line
+BRIDGE = 0.2  # a stroke may have such a gap where it crosses a line
+MAX_STRONGER = 4.0  # ... and as dark as on the blank
+MIN_STROKE = 0.2  # a stroke is at least so long
+MIN_PEN_PX = 1.5  # px: the mean width of a stroke is at least this
+LINE_RUN = 2.0  # level ink that is at least so long may be a line of the form
+MIN_LINE_SPAN = 0.7  # such a line spans this share of the picture's width, or reaches its side
+SIDE_RIM = 0.15  # what is nearer to the sides of the box is its line
+MIN_PEN = 0.4  # a number has one pen: what is less dark than this share of it is not written
+MAX_DOT_GAP = 0.5  # a dot is at most so far from a stroke
+OUTLINE = 0.1  # the edge of a stroke is at most so far from its ink
+SPANS = 1.6  # a stroke that is higher may be two that touch: it is cut at the edge of the box
+
+Mask = NDArray[np.bool_]
+
+
+def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[int, int]]:
+    """The picture of a place with paper in place of all else, and from where to where the box and
+    the writing in it reach, px down. `printed` is the same part of the blank, and `box` is in px
+    of both."""
+    high = box[3] - box[1]
+    side = to_odd(min(PAPER_SIDE * high, MAX_PAPER_SIDE))
+    paper = cv2.medianBlur(picture, side)
+    dark = cv2.subtract(paper, picture)
+    print_dark = explain(dark, cv2.subtract(cv2.medianBlur(printed, side), printed), high)
+    run = np.ones((1, max(3, round(LINE_RUN * high))), np.uint8)
+    lines = find_level_lines(dark, run)
+    # where a line of the form is, the pen is darker than the line
+    thick = cv2.dilate(dark, np.ones((3, 1), np.uint8))
+    line_dark = MARGIN_OF_LINE * cv2.morphologyEx(thick, cv2.MORPH_OPEN, run)
+    limit = np.where(lines, line_dark, print_dark)
+    ink = (dark > np.maximum(limit, MIN_INK)).astype(np.uint8)
+    gap = np.ones((to_odd(BRIDGE * high), 1), np.uint8)
+    ink |= cv2.morphologyEx(ink, cv2.MORPH_CLOSE, gap) & lines
+    inside, outside = find_strokes(ink, lines, box)
+    top, bottom = int(box[1]), int(np.ceil(box[3]))
+    if not inside.any():
+        return np.full_like(picture, np.median(paper)), (top, bottom)
+    pen = MIN_PEN * float(np.percentile(dark[inside], 75))
+    dots = (ink > 0) & (dark > pen) & widen(inside, MAX_DOT_GAP * high) & ~outside
+    kept = widen(inside | dots, OUTLINE * high) & (widen(inside, 2) | ~widen(outside, 2))
+    rows = np.flatnonzero(inside.any(1))
+    return np.where(kept, picture, paper), (min(top, int(rows[0])), max(bottom, int(rows[-1]) + 1))
+
+
+def explain(dark: Grey, printed: Grey, high: float) -> NDArray[np.float32]:
+    """How dark the print of the blank may be at each px of a page, by how dark it usually is."""
+    near = cv2.dilate(printed, np.ones([to_odd(2 * MAX_SHIFT * high)] * 2)).astype(np.float32)
+    is_print = printed > max(MIN_PRINT, 0.3 * float(np.percentile(printed, 99)))
+    if not is_print.any():
+        return np.zeros_like(near)
+    seen = cv2.dilate(dark, np.ones((3, 3)))[is_print].astype(np.float32)
+    usual = float(np.percentile(seen / printed[is_print], 25))
+    return np.asarray(near * np.clip(MARGIN_OF_PRINT * usual, 1, MAX_STRONGER), np.float32)
+
+
+def find_level_lines(dark: Grey, run: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Where the level lines of a form are, with their edges: 1, else 0."""
+    runs = cv2.morphologyEx((dark > MIN_INK).astype(np.uint8), cv2.MORPH_OPEN, run)
+    closed = cv2.dilate(cv2.morphologyEx(runs, cv2.MORPH_CLOSE, run), np.ones((3, 3), np.uint8))
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(closed)
+    left, _, wide, _, _ = boxes.T
+    width = dark.shape[1]
+    is_line = (wide >= MIN_LINE_SPAN * width) | (left == 0) | (left + wide == width)
+    is_line[0] = False
+    return np.asarray(is_line.astype(np.uint8)[labels])
+
+
+def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> tuple[Mask, Mask]:
+    """The strokes that belong to the box, and those that do not."""
+    high, rim = box[3] - box[1], SIDE_RIM * (box[3] - box[1])
+    within = np.zeros(ink.shape, np.bool_)
+    within[int(box[1]) : int(np.ceil(box[3]))] = True
+    inside, outside = np.zeros((2, *ink.shape), np.bool_)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink)
+    for label, (left, top, wide, tall, area) in enumerate(boxes.tolist()):
+        length = max(wide, tall)
+        if not label or length < MIN_STROKE * high or area < MIN_PEN_PX * length:
+            continue
+        if left + wide < box[0] + rim or left > box[2] - rim:
+            continue
+        part = slice(top, top + tall), slice(left, left + wide)
+        stroke = labels[part] == label
+        if lines[part][stroke].mean() > MAX_ON_LINE:
+            continue
+        here = stroke & within[part]
+        if tall <= SPANS * high:
+            here = stroke if 2 * here.sum() >= area else here & False
+        inside[part] |= here
+        outside[part] |= stroke & ~here
+    return inside, outside
+
+
+def widen(mask: Mask, by: float) -> Mask:
+    """The px that are at most so many px from those of the mask."""
+    side = to_odd(2 * by)
+    around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cv2.dilate(mask.astype(np.uint8), around) > 0
+
+
+def to_odd(side: float) -> int:
+    """An odd number of px that is about so many, and at least 3."""
+    return max(3, round(side) // 2 * 2 + 1)
