@@ -39,7 +39,7 @@ FIRST_PORT, PORTS = 20_000, 12_000  # a page without `--port` is always on the s
 TICK_MS = 1_000  # how often `serve` calls its `tick`
 PING_SECONDS = 10  # a browser that answers no ping for this long has lost its connection
 MAX_MESSAGE_BYTES = 1 << 22  # a message of a live connection is at most this large
-IDLE_SECONDS = 10  # a connection without a whole request for this long is closed
+MAX_IDLE_SECONDS = 10  # a connection without a whole request for this long is closed
 BODY_SECONDS = 120  # the body of a request is received within this time
 MAX_STRANGERS = 256  # connections that have not shown the token: the oldest are closed beyond this
 STRANGERS_SHARE = 0.25  # nor do they take more than this share of the files a process may open
@@ -190,7 +190,7 @@ async def serve_until_signal(
     server = HTTPServer(
         application,
         max_body_size=0,  # `Guarded` allows more
-        idle_connection_timeout=IDLE_SECONDS,
+        idle_connection_timeout=MAX_IDLE_SECONDS,
         body_timeout=BODY_SECONDS,
     )
     accepting = asyncio.create_task(accept(listener, server, strangers))

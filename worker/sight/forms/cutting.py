@@ -33,13 +33,13 @@ from digitq.worker.sight.forms.beside import (
     see_surroundings,
 )
 from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
-from digitq.worker.sight.forms.handwriting import keep_writing
 from digitq.worker.sight.forms.hypotheses import align
 from digitq.worker.sight.forms.judging import count_sure, has_head, is_printed
 from digitq.worker.sight.forms.perspective import Points, to_corners
 from digitq.worker.sight.forms.perspective import warp as show
 from digitq.worker.sight.forms.row_lines import RowLines, find_row_lines
 from digitq.worker.sight.forms.ruling import Grid, differ, find_grid
+from digitq.worker.sight.forms.written import keep_writing
 from digitq.worker.sight.normalisation.colours import to_grey
 
 PAGE_SIDE = 1600  # px: the shorter side to which a large page may be reduced
@@ -488,9 +488,7 @@ def cut_grid(
         yield cells
 
 
-def cut(
-    page: Grey, box: Points, around: Points, rim: float = CUT_MARGIN
-) -> Cut | ImageError:
+def cut(page: Grey, box: Points, around: Points, rim: float = CUT_MARGIN) -> Cut | ImageError:
     """Cut out what is between four corners (4, 2), clockwise from the upper left one.
 
     Those of the box itself must be on the page. `rim` is what is above and below the box, in

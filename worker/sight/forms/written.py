@@ -9,17 +9,17 @@ from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey
 
 # In heights of the box, if no unit is given
-PAPER_SIDE = 0.8  # the paper around a px is the median of a square with this side
-MAX_PAPER_SIDE = 99  # px: ... at most
+GROUND_SIDE = 0.8  # the paper around a px is the median of a square with this side
+MAX_GROUND_SIDE = 99  # px: that side is at most so long
 MAX_SHIFT = 0.07  # the page's print is at most so far from where the blank has it
-MIN_PRINT = 4.0  # grey values: what is less dark on the blank is no print
+MIN_PRINT_DARK = 4.0  # grey values: what is less dark on the blank is no print
 MIN_INK = 10.0  # grey values: what is less dark on the page is no ink
 MARGIN_OF_PRINT = 2.0  # print is at most so many times as dark as the lightest quarter of it
 MARGIN_OF_LINE = 1.4  # where a line is drawn, the pen is so many times as dark
 MAX_ON_LINE = 0.6  # what is on a line with more than this share of it is the line
 BRIDGE = 0.2  # a stroke may have such a gap where it crosses a line
-MAX_STRONGER = 4.0  # ... and as dark as on the blank
-MIN_STROKE = 0.2  # a stroke is at least so long
+MAX_STRONGER = 4.0  # print is at most so many times as dark as on the blank
+MIN_WRITTEN = 0.2  # a stroke is at least so long
 MIN_PEN_PX = 1.5  # px: the mean width of a stroke is at least this
 LINE_RUN = 2.0  # level ink that is at least so long may be a line of the form
 MIN_LINE_SPAN = 0.7  # such a line spans this share of the picture's width, or reaches its side
@@ -37,7 +37,7 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     the writing in it reach, px down. `printed` is the same part of the blank, and `box` is in px
     of both."""
     high = box[3] - box[1]
-    side = to_odd(min(PAPER_SIDE * high, MAX_PAPER_SIDE))
+    side = to_odd(min(GROUND_SIDE * high, MAX_GROUND_SIDE))
     paper = cv2.medianBlur(picture, side)
     dark = cv2.subtract(paper, picture)
     print_dark = explain(dark, cv2.subtract(cv2.medianBlur(printed, side), printed), high)
@@ -64,7 +64,7 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
 def explain(dark: Grey, printed: Grey, high: float) -> NDArray[np.float32]:
     """How dark the print of the blank may be at each px of a page, by how dark it usually is."""
     near = cv2.dilate(printed, np.ones([to_odd(2 * MAX_SHIFT * high)] * 2)).astype(np.float32)
-    is_print = printed > max(MIN_PRINT, 0.3 * float(np.percentile(printed, 99)))
+    is_print = printed > max(MIN_PRINT_DARK, 0.3 * float(np.percentile(printed, 99)))
     if not is_print.any():
         return np.zeros_like(near)
     seen = cv2.dilate(dark, np.ones((3, 3)))[is_print].astype(np.float32)
@@ -93,7 +93,7 @@ def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> 
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink)
     for label, (left, top, wide, tall, area) in enumerate(boxes.tolist()):
         length = max(wide, tall)
-        if not label or length < MIN_STROKE * high or area < MIN_PEN_PX * length:
+        if not label or length < MIN_WRITTEN * high or area < MIN_PEN_PX * length:
             continue
         if left + wide < box[0] + rim or left > box[2] - rim:
             continue
@@ -103,7 +103,7 @@ def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> 
             continue
         here = stroke & within[part]
         if tall <= SPANS * high:
-            here = stroke if 2 * here.sum() >= area else here & False
+            here = stroke if 2 * here.sum() >= area else np.zeros_like(stroke)
         inside[part] |= here
         outside[part] |= stroke & ~here
     return inside, outside
@@ -113,7 +113,7 @@ def widen(mask: Mask, by: float) -> Mask:
     """The px that are at most so many px from those of the mask."""
     side = to_odd(2 * by)
     around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return cv2.dilate(mask.astype(np.uint8), around) > 0
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), around) > 0)
 
 
 def to_odd(side: float) -> int:
