@@ -189,7 +189,7 @@ class FormHandler(Guarded):
             work = partial(call, *arguments, **named)
             self.finish(await asyncio.get_running_loop().run_in_executor(WORKERS, work))
         except DigitqError as error:
-            self.finish({"problem": in_one_line(str(error))})
+            self.finish({"problem": in_one_line(error.for_others)})
 
     async def get(self, what: str) -> None:
         await self.answer(self.editor.show)

@@ -46,9 +46,10 @@ class Section:
                     if old != new:
                         before[at] = new  # comments between the lines of a list stay
             elif before != value:
-                # Else a list of tables would get headers of its own
-                document[key] = tomlkit.array() if isinstance(value, list) else value
-                document[key].extend(value) if isinstance(value, list) else None
+                if isinstance(value, list):  # of only tables, tomlkit would write `[[columns]]`
+                    value = tomlkit.item(["", *value])
+                    del value[0]
+                document[key] = value
         self.keys = document.as_string()
 
 

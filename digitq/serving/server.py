@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import EACCES, EADDRINUSE
@@ -109,15 +110,19 @@ class Strangers:
     def __init__(self) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._limit = max(1, min(MAX_STRANGERS, int(files * STRANGERS_SHARE)))
-        self._streams: dict[IOStream, None] = {}  # the oldest first
+        self._streams: dict[IOStream, str] = {}  # the address of each, the oldest first
 
-    def add(self, stream: IOStream) -> None:
-        """Take one more, for which the oldest is closed if there are too many."""
-        self._streams = {one: None for one in self._streams if not one.closed()} | {stream: None}
+    def add(self, stream: IOStream, address: str) -> None:
+        """Take one more. If there are too many, the oldest of the address that has most is closed,
+        so that one stranger keeps nobody else out."""
+        left = {one: where for one, where in self._streams.items() if not one.closed()}
+        self._streams = left | {stream: address}
         if len(self._streams) > self._limit:
-            next(iter(self._streams)).close()
+            ((busiest, _),) = Counter(self._streams.values()).most_common(1)
+            next(one for one, where in self._streams.items() if where == busiest).close()
 
     def discard(self, stream: IOStream) -> None:
+        """Take away one that has shown the token."""
         self._streams.pop(stream, None)
 
 
@@ -214,12 +219,15 @@ async def accept(listener: socket.socket, server: HTTPServer, strangers: Strange
     while True:
         try:
             connection, address = await loop.sock_accept(listener)
+        except ConnectionAbortedError:
+            continue
         except OSError:  # such as too many open files
             await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
             continue
         stream = IOStream(connection)
-        strangers.add(stream)
+        strangers.add(stream, address[0])
         server.handle_stream(stream, address)
+        await asyncio.sleep(0)  # others have their turn, also if many more wait
 
 
 def hold(path: Path) -> int:

@@ -1,5 +1,6 @@
 """Files that a person or a form names: only regular ones are read, and only up to a limit."""
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -14,7 +15,8 @@ def open_regular(path: Path, limit: int) -> BinaryIO:
 
     Raises `OSError`, and `UsageError` if it is none or has more than `limit` bytes.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    raw = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    file = io.BufferedReader(raw)
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
         return file

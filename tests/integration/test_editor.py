@@ -1,5 +1,6 @@
 """The editor of a form in a real browser, by mouse and keyboard, as a person uses it."""
 
+import os
 import re
 import shutil
 import socket
@@ -17,6 +18,7 @@ from digitq.private.processes import find_free_port
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import measure_blank
 from digitq.protocol.asked.known import TICK
+from digitq.protocol.errors import UsageError
 from digitq.serving.editor import Editor
 from tests.browser import open_browser
 from tests.waiting import run_digitq, wait_for
@@ -209,6 +211,48 @@ def test_a_link_is_edited_where_it_leads(folder: Path) -> None:
     assert "length = 3" in form.read_text()
     assert link.is_symlink()
     assert {one.name for one in folder.iterdir()} == {"blank.png", "form.toml", "kept"}
+
+
+def test_only_files_of_the_form_s_folder_are_read_and_not_quoted(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret.csv"
+    elsewhere.write_text("id\nsecret-of-the-host\n")
+    (folder / "link.csv").symlink_to(elsewhere)
+    (folder / "own.csv").write_text("id\nsecret-of-the-host\n")
+    os.mkfifo(folder / "pipe")
+    editor = Editor(folder / "blank.png", folder / "form.toml")
+    shown = editor.show()
+
+    def change(**keys: object) -> str:
+        parts = deepcopy(shown["parts"])
+        part = next(one for one in parts if one["kind"] == "fields")
+        part["keys"] = {"box": part["keys"]["box"], **keys}
+        return str(editor.change(editor.show()["version"], parts)["problem"])
+
+    outside = "is outside of the form's folder"
+    for name in ("/proc/self/environ", "/dev/zero", "../x.csv", "link.csv", str(elsewhere)):
+        assert outside in change(allowed=name) and outside in change(allowed=f"{name}:id"), name
+        assert outside in change(allowed=f"{name}:id", show=["id"]), name
+    assert "it is a pipe or a device" in change(allowed="pipe")
+    for told in (
+        change(allowed="own.csv"),
+        change(allowed="own.csv:id"),
+        change(allowed="own.csv:x"),
+    ):
+        assert told and "secret" not in told
+    assert not change(length=3)
+    text = editor.path.read_text().replace('"blank.png"', '"/dev/zero"')
+    assert outside in editor.check(text)
+
+
+def test_too_many_boxes_are_refused_before_all_else(folder: Path) -> None:
+    editor = Editor(folder / "blank.png", folder / "form.toml")
+    boxes = [[0, 0, 9, 9]] * 100_000
+    part = {"kind": "choices", "name": "q", "was": None, "keys": {"options": ["A"], "boxes": boxes}}
+    with pytest.raises(UsageError, match="at most 4000 items") as told:
+        editor.change(editor.read(), [part])
+    assert len(str(told.value)) < 500
 
 
 def test_other_bubbles_than_those_of_the_blank_are_told(tmp_path: Path) -> None:

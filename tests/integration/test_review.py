@@ -151,6 +151,18 @@ def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Pe
     assert batch.column("corrected").to_pylist() == [True] * 6
 
 
+def test_one_file_has_one_page(digits: Path) -> None:
+    with reviewing(digits) as server:
+        log = digits.with_name("second.log")
+        with run_digitq(log, "review", str(digits), "--port", str(find_free_port())) as second:
+            assert second.wait(60) == 2
+        assert "another digitq serves" in log.read_text() and str(digits) in log.read_text()
+        server.process.kill()
+        server.process.wait()
+    with reviewing(digits):  # a lock ends with its process
+        pass
+
+
 def test_the_file_may_be_changed_or_broken_by_hand(digits: Path, person: Person) -> None:
     path = answer_file(digits)
     with reviewing(digits) as server:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,12 +19,19 @@ from digitq.serving.server import serve
 from tests.waiting import wait_for
 
 SERVE = """
-import sys
-from digitq.serving.server import LiveConnection, ServedPage, serve
+import resource, sys
+files = int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+from digitq.serving.server import Guarded, LiveConnection, ServedPage, serve
+
+class Broken(Guarded):
+    def get(self):
+        raise RuntimeError("of the page\x1b[2J")
+
 page = {"text": "<!doctype html><p>the page"}
 serve(
-    [("/", ServedPage, page), ("/live", LiveConnection)], sys.argv[1], int(sys.argv[2]),
-    "the test", lambda: None,
+    [("/", ServedPage, page), ("/live", LiveConnection), ("/broken", Broken)],
+    sys.argv[1], int(sys.argv[2]), "the test", lambda: None,
 )
 """
 UPGRADE = {
@@ -36,12 +43,14 @@ UPGRADE = {
 
 
 @contextmanager
-def serving(log: Path, host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server, and the link that it prints."""
+def serving(
+    log: Path, host: str = "127.0.0.1", files: int = 512
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server that may open so many files, and the link that it prints."""
     with (
         open(log, "wb") as file,
         subprocess.Popen(
-            [sys.executable, "-c", SERVE, host, str(find_free_port())], stderr=file
+            [sys.executable, "-c", SERVE, host, str(find_free_port()), str(files)], stderr=file
         ) as process,
     ):
         try:
@@ -98,11 +107,51 @@ def test_no_body_is_received_without_the_token(tmp_path: Path) -> None:
             assert client.recv(1 << 16).startswith(b"HTTP/1.1 405 ")
 
 
+def test_silent_connections_keep_nobody_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serving(log, files=64) as (_, link), ExitStack() as stack:
+        address = urlsplit(link)
+        silent = [
+            stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            for _ in range(100)
+        ]
+        for _ in range(3):
+            assert ask(link, f"/?{address.query}")[0] == 200
+        assert silent[0].recv(1) == b""  # the oldest ones are closed
+        assert log.read_text().count("\n") == 2
+
+
+def test_connections_that_the_system_refuses_are_taken_later(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serving(log, files=32) as (_, link):
+        live = [HTTPConnection(urlsplit(link).netloc, timeout=30) for _ in range(40)]
+        with suppress(TimeoutError):  # these have the token: no limit but that of the system
+            for one in live:
+                one.timeout = 1
+                one.request("GET", f"/live?{urlsplit(link).query}", headers=UPGRADE)
+                one.getresponse()
+        for one in live:
+            one.close()
+        assert ask(link, f"/?{urlsplit(link).query}")[0] == 200
+        assert log.read_text().count("\n") == 2
+
+
+def test_a_log_has_neither_the_token_nor_control_characters(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serving(log) as (_, link):
+        token = urlsplit(link).query.partition("=")[2]
+        assert ask(link, f"/broken?token={token}")[0] == 500
+        wait_for(lambda: r"RuntimeError: of the page\x1b[2J" in log.read_text())
+        assert "GET /broken" in log.read_text() and "\x1b[2J" not in log.read_text()
+        assert log.read_text().count(token) == 1  # in the link
+
+
 def test_a_network_gets_a_code_for_phones(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with serving(log, "0.0.0.0") as (_, link):
         assert urlsplit(link).hostname not in ("0.0.0.0", None)
         assert re.search("█{20}", log.read_text())
+        assert "the connection is not encrypted" in log.read_text()
     with serving(log) as (_, again):
         assert urlsplit(again).query != urlsplit(link).query
         assert "█" not in log.read_text()

@@ -90,3 +90,10 @@ def test_names_and_headers_must_be_clear() -> None:
             list_parts(text, Path("form.toml"))
     with pytest.raises(UsageError, match="form.toml is not TOML any more"):
         list_parts("[", Path("form.toml"))
+
+
+def test_columns_of_ticks_stay_in_their_table() -> None:
+    keys = {"box": [0, 0, 9, 9], "rows": 3, "columns": [{"name": "a", "kind": "mark"}] * 2}
+    text = change_parts(TEXT, [{"kind": "tables", "name": "t", "was": None, "keys": keys}])
+    (part,) = list_parts(text, Path("form.toml"))
+    assert part["keys"] == keys and "[[" not in text
