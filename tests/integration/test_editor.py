@@ -3,10 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from digitq.protocol.asked.known import TICK
 from digitq.protocol.errors import UsageError
 from digitq.serving.editor import Editor
 from tests.browser import open_browser
-from tests.waiting import run_digitq, wait_for
+from tests.waiting import children_of, freeze, run_digitq, wait_for
 from training.synthetic.mark_sheets import LAYOUTS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/forms"
@@ -244,6 +246,27 @@ def test_only_files_of_the_form_s_folder_are_read_and_not_quoted(
     assert not change(length=3)
     text = editor.path.read_text().replace('"blank.png"', '"/dev/zero"')
     assert outside in editor.check(text)
+
+
+def test_it_ends_at_once_while_a_photo_is_read(folder: Path) -> None:
+    shutil.copy(EXAMPLE / "form.toml", folder)
+    log, port = folder / "log", find_free_port()
+    with (
+        run_digitq(log, "form", "edit", "form.toml", "--port", str(port)) as process,
+        ExitStack() as stack,
+    ):
+        wait_for(lambda: "Ctrl-C" in log.read_text())
+        address = HTTPConnection("127.0.0.1", port, timeout=30)
+        stack.callback(address.close)
+        query = re.findall(r"token=\S+", log.read_text())[0]
+        address.request("POST", f"/photo?{query}", (folder / "blank.png").read_bytes())
+        wait_for(lambda: children_of(process.pid))
+        for child in children_of(process.pid):
+            stack.callback(os.kill, child, signal.SIGKILL)
+            freeze(child)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert "Traceback" not in log.read_text()
 
 
 def test_too_many_boxes_are_refused_before_all_else(folder: Path) -> None:
