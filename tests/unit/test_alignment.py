@@ -125,6 +125,27 @@ def test_a_bent_page_is_followed() -> None:
     assert check_cuts(cut_cells(form(), page), place, 0.15) == len(cell_boxes())
 
 
+def fold(page: Grey) -> tuple[Grey, Place]:
+    """A photo of the page whose lower half is folded towards the camera."""
+    down, right = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
+
+    def place(points: Points) -> Points:
+        below = (points[:, 1] / HEIGHT - 0.45).clip(0)
+        return points + np.stack([40 * below * (points[:, 0] / WIDTH - 1), -70 * below], 1)
+
+    points = np.stack([right.ravel(), down.ravel()], 1)
+    sources = points
+    for _ in range(8):  # the px of the page at each px of the photo
+        sources = sources + points - place(sources)
+    grid = sources.reshape(HEIGHT, WIDTH, 2).astype(np.float32)
+    return np.asarray(cv2.remap(page, grid, None, cv2.INTER_LINEAR, borderValue=90)), place
+
+
+def test_a_folded_page_is_followed() -> None:
+    page, place = fold(fill(blank()))
+    assert check_cuts(cut_cells(form(), page), place, 0.2) == len(cell_boxes())
+
+
 @pytest.mark.parametrize("name", ["shifted and stretched", "upside down", "askew"])
 def test_what_is_printed_on_the_blank_is_no_ink_in_a_field(name: str) -> None:
     corners, size = PAGES[name]

@@ -9,17 +9,17 @@ from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey
 
 # In heights of the box, if no unit is given
-GROUND_SIDE = 0.8  # the paper around a px is the median of a square with this side
-MAX_GROUND_SIDE = 99  # px: that side is at most so long
+PAPER_WIDTH = 0.8  # the paper around a px is the median of a square with this side
+MAX_PAPER_PX = 99  # px: that side is at most so long
 MAX_SHIFT = 0.07  # the page's print is at most so far from where the blank has it
-MIN_PRINT_DARK = 4.0  # grey values: what is less dark on the blank is no print
+MIN_PRINT_DARKNESS = 4.0  # grey values: what is less dark on the blank is no print
 MIN_INK = 10.0  # grey values: what is less dark on the page is no ink
 MARGIN_OF_PRINT = 2.0  # print is at most so many times as dark as the lightest quarter of it
+MAX_STRONGER = 4.0  # print is at most so many times as dark as on the blank
 MARGIN_OF_LINE = 1.4  # where a line is drawn, the pen is so many times as dark
 MAX_ON_LINE = 0.6  # what is on a line with more than this share of it is the line
 BRIDGE = 0.2  # a stroke may have such a gap where it crosses a line
-MAX_STRONGER = 4.0  # print is at most so many times as dark as on the blank
-MIN_WRITTEN = 0.2  # a stroke is at least so long
+MIN_PEN_LENGTH, MIN_PEN_LENGTH_PX = 0.3, 10  # a stroke is at least so long, in heights or in px
 MIN_PEN_PX = 1.5  # px: the mean width of a stroke is at least this
 LINE_RUN = 2.0  # level ink that is at least so long may be a line of the form
 MIN_LINE_SPAN = 0.7  # such a line spans this share of the picture's width, or reaches its side
@@ -37,12 +37,16 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     the writing in it reach, px down. `printed` is the same part of the blank, and `box` is in px
     of both."""
     high = box[3] - box[1]
-    side = to_odd(min(GROUND_SIDE * high, MAX_GROUND_SIDE))
+    side = to_odd(min(PAPER_WIDTH * high, MAX_PAPER_PX))
     paper = cv2.medianBlur(picture, side)
     dark = cv2.subtract(paper, picture)
-    print_dark = explain(dark, cv2.subtract(cv2.medianBlur(printed, side), printed), high)
     run = np.ones((1, max(3, round(LINE_RUN * high))), np.uint8)
     lines = find_level_lines(dark, run)
+    shown = cv2.subtract(cv2.medianBlur(printed, side), printed)
+    near_line = cv2.dilate(lines, np.ones((to_odd(4 * MAX_SHIFT * high), 1), np.uint8)) > 0
+    others = np.where(near_line, cv2.morphologyEx(shown, cv2.MORPH_TOPHAT, run), shown)
+    near = cv2.dilate(others, np.ones([to_odd(2 * MAX_SHIFT * high)] * 2)).astype(np.float32)
+    print_dark = near * find_strength(dark, shown)
     # where a line of the form is, the pen is darker than the line
     thick = cv2.dilate(dark, np.ones((3, 1), np.uint8))
     line_dark = MARGIN_OF_LINE * cv2.morphologyEx(thick, cv2.MORPH_OPEN, run)
@@ -61,21 +65,23 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     return np.where(kept, picture, paper), (min(top, int(rows[0])), max(bottom, int(rows[-1]) + 1))
 
 
-def explain(dark: Grey, printed: Grey, high: float) -> NDArray[np.float32]:
-    """How dark the print of the blank may be at each px of a page, by how dark it usually is."""
-    near = cv2.dilate(printed, np.ones([to_odd(2 * MAX_SHIFT * high)] * 2)).astype(np.float32)
-    is_print = printed > max(MIN_PRINT_DARK, 0.3 * float(np.percentile(printed, 99)))
+def find_strength(dark: Grey, printed: Grey) -> float:
+    """How many times as dark as on the blank print may be on a page, by what most of it is."""
+    is_print = printed > max(MIN_PRINT_DARKNESS, 0.3 * float(np.percentile(printed, 99)))
     if not is_print.any():
-        return np.zeros_like(near)
+        return 0.0
     seen = cv2.dilate(dark, np.ones((3, 3)))[is_print].astype(np.float32)
     usual = float(np.percentile(seen / printed[is_print], 25))
-    return np.asarray(near * np.clip(MARGIN_OF_PRINT * usual, 1, MAX_STRONGER), np.float32)
+    return float(np.clip(MARGIN_OF_PRINT * usual, 1, MAX_STRONGER))
 
 
 def find_level_lines(dark: Grey, run: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Where the level lines of a form are, with their edges: 1, else 0."""
     runs = cv2.morphologyEx((dark > MIN_INK).astype(np.uint8), cv2.MORPH_OPEN, run)
-    closed = cv2.dilate(cv2.morphologyEx(runs, cv2.MORPH_CLOSE, run), np.ones((3, 3), np.uint8))
+    rim = run.shape[1]  # beside the picture is no ink
+    wide_runs = cv2.copyMakeBorder(runs, 0, 0, rim, rim, cv2.BORDER_CONSTANT)
+    closed = cv2.morphologyEx(wide_runs, cv2.MORPH_CLOSE, run)[:, rim:-rim]
+    closed = cv2.dilate(np.ascontiguousarray(closed), np.ones((3, 3), np.uint8))
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(closed)
     left, _, wide, _, _ = boxes.T
     width = dark.shape[1]
@@ -93,7 +99,11 @@ def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> 
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink)
     for label, (left, top, wide, tall, area) in enumerate(boxes.tolist()):
         length = max(wide, tall)
-        if not label or length < MIN_WRITTEN * high or area < MIN_PEN_PX * length:
+        if (
+            not label
+            or length < min(MIN_PEN_LENGTH * high, MIN_PEN_LENGTH_PX)
+            or area < MIN_PEN_PX * length
+        ):
             continue
         if left + wide < box[0] + rim or left > box[2] - rim:
             continue
