@@ -350,7 +350,7 @@ def test_numbers_are_typed(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("x")
     expect(page.locator("#count")).to_have_text("4 of 4")
     corrections = save(page, tmp_path)
-    expected = b'id,number\r\n"0.png",042\r\n"1.png",007\r\n"2.png","-12,5"\r\n"3.png",\r\n'
+    expected = b'id,number\r\n0.png,042\r\n1.png,007\r\n2.png,"-12,5"\r\n3.png,\r\n'
     assert corrections.read_bytes() == expected
     run("correct", results, corrections, "-o", tmp_path / "final.csv")
     (batch,) = open_results(tmp_path / "final.csv").batches()
@@ -374,7 +374,7 @@ def test_typed_numbers_need_no_enter(page: Page, tmp_path: Path) -> None:
     page.keyboard.type("5")
     with page.expect_download() as download:
         page.locator("#save").click()
-    saved = 'id,number\r\n"0.png",42½\r\n"1.png",9\r\n"2.png",5\r\n'
+    saved = 'id,number\r\n0.png,42½\r\n1.png,9\r\n2.png,5\r\n'
     assert download.value.path().read_bytes() == saved.encode()
     fields.nth(2).click()
     page.keyboard.type("8")

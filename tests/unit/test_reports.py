@@ -333,7 +333,7 @@ def test_pictures_that_are_gone_or_changed_are_told(
     assert run("report", "out.csv", "--overwrite") == 0
     said = capsys.readouterr().err.splitlines()[-2:]
     assert said == [
-        "the page is out.html: 4 images, 0 to review",
+        "the page is out.html: 4 images, 1 with an error, accuracy 100.00% of 2",
         f"4 pictures: no such file or folder: scans in {tmp_path}: name its SOURCE if it moved",
     ]
 
