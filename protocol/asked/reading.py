@@ -168,7 +168,7 @@ def form(
 ) -> Reading[dict[str, NumberPrediction]]:
     """Each image is a page with this form, given as the path of its file: the number in each field
     is read. An answer has one for each field, by its name, such as `student`, or `marks/4/c1` in a
-    table. `weights`, `risk` and `like` are those of `digits`.
+    table. `weights`, `risk` and `like` are those of `digits`; a risk is of numbers, not of ticks.
 
     Raises `UsageError` as `read_form` and `ask`.
     """
@@ -185,8 +185,8 @@ def ask(
     like: str | os.PathLike[str] | None,
 ) -> Reading[AnswerT]:
     """The reading with the network that must answer, and with what is asked of the answers that are
-    not marked. Raises as `find_own_network` and `choose_risk`, and `UsageError` for a risk of a form
-    without numbers."""
+    not marked. Raises as `find_own_network` and `choose_risk`, and `UsageError` for a risk if the
+    form has no numbers."""
     if weights is None and risk is None and like is None:
         return reading
     asked = decode_known(reading.known)
