@@ -97,17 +97,19 @@ def report_rows(
         echo_err(mixture)
 
 
-def report_risk(sink: "Sink", risk: float | None) -> None:
-    """Tell what is promised of the answers that are not marked, if anything is."""
+def report_risk(sink: "Sink", risk: float | None, has_form: bool) -> None:
+    """Tell what is promised of the answers that are not marked, if anything is. With a form, ticks
+    are no part of it."""
     from digitq.producer.provenance import all_thresholds
     from digitq.protocol.asked.sample import show_bound
 
     if risk is None:
         return
+    what, others = ("numbers", "the other numbers") if has_form else ("answers", "the others")
     for below in all_thresholds(sink.parts):
         echo_err(
-            f"answers below a confidence of {below:.2%} are marked: at most {show_bound(risk)} of "
-            "the others are wrong"
+            f"{what} below a confidence of {below:.2%} are marked: at most {show_bound(risk)} of "
+            f"{others} are wrong"
         )
 
 

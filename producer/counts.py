@@ -49,6 +49,11 @@ class Counts:
     absent: int = 0  # rows of a job that are left out, as their pages do not have them
 
     @property
+    def to_review(self) -> int:
+        """How many rows a person should look at: those with an error, too."""
+        return self.review + self.failed
+
+    @property
     def done(self) -> int:
         """How many rows of a job these are, with those that are left out."""
         return self.images + self.absent

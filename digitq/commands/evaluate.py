@@ -75,7 +75,7 @@ def evaluate(
         names = sources or ("mnist:test",)
         source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
         name, model, gaps = source.name, reading.model, source.gaps
-        sink = ScoreSink(reading.what, reading.risk)
+        sink = ScoreSink(reading.what, reading.risk, reading.form)
         if not source.has_truth:
             raise UsageError(f"{name} has no right answers: name them with --truth")
         with open_client(broker, workers, reading.count_rows(count_files(names))) as client:
@@ -89,7 +89,8 @@ def evaluate(
     click.echo(json.dumps(figures) if as_json else tabulate_scores(figures))
     if (sample := sink.sample()).looked_at and not as_json:
         is_part = sample.looked_at < sample.unmarked
-        click.echo(f"\n{sample.describe()}{', if these are a random part of them' * is_part}")
+        described = sample.describe("numbers" if sink.promised_of else "rows")
+        click.echo(f"\n{described}{', if these are a random part of them' * is_part}")
         if sink.risk:
             share = 100 * sample.wrong / sample.looked_at
             click.echo(f"{show_bound(sink.risk)} may be wrong, as promised; {share:.2f} % are")
@@ -111,6 +112,7 @@ def read_results(
     from digitq.producer.sources.source import TruthGaps, parent_name, take_first
     from digitq.producer.sources.truth import adapt_truth, read_truths, set_truths, take_truth
     from digitq.protocol.chunk import truth_field
+    from digitq.review.page_fields import find_form
     from digitq.review.scores import ScoreSink
 
     if len(names) > 1:
@@ -125,7 +127,10 @@ def read_results(
     elif "truth" not in results.schema.names:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
     record = results.record
-    sink = ScoreSink(results.read, record.risk if record else None)
+    form = find_form(record)[0] if results.has_form else None
+    # Without the form on record, numbers can't be told from ticks, which the risk does not weigh
+    risk = record.risk if record and (form or not results.has_form) else None
+    sink = ScoreSink(results.read, risk, form)
     field = truth_field(results.read)
     for batch in rows if limit is None else take_first(rows, limit):
         sink.write(adapt_truth(batch, field, gaps))

@@ -86,7 +86,8 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     zeros = find_other_zeros(corrections, answers, table)
     checked = check_again(table, answers, form) if form else ((), ())
     if table.has_form and not form:
-        echo_err("the form can't be read: its rules are not checked again")
+        curve = ", and the file measures no risk" if given.drawn else ""
+        echo_err(f"the form can't be read: its rules are not checked again{curve}")
     looked = measure_sample(table, given, form) if given.drawn else Looked()
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):

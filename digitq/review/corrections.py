@@ -132,28 +132,31 @@ class Looked(NamedTuple):
 
 def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Looked:
     """What the rows of the random sample say about all unmarked rows, as the page has marked them.
+    The curve is of numbers, and not of ticks; there is none if the form can't be read.
 
     Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
     to read would find too few errors. An illegible row counts as wrong. There is no sample without
     a row that counts. Raises `UsageError` if a row can't be read.
     """
     rows = answered = corrected = 0
-    found: dict[int, tuple[float, bool]] = {}  # confidence, is wrong; by the place in the draw
+    # Confidence, is wrong, is a number; by the place in the draw
+    found: dict[int, tuple[float, bool, bool]] = {}
     for batch in mark_repeated(results, form):
         batch = batch.filter(unmarked(batch))
         rows += batch.num_rows
         old = answers(batch).cast(pa.string()).to_pylist()
-        columns = *(batch.column(name).to_pylist() for name in ("id", "confidence")), old
-        for id, confidence, answer in zip(*columns, strict=True):
+        ids, confidences = (batch.column(name).to_pylist() for name in ("id", "confidence"))
+        numbers = form.are_numbers(ids) if form else [not results.has_form] * len(ids)
+        for id, confidence, answer, is_number in zip(ids, confidences, old, numbers, strict=True):
             if id in given.answers:
                 wrong = answer != given.answers[id]
                 answered, corrected = answered + 1, corrected + wrong
                 if id in given.drawn:
-                    found[given.drawn[id]] = confidence or 0.0, wrong
+                    found[given.drawn[id]] = confidence or 0.0, wrong, is_number
     looked_at = [found[place] for place in takewhile(found.__contains__, count(1))]
     if not looked_at:
         return Looked(unused=len(given.drawn))
-    confidences, is_wrong = map(np.array, zip(*looked_at, strict=True))
+    sure, is_wrong, weighed = map(np.array, zip(*looked_at, strict=True))
     wrong = int(is_wrong.sum())
     most = bound_count(wrong, len(looked_at), rows)
     sample = Sample(
@@ -165,8 +168,8 @@ def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Look
         left_at_most=min(rows - answered, max(0, most - corrected)),
     )
     parts = results.record.parts if results.record else ()
-    lowest = max(all_thresholds(parts), default=float(confidences.min()))
-    curve = measure_curve(confidences, is_wrong, lowest)
+    lowest = max(all_thresholds(parts), default=float(sure.min()))
+    curve = measure_curve(sure[weighed], is_wrong[weighed], lowest) if weighed.any() else ()
     return Looked(sample, curve, len(given.drawn) - len(looked_at))
 
 

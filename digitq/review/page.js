@@ -194,7 +194,7 @@ function nextAfter(card) {
 
 function goTo(next) {
   if (next) return select(next);
-  const others = document.querySelectorAll(":is([data-group=sample], [data-group=failed])[aria-pressed=false]");
+  const others = document.querySelectorAll("[data-group=sample][aria-pressed=false]");
   const rest = [...others].map((tab) => `; ${part("span", tab).textContent} more under ${tab.firstChild.textContent.trim()}`);
   say(`${savedIn ? "That was the last one" : "That was the last one: save corrections.csv"}${rest.join("")}`);
 }

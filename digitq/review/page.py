@@ -34,6 +34,7 @@ from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, rea
 from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import read_pages
+from digitq.summary import summarise
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
@@ -183,9 +184,7 @@ def make_page(
             "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
         )
     text = render(results, survey, images, notes, saved_in)
-    counts = survey.counts
-    first = f"{plural(counts.images, results.row)}, {counts.review:,} to review"
-    return ReviewPage(text, images, [first, *notes])
+    return ReviewPage(text, images, [summarise(survey.counts, what=results.row), *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:
@@ -195,7 +194,7 @@ def list_images(survey: Survey) -> list[PageImage]:
     for group, rows in survey.groups().items():
         for place, (number, row) in enumerate(rows, 1):
             image = images.setdefault(number, PageImage(row, number))
-            image.groups |= {group} if group == "failed" else {group, "answers"}
+            image.groups |= {group, "review" if group == "failed" else "answers"}
             if group == "sample":
                 image.drawn = place
             if None not in (image.truth, image.answer) and image.truth != image.answer:
@@ -330,7 +329,7 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
         "in this order: digitq correct then says how many of all of them may be wrong."
     )
     groups = [  # name, title, images in the file, which of them are shown, a note
-        ("review", "To review", counts.review, "the least sure", first),
+        ("review", "To review", counts.to_review, "the least sure", first),
         ("sample", "Sample", shown["sample"], "", drawn),
         ("failed", "Failed", counts.failed, "the first", ""),
         ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
@@ -349,13 +348,14 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
     reads = "whole numbers" if results.reads_numbers else "single digits"
     if not record:
         return [("read", reads), ("record", "none beside this file")]
+    of_numbers = " of the numbers that are not marked" * results.has_form
     facts = [
         ("model", reads if results.reads_numbers else record.model),
         ("weights", ", ".join(all_weights(record.parts))),
         ("images from", ", ".join(map(in_one_line, record.sources))),
         ("truth", in_one_line(record.truth or "")),
         ("pattern", record.pattern or ""),
-        ("risk", show_bound(record.risk) if record.risk else ""),
+        ("risk", f"{show_bound(record.risk)}{of_numbers}" if record.risk else ""),
         ("like", in_one_line(record.like or "")),
         ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
         ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),

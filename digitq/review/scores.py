@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.producer.sinks.sink import Sink
+from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.sample import Sample, bound_share
 from digitq.protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures, unmarked
 from digitq.protocol.settings import What
@@ -29,9 +30,10 @@ SHARE_NAMES = {  # the figures that are shares, and what they are called
 class ScoreSink(Sink):
     """Compares answers with their truths, and keeps no rows."""
 
-    def __init__(self, read: What, risk: float | None = None) -> None:
+    def __init__(self, read: What, risk: float | None = None, form: Form | None = None) -> None:
         self.read = read
         self.risk = risk  # so much was promised to be wrong, at most, where nothing is marked
+        self.promised_of = form if risk else None  # the promise is of this form's numbers alone
         self.error: str | None = None  # the first error in any row
         # Answers with a truth, and the wrong ones of them, by reason to review: "" is none
         self.answers, self.wrong = Counter({"": 0}), Counter[str]()
@@ -47,6 +49,9 @@ class ScoreSink(Sink):
         if self.error is None and len(errors):
             self.error = errors[0].as_py()
         is_unmarked = unmarked(batch)
+        if self.promised_of:
+            are_numbers = pa.array(self.promised_of.are_numbers(batch.column("id").to_pylist()))
+            is_unmarked = pc.and_(is_unmarked, are_numbers)
         self.unmarked[0] += pc.sum(is_unmarked).as_py() or 0
         if "truth" not in batch.schema.names:
             return

@@ -1,7 +1,7 @@
 """A form: which fields and tables a page has, what their values are, and the rules between them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,6 +171,10 @@ class Form:
         *_, table, row, field = ["", "", *id.split("/")]
         is_cell = row.isdecimal() and (field, table, int(row)) in self.by_place
         return self.known_at((field, table, int(row)) if is_cell else (field, "", 0))
+
+    def are_numbers(self, ids: Iterable[str]) -> list[bool]:
+        """Whether each of these rows has a number, and not what is ticked."""
+        return [not self.known_of(id).options for id in ids]
 
     def encode(self) -> bytes:
         """The form as it travels, in JSON with the blank in base64."""

@@ -168,7 +168,7 @@ def form(
 ) -> Reading[dict[str, NumberPrediction]]:
     """Each image is a page with this form, given as the path of its file: the number in each field
     is read. An answer has one for each field, by its name, such as `student`, or `marks/4/c1` in a
-    table. `weights`, `risk` and `like` are those of `digits`.
+    table. `weights`, `risk` and `like` are those of `digits`; a risk is of numbers, not of ticks.
 
     Raises `UsageError` as `read_form` and `ask`.
     """
@@ -185,7 +185,8 @@ def ask(
     like: str | os.PathLike[str] | None,
 ) -> Reading[AnswerT]:
     """The reading with the network that must answer, and with what is asked of the answers that are
-    not marked. Raises as `find_own_network` and `choose_risk`."""
+    not marked. Raises as `find_own_network` and `choose_risk`, and `UsageError` for a risk if the
+    form has no numbers."""
     if weights is None and risk is None and like is None:
         return reading
     asked = decode_known(reading.known)
@@ -193,6 +194,10 @@ def ask(
         asked = replace(asked, network=find_own_network(weights, reading.model))
     if risk is None and like is None:
         return replace(reading, known=asked.encode())
+    if reading.form and all(cell.known.options for cell in reading.cells):
+        raise UsageError(
+            "a risk holds for numbers, and the form has none: it weighs no ticks, so leave it out"
+        )
     way = describe_way(*describe_known(b"" if reading.form else reading.known), bool(reading.form))
     chosen = choose_risk(risk, like, reading.model, way)
     where = None if like is None else os.path.abspath(like)

@@ -25,11 +25,11 @@ class Sample:
         names = ("unmarked", "looked_at", "wrong", "at_most", "confidence")
         return {name: getattr(self, name) for name in names}
 
-    def describe(self) -> str:
-        """One line for people."""
+    def describe(self, rows: str = "rows") -> str:
+        """One line for people; `rows` says what was looked at."""
         were = "was" if self.wrong == 1 else "were"
         return (
-            f"of {self.unmarked:,} unmarked rows at most {show_bound(self.at_most)} are wrong "
+            f"of {self.unmarked:,} unmarked {rows} at most {show_bound(self.at_most)} are wrong "
             f"({100 * self.confidence:.0f} % confidence; "
             f"{self.wrong:,} of {self.looked_at:,} looked at {were})"
         )

@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -31,10 +32,11 @@ from digitq.worker.sight.numbers.finding import (
     measure_contrast,
     shrink_by_factor,
 )
-from digitq.worker.sight.numbers.ink import has_strokes
+from digitq.worker.sight.numbers.ink import has_ink, has_strokes
 from digitq.worker.sight.numbers.line_strip import TextLine, place_line, read_strip, turn
 from digitq.worker.sight.numbers.recognition import (
     EXPERT_SHIFT,
+    NumberReading,
     Seen,
     choose_readings,
     list_alternatives,
@@ -45,6 +47,7 @@ from digitq.worker.sight.numbers.recognition import (
     read_line,
     read_number,
     trace_number,
+    trace_readings,
 )
 from digitq.worker.sight.numbers.search import (
     FIRST_LOOK,
@@ -584,6 +587,36 @@ def test_what_a_blank_shows_is_paper_and_what_it_does_not_show_is_ink() -> None:
     assert not has_strokes(shifted, printed)
     struck = cv2.line(printed.copy(), (20, 45), (280, 42), 60, 3, cv2.LINE_AA)
     assert has_strokes(struck, printed)
+
+
+@pytest.mark.parametrize("grey", [60, 205])  # clear ink, and a pale pencil on paper of 235
+def test_an_optional_empty_place_is_marked_if_there_may_be_ink(grey: int) -> None:
+    printed = draw_form([(10, 10, 290, 10)], 2)
+    dash = cv2.line(printed.copy(), (100, 45), (140, 44), grey, 3, cv2.LINE_AA)
+    assert has_ink(dash, printed) and not has_ink(np.roll(printed, 1, 0), printed)
+    assert not read_field(printed, printed, needs_answer=False).reason
+    assert read_field(printed, printed, needs_answer=True).reason == "empty"
+    assert read_field(dash, printed, needs_answer=False).reason
+
+
+@pytest.mark.parametrize("grey", [60, 190, 215, 225])
+def test_a_faint_number_is_no_silent_empty_place(grey: int) -> None:
+    printed = draw_form([(10, 10, 290, 10)], 2)
+    faint = cv2.putText(printed.copy(), "47", (100, 62), FONT, 1.4, grey, 3, cv2.LINE_AA)
+    reading = read_field(np.asarray(faint), printed, needs_answer=False)
+    assert reading.number == "47" or reading.reason
+
+
+def read_field(picture: Grey, printed: Grey, needs_answer: bool) -> NumberReading:
+    """What is read in a field, beside this part of the blank."""
+    steps = trace_readings(picture, Known("integer"), printed)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            readings = replace(end.value, needs_answer=needs_answer)
+            best, confidence = readings.numbers[0].number, readings.confidence
+            return readings.choose(best, confidence, [], np.eye(3))
 
 
 def write_digits(*parts: tuple[str, int, int, float]) -> np.ndarray:

@@ -149,7 +149,7 @@ def test_who_is_missing_or_occurs_twice_is_told_and_marked(
     assert [row[-1] for row in read_rows(wide)[1:]] == ["id", "", "id", "", "id", "id"]
     assert run("report", out) == 0
     first, *lines = capsys.readouterr().err.splitlines()
-    assert first.endswith("12 fields, 3 to review") and lines[:3] == told
+    assert first.endswith("12 fields, 1 with an error, 3 more to review") and lines[:3] == told
     text = page.read_text()
     assert told[0] in text and ">occurs twice <small>" in text
     answers = [("2.png/id", "1012"), ("5.png/id", "1023")]

@@ -26,6 +26,7 @@ from digitq.producer.found_images import FoundImage
 from digitq.producer.provenance import Record
 from digitq.producer.results import open_results
 from digitq.producer.sources.truth import read_truths
+from digitq.protocol.asked.form import read_form
 from digitq.protocol.chunk import (
     FORM_SCHEMA,
     NO_SUCH_ROW,
@@ -53,6 +54,7 @@ from digitq.review.survey import (
     Survey,
 )
 from digitq.review.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Eyes, Thumbnail, make_thumbnail
+from digitq.worker.learning.own_numbers import match_answers
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
 
@@ -333,7 +335,7 @@ def test_pictures_that_are_gone_or_changed_are_told(
     assert run("report", "out.csv", "--overwrite") == 0
     said = capsys.readouterr().err.splitlines()[-2:]
     assert said == [
-        "the page is out.html: 4 images, 0 to review",
+        "the page is out.html: 4 images, 1 with an error, accuracy 100.00% of 2",
         f"4 pictures: no such file or folder: scans in {tmp_path}: name its SOURCE if it moved",
     ]
 
@@ -792,3 +794,58 @@ def test_fields_of_a_rule_that_holds_with_the_corrections_need_no_review(
     assert run("correct", out, corrections, "-o", final, "--overwrite") == 0
     assert "the form can't be read: its rules are not checked again" in capsys.readouterr().err
     assert len([row for row in rows_of(final) if row["review"]]) == 11
+
+
+TWO_TABLES = r"""
+blank = "blank.png"
+[tables.first]
+box = [0, 0, 90, 90]
+rows = 1
+columns = ["c"]
+pattern = "[12]"
+[tables.second]
+box = [0, 100, 90, 190]
+rows = 1
+columns = ["c"]
+pattern = '\d\.\d'
+[tables.third]
+box = [0, 200, 90, 290]
+rows = 1
+columns = ["c"]
+kind = "mark"
+"""
+
+
+def test_tables_with_a_column_of_one_name_keep_what_is_known_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form, out = tmp_path / "form.toml", tmp_path / "out.csv"
+    draw_one().resize((90, 290)).save(tmp_path / "blank.png")
+    form.write_text(TWO_TABLES)
+    right = {"first": "2", "second": "4.5", "third": ""}
+    rows: list[dict[str, Any]] = [
+        {"id": f"0.png/{table}/1/c", "page": "0.png", "table": table, "row": 1, "field": "c"}
+        | {"number": "1", "confidence": 0.5, "review": True, "reason": "unsure"}
+        for table in right
+    ]
+    write(out, pa.RecordBatch.from_pylist(rows, FORM_SCHEMA), Origin(form=str(form)))
+    answers = [(f"0.png/{table}/1/c", number) for table, number in right.items()]
+    given, final = write_corrections(tmp_path / "given.csv", answers, "number"), tmp_path / "f.csv"
+    assert run("correct", out, given, "-o", final) == 0
+    assert [row["number"] for row in rows_of(final)] == [*right.values()]
+    own = [(id, np.zeros((9, 9), np.uint8), number) for id, number in answers]
+    matched = [known.pattern for known, _ in match_answers(own, read_form(form)).values()]
+    assert matched == ["[12]", r"\d\.\d", None]
+    wide = tmp_path / "wide.csv"
+    assert run("wide", final, "-o", wide) == 0
+    assert wide.read_text().splitlines()[1:] == [
+        f'"0.png","{table}",1,"{number}",' for table, number in right.items()
+    ]
+    assert run("evaluate", out, "--truth", given) == 0
+    capsys.readouterr()
+    shown = page.make_page(open_results(out), ()).images
+    assert [one.keys for one in shown][:2] == ["numeric", "decimal"]
+    assert [one.known.options for one in shown] == [(), (), ("1",)]
+    write_corrections(given, [(answers[2][0], "7")], "number")
+    assert run("correct", out, given, "-o", final, "--overwrite") == 2
+    assert "the number '7' for 0.png/third/1/c" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from digitq.protocol.asked.risk import (
     read_share,
 )
 from digitq.protocol.asked.sample import bound_share
-from digitq.protocol.chunk import RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
+from digitq.protocol.chunk import FORM_SCHEMA, RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
 from digitq.protocol.errors import UsageError
 from digitq.protocol.origin import Origin
 from digitq.worker.classify import MIN_DIGIT_CONFIDENCE, classify_chunk, describe_weights
@@ -276,3 +276,92 @@ def test_results_that_can_t_be_like_others_are_told(tmp_path: Path) -> None:
     record_path(final).write_text("{}")
     with pytest.raises(UsageError, match="is not the record of a result file"):
         digits("cnn", risk=0.01, like=final)
+
+
+TICKED = """
+blank = "blank.png"
+[fields.done]
+box = [0, 0, 9, 9]
+kind = "mark"
+"""
+BOTH = """
+align = "lines"
+[tables.marks]
+rows = 1
+columns = ["a", { name = "done", kind = "mark" }]
+"""
+
+
+def test_a_form_of_ticks_takes_no_risk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    form, both = tmp_path / "ticks.toml", tmp_path / "both.toml"
+    form.write_text(TICKED)
+    PIL.Image.new("L", (9, 9)).save(tmp_path / "blank.png")
+    both.write_text(BOTH)
+    with pytest.raises(SystemExit) as ended:
+        main(["classify", str(tmp_path), "--form", str(form), "--risk", "1%", "-o", "a.csv"])
+    assert ended.value.code == 2
+    assert "a risk holds for numbers, and the form has none" in capsys.readouterr().err
+    assert read_pages(both, risk="1%").risk == 0.01
+
+
+def write_both(folder: Path, wrong: str, pages: int = 300) -> Path:
+    """Results of pages with a number and a tick each, where only the answers of `wrong` are."""
+    (folder / "both.toml").write_text(BOTH)
+    results, rows = folder / "results.csv", list[dict[str, Any]]()
+    for page in range(pages):
+        for field, number, confidence in (("a", "12", 0.99), ("done", "1", 0.999)):
+            place = {"page": f"{page}.png", "table": "marks", "row": 1, "field": field}
+            rows.append(
+                {"id": f"{page}.png/marks/1/{field}", "number": number, "confidence": confidence}
+                | {"review": False, **place}
+            )
+    batch = pa.RecordBatch.from_pylist(rows, FORM_SCHEMA)
+    part = replace(PART, images=len(rows), review_below=(0.9,))
+    origin = Origin(form=str(folder / "both.toml"), risk=0.02)
+    write(results, batch, origin, parts=(part,), model="number")
+    with (folder / "corrections.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("id", "number", "sample"))
+        for place, row in enumerate(rows, 1):
+            right = "" if row["field"] == wrong else row["number"]
+            lines.writerow((row["id"], right, place))
+    return results
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(("wrong", "share"), [("done", 0.0), ("a", 100.0)])
+def test_ticks_are_no_part_of_what_is_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, share: float
+) -> None:
+    results = write_both(tmp_path, wrong)
+    final, corrections = tmp_path / "final.csv", tmp_path / "corrections.csv"
+    assert run("correct", results, corrections, "-o", final) == 0
+    record = find_record(final)
+    assert record and record.sample and record.sample.wrong == 300
+    assert record.curve == ((0.9, pytest.approx(bound_share(3 * int(share), 300), abs=1e-6)),)
+    capsys.readouterr()
+    assert run("evaluate", results, "--truth", corrections) == 0
+    said = capsys.readouterr().out
+    assert "of 300 unmarked numbers at most" in said
+    assert f"2.0 % may be wrong, as promised; {share:.2f} % are" in said
+    assert run("report", results) == 0
+    assert "2.0 % of the numbers that are not marked" in results.with_suffix(".html").read_text()
+
+
+def test_without_its_form_nothing_is_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = write_both(tmp_path, "done")
+    (tmp_path / "both.toml").unlink()
+    final, corrections = tmp_path / "final.csv", tmp_path / "corrections.csv"
+    assert run("correct", results, corrections, "-o", final) == 0
+    assert "not checked again, and the file measures no risk" in capsys.readouterr().err
+    record = find_record(final)
+    assert record and record.sample and record.curve == ()
+    assert run("evaluate", results, "--truth", corrections) == 0
+    assert "promised" not in capsys.readouterr().out

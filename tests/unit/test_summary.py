@@ -25,6 +25,7 @@ def test_written_adds_up() -> None:
             "id": ["a", "b", "c", "d"],
             "label": pa.array([1, 2, None, 4], pa.int8()),
             "truth": pa.array([1, 3, 3, None], pa.int8()),
+            "error": [None, None, "damaged", None],
             "review": [False, True, True, False],
             "reason": pa.array([None, "unsure", "error", None], pa.string()),
         }
