@@ -136,7 +136,7 @@ def take_results(
             for batch in job.results(before, sync):
                 sink.write(batch)
                 part = sink.parts[-1]
-                left = (progress.tasks[bar].total or 0) - sink.counts.images
+                left = (progress.tasks[bar].total or 0) - sink.counts.done
                 progress.update(
                     bar,
                     completed=sink.counts.done,

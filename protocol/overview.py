@@ -22,9 +22,8 @@ class Overview:
     jobs: tuple[JobRecord, ...] = ()  # the newest ones and all that are active; the oldest first
     running: tuple[RunningChunk, ...] = ()
     workers: tuple[WorkerState, ...] = ()  # the living ones, by name
-    counted: Counter[str] = field(
-        default_factory=Counter
-    )  # what workers have counted of all jobs since Redis began to count
+    # What workers have counted of all jobs since Redis began to count
+    counted: Counter[str] = field(default_factory=Counter)
     queued_images: int = 0  # images of programs without digitq that have no answer yet
     memory_bytes: int = 0  # Redis uses this much memory
     memory_limit_bytes: int = 0  # its `maxmemory`; 0 if it has none

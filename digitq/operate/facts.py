@@ -99,8 +99,9 @@ def gather_facts(broker_url: str | None, flower_url: str | None) -> Facts:
     """Ask Redis and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     url = broker_url or settings().broker_url or DEFAULT_BROKER
-    address, ledger = read_address(url), Ledger(connect(url))
-    check_server(ledger.redis)
+    with connect(url) as client:  # it is closed if this raises
+        check_server(client)
+    address, ledger = read_address(url), Ledger(client)
     info = ledger.redis.info()
     configured = ask(ledger.redis, "CONFIG GET", "appendfsync")
     users = ask(ledger.redis, "ACL LIST")

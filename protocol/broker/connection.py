@@ -287,11 +287,10 @@ def find_foreign(client: RetryingRedis) -> list[str]:
     replies: list[tuple[bytes, float]] = []
     with unless_refused():
         replies = client.execute(*(("TYPE", key) for key in TYPES))
-    kinds = [(key, reply.decode()) for key, (reply, _) in zip(TYPES, replies, strict=False)]
     return [
-        f"{key!r} is a {kind}, and must be a {TYPES[key]}"
-        for key, kind in kinds
-        if kind not in ("none", TYPES[key])
+        f"{key!r} is a {kind.decode()}, and must be a {wanted}"
+        for (key, wanted), (kind, _) in zip(TYPES.items(), replies, strict=False)
+        if kind.decode() not in ("none", wanted)
     ]
 
 

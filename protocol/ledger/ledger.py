@@ -92,10 +92,10 @@ class Ledger:
         try:
             return send()
         except NoScriptError:
-            is_loaded = False
+            self.redis.awaits_script = True
             with unless_refused():
-                is_loaded = bool(self.redis.script_load(SCRIPT))
-            self.redis.awaits_script = not is_loaded
+                self.redis.script_load(SCRIPT)
+                self.redis.awaits_script = False
             return send()
 
     def has_script(self) -> bool:

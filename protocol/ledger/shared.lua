@@ -140,7 +140,7 @@ local function publish(n)
   local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
   local sent = message(id, content, headers, '', queue)
   left = left - #sent
-  if #sent > MAX_OWN_MESSAGE_BYTES then error('the record of job ' .. job:sub(1, 20) .. ' is damaged') end
+  if #sent > MAX_QUEUED_BYTES then error('the record of job ' .. job:sub(1, 20) .. ' is damaged') end
   redis.call('ZADD', queued, time, n)
   redis.call('LPUSH', own_queue(), sent)
   tell_flower('sent', id, {name = task, args = text, kwargs = ''})

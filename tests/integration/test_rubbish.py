@@ -115,13 +115,13 @@ def test_headers_that_end_celery_are_not_looked_at(watched: Watched) -> None:
 
 
 def test_the_log_says_once_that_no_image_can_be_booked(watched: Watched) -> None:
-    """As if the worker had no right to a key of the intake."""
+    """A key of the intake has another type, which the log names."""
     watched.redis.set(TAKEN, "no list")
     wait_for(lambda: "images of other programs wait: " in watched.log)
     said = watched.log
     watched.redis.delete(TAKEN)
     watched.check()
-    assert "WRONGTYPE" in said and watched.log == said
+    assert f"its key '{TAKEN}' is a string" in said and watched.log == said
 
 
 def test_an_image_with_a_callback_says_that_there_is_none(watched: Watched) -> None:

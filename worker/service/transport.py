@@ -30,6 +30,8 @@ logger = get_logger(__name__)
 class Channel(redis.Channel):
     """kombu's channel, which drops what it can't read."""
 
+    _told = ""  # why Redis gave no message, as the log has it
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Look at Redis first: Celery tries again for ever, even if Redis can't be a broker."""
         try:  # Redis may have started after the worker
@@ -64,8 +66,15 @@ class Channel(redis.Channel):
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
             raise
-        except RedisError as error:  # Redis is full, or has become a replica
-            logger.warning("Redis gives no messages: %s", error)
+        except RedisError as error:  # Redis is full, a replica, or a key has another type
+            reason = str(error)
+            try:
+                refuse_unusable(app.conf.digitq_database_url)
+            except DigitqError as clearer:
+                reason = str(clearer)
+            if reason != self._told:
+                self._told = reason
+                logger.warning("Redis gives no messages: %s", reason)
             time.sleep(1)  # kombu asks again at once
         except Exception as error:
             logger.error("dropped a message that can't be read: %s", shorten(str(error)))

@@ -3,12 +3,10 @@
 function steps.free(count, images)
   local freed = number('freed')
   if is_stopped() or tonumber(count) <= freed then return end
-  redis.call('HDEL', results, -1) -- a step begins by removing
-  for _, n in ipairs(redis.call('HKEYS', results)) do -- and no loop to any count that is given
-    if (tonumber(n) or 0) < tonumber(count) then
-      redis.call('HDEL', results, n)
-      redis.call('HDEL', truths, n)
-    end
+  -- A login may give any count, so no more chunks are deleted than there are results, and one
+  for past = 0, math.min(count - freed - 1, redis.call('HLEN', results)) do
+    redis.call('HDEL', results, freed + past)
+    redis.call('HDEL', truths, freed + past)
   end
   if get('ttl') then set('freed', count, 'freed_images', images) end
 end
