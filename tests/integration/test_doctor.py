@@ -546,17 +546,19 @@ def test_a_key_of_another_type(redis_only: Local) -> None:
     with connect(redis_only.url) as redis:
         client = Client(redis_only.url)
         job = client.submit(random_digits(1))
-        for key, kind in (("digitq:counters", "hash"), ("digitq-booked", "list")):
+        for key, kind, command in (
+            ("digitq:counters", "hash", ["status", "x"]),
+            ("digitq-booked", "list", ["worker"]),
+        ):
             redis.set(key, "x")
             line = found(gather_facts(redis_only.url, None), "keys")
             assert line.startswith(f"keys: the key '{key}' is a string, and must be a {kind}: ")
             with pytest.raises(BrokerError, match=f"its key '{key}' is a string"):
                 job.table()
-            for command in (["status", "x"], ["worker"]):
-                run = subprocess.run(
-                    [*DIGITQ, *command, "--broker", redis_only.url], capture_output=True, text=True
-                )
-                assert run.returncode == 3 and f"its key '{key}' is a string" in run.stderr
+            run = subprocess.run(
+                [*DIGITQ, *command, "--broker", redis_only.url], capture_output=True, text=True
+            )
+            assert run.returncode == 3 and f"its key '{key}' is a string" in run.stderr
             redis.delete(key)
         client.abandon(job)
 
