@@ -119,19 +119,9 @@ def test_a_folder_of_numbers(local: Local, folder: Path, tmp_path: Path) -> None
     assert [row["number"] for row in rows] == ["007", "86", "41902", "", ""]
     assert [row["error"] for row in rows[3:]] == ["", "the file is empty"]
     assert rows[3]["reason"] == "empty" and float(rows[3]["confidence"]) > 0.99
-    out_file = tmp_path / "rows.jsonl"
-    run(
-        "classify",
-        folder,
-        "--read",
-        "number",
-        "-o",
-        out_file,
-        "--allowed",
-        "/dev/stdin",
-        *broker,
-        text="86\n9\n",
-    )
+    out_file, allowed = tmp_path / "rows.jsonl", tmp_path / "allowed.txt"
+    allowed.write_text("86\n9\n")
+    run("classify", folder, "--read", "number", "-o", out_file, "--allowed", allowed, *broker)
     last = [json.loads(line) for line in out_file.read_text().splitlines()][1]
     assert last["number"] == "86" and last["confidence"] > 0.9
     (eight, six) = last["digits"]

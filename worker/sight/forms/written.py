@@ -38,11 +38,11 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     of both."""
     high = box[3] - box[1]
     side = to_odd(min(PAPER_WIDTH * high, MAX_PAPER_PX))
-    paper = cv2.medianBlur(picture, side)
+    paper = find_paper(picture, side)
     dark = cv2.subtract(paper, picture)
     run = np.ones((1, max(3, round(LINE_RUN * high))), np.uint8)
     lines = find_level_lines(dark, run)
-    shown = cv2.subtract(cv2.medianBlur(printed, side), printed)
+    shown = cv2.subtract(find_paper(printed, side), printed)
     near_line = cv2.dilate(lines, np.ones((to_odd(4 * MAX_SHIFT * high), 1), np.uint8)) > 0
     others = np.where(near_line, cv2.morphologyEx(shown, cv2.MORPH_TOPHAT, run), shown)
     near = cv2.dilate(others, np.ones([to_odd(2 * MAX_SHIFT * high)] * 2)).astype(np.float32)
@@ -61,8 +61,17 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     pen = MIN_PEN * float(np.percentile(dark[inside], 75))
     dots = (ink > 0) & (dark > pen) & widen(inside, MAX_DOT_GAP * high) & ~outside
     kept = widen(inside | dots, OUTLINE * high) & (widen(inside, 2) | ~widen(outside, 2))
+    kept &= (limit <= MIN_INK) | widen(ink > 0, 1)  # print beside a stroke is paper, too
     rows = np.flatnonzero(inside.any(1))
     return np.where(kept, picture, paper), (min(top, int(rows[0])), max(bottom, int(rows[-1]) + 1))
+
+
+def find_paper(picture: Grey, side: int) -> Grey:
+    """The paper around each px: the median of a square. What is outside mirrors the inside, or a
+    line at the edge would count as wide."""
+    rim = side // 2
+    wide = cv2.copyMakeBorder(picture, rim, rim, rim, rim, cv2.BORDER_REFLECT)
+    return np.asarray(cv2.medianBlur(wide, side)[rim:-rim, rim:-rim])
 
 
 def find_strength(dark: Grey, printed: Grey) -> float:
