@@ -305,9 +305,9 @@ function tidy(text) {
 /** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
  * gets an apostrophe unless it is a number, as in `protocol/formats/csv_text.py`. */
 function cell(text) {
-  const isNumber = /^[+-]\d+([.,/: ]?[\d½¼¾]+)*$/.test(text);
+  const isNumber = /^[+-]\d[\d½¼¾]*([.,/: ][\d½¼¾]+)*$/.test(text);
   const plain = !isNumber && /^[=+\-@\t\r\n']/.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+  return /[^\w./# -]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
 function save() {

@@ -78,8 +78,8 @@ class AnswerFile:
             replacing(self.path) as partial,
             open(partial, "w", encoding="utf-8", newline="") as file,
         ):
-            rows = csv.writer(file)
-            rows.writerow(("id", self.results.answer_column, "sample"))
+            file.write(f"id,{self.results.answer_column},sample\r\n")
+            rows = csv.writer(file, quoting=csv.QUOTE_ALL)  # some spreadsheets split at a semicolon
             rows.writerows(
                 (guard_text(id), guard_text(one), self.drawn.get(id, ""))
                 for id, one in answers.items()

@@ -101,9 +101,9 @@ class Editor:
 
     def hold(self) -> None:
         """Lock the file until the process ends. Raises `UsageError` if another editor has it."""
-        if self.held is not None:
-            os.close(self.held)
-        self.held = hold(self.path)
+        before, self.held = self.held, hold(self.path)
+        if before is not None:
+            os.close(before)
 
     def check(self, text: str) -> str:
         """The mistake in a text of the file, with its key; "" if there is none.

@@ -235,7 +235,8 @@ def hold(path: Path) -> int:
 
     Raises `UsageError` if another page has it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    # A file server locks what is open for writing only
+    descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

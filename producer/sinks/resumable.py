@@ -126,7 +126,7 @@ class FileSink(Sink):
 
     def _has_partial(self) -> bool:
         """Whether the partial file is still the one that is being written."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             return os.path.samestat(os.stat(self.partial), os.fstat(self._file.fileno()))
         return False
 
@@ -137,7 +137,7 @@ class FileSink(Sink):
             rows = f"{plural(lost, 'row')} that it had are lost: " if lost else ""
             raise OutputError(
                 f"{self.partial} was removed or replaced during the run: {rows}"
-                "the same command starts again"
+                "the same command with --overwrite starts again"
             )
 
     def _refuse_replacing(self) -> OutputError:
@@ -192,11 +192,12 @@ class FileSink(Sink):
         try:
             if record:
                 self._write_record(beside, record)
-            record_path(self.path).unlink(missing_ok=True)
             if self._overwrite:
+                record_path(self.path).unlink(missing_ok=True)
                 os.replace(written, self.path)
             else:
                 give_name(written, self.path)
+                record_path(self.path).unlink(missing_ok=True)
             if record:
                 os.replace(beside, record_path(self.path))
         except FileExistsError:

@@ -92,10 +92,10 @@ class Ledger:
         try:
             return send()
         except NoScriptError:
-            self.redis.awaits_script = True
+            is_loaded = False
             with unless_refused():
-                self.redis.script_load(SCRIPT)
-                self.redis.awaits_script = False
+                is_loaded = bool(self.redis.script_load(SCRIPT))
+            self.redis.awaits_script = not is_loaded
             return send()
 
     def has_script(self) -> bool:

@@ -23,7 +23,8 @@ IMAGE_TTL_SECONDS = 7 * 86400  # an image that no worker answers is forgotten af
 RESULT_SECONDS = 3600  # Redis keeps the answer to an image of another program for this long
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 MAX_SENT_BYTES = 1 << 20  # a step queues messages of this size together, and leaves the rest
-MAX_QUEUED_BYTES = 4096  # a message is no longer than this; those of digitq have some 700 bytes
+MAX_QUEUED_BYTES = 4096  # what a message names is no longer; digitq writes some 100 bytes
+MAX_FIELDS = 100  # a record of a job has fewer fields
 MAX_RESENT = 100_000  # chunks are not queued again while so many messages are in their queue
 QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
 # The steps that a login may run without the right to load scripts, and the size of all arguments
@@ -35,6 +36,7 @@ PRODUCER_STEPS = {
 CONSTANTS = f"""
 local PRODUCER_STEPS = {{{", ".join(f"{step} = {most}" for step, most in PRODUCER_STEPS.items())}}}
 local MAX_SENT_BYTES, MAX_QUEUED_BYTES = {MAX_SENT_BYTES}, {MAX_QUEUED_BYTES}
+local MAX_FIELDS = {MAX_FIELDS}
 local MAX_RESENT = {MAX_RESENT}
 local PATIENCE, QUICK_ATTEMPTS = {PATIENCE}, {QUICK_ATTEMPTS}
 local MAX_SWEPT, MAX_PEEKED, MAX_PEEKED_BYTES = {MAX_SWEPT}, {MAX_PEEKED}, {MAX_PEEKED_BYTES}

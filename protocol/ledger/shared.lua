@@ -45,6 +45,7 @@ local function stamp(time) return string.format('%.6f', time) end
 local function get(field)
   if not fields then
     fields = {}
+    if redis.call('HLEN', record) > MAX_FIELDS then error('the record of a job is damaged') end
     local flat = redis.call('HGETALL', record)
     for at = 1, #flat, 2 do fields[flat[at]] = flat[at + 1] end
   end
@@ -130,6 +131,9 @@ end
 -- Queues a chunk and its message: Celery's, protocol version 2. Celery's event tells Flower of it.
 local function publish(n)
   local job, time, task, id, text = get('id'), stamp(now), 'digitq.classify_image', get('task'), get('source')
+  for _, part in ipairs({job, task or '', id or '', text or ''}) do
+    if #part > MAX_QUEUED_BYTES then error('the record of job ' .. job:sub(1, 20) .. ' is damaged') end
+  end
   if not id then
     task, id = 'digitq.classify', string.format('%s-%d-%s', job, n, time)
     local count = redis.call('HGET', rows, n) or '?'
@@ -140,7 +144,6 @@ local function publish(n)
   local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
   local sent = message(id, content, headers, '', queue)
   left = left - #sent
-  if #sent > MAX_QUEUED_BYTES then error('the record of job ' .. job:sub(1, 20) .. ' is damaged') end
   redis.call('ZADD', queued, time, n)
   redis.call('LPUSH', own_queue(), sent)
   tell_flower('sent', id, {name = task, args = text, kwargs = ''})

@@ -562,7 +562,9 @@ def test_a_partial_file_that_is_gone_is_noticed_at_the_next_batch(
         sink.partial.unlink()
         if kind == "replaced":
             sink.partial.write_text("another's")
-        with pytest.raises(OutputError, match="10 rows that it had are lost: the same command"):
+        with pytest.raises(
+            OutputError, match="10 rows that it had are lost: the same command with --overwrite"
+        ):
             sink.write(second)
         assert sink.counts.images == 0
     assert sink.partial.exists() == (kind == "replaced")

@@ -28,7 +28,7 @@ EDGE = 4  # px: ink so near to the lines of a box is not in it
 REACH = 1.5  # ink that is farther from a box, in sides of the usual box, does not count
 MIN_STROKE_LENGTH = 8  # px: a shorter stroke is a speck
 MIN_OUTSIDE = 8  # px: a stroke with less of its ink outside of boxes is not beside one
-MIN_NEAR = 0.5  # with a smaller share of it near to boxes, a stroke is writing, unless in a box
+MIN_NEAR = 0.2  # with a smaller share of it near to boxes, a stroke is writing, unless in a box
 MIN_SHARED = 4  # px: with so much of its ink in each of two boxes, a stroke may mean either
 DIRECTIONS, MIN_DIRECTIONS = 24, 20  # a circle has ink in so many directions from its box
 # in sides of the usual box: what is larger, such as the edge of a page, is no circle around a box
@@ -138,7 +138,8 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
     in_box = inside >= MIN_SHARED
     crossing = np.bincount(of_stroke, in_box, strokes) > 1
     shared = {*of_box[in_box & crossing[of_stroke]].tolist()}
-    circled = find_circled(around, labels, stats, ink)
+    circled, rounded = find_circled(around, labels, stats, ink)
+    shared |= rounded
     return [Beside(float(amounts[one]), one in circled, one in shared) for one in range(count)]
 
 
@@ -147,9 +148,9 @@ def find_circled(
     labels: NDArray[np.int32],
     stats: NDArray[np.int32],
     ink: NDArray[np.bool_],
-) -> set[int]:
-    """The boxes that have a stroke around them."""
-    found = set[int]()
+) -> tuple[set[int], set[int]]:
+    """The boxes that have a stroke around them, and those that have one around several of them."""
+    found, together = set[int](), set[int]()
     boxes = around.boxes
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     sizes = stats[:, 2:4] / around.side
@@ -158,12 +159,16 @@ def find_circled(
         end = start + stats[number, 2:4]
         area = slice(start[1], end[1]), slice(start[0], end[0])
         points = np.argwhere((labels[area] == number) & ink[area])[:, ::-1] + start
-        for at in np.flatnonzero(((middles > start) & (middles < end)).all(1)):
+        within = np.flatnonzero(((middles > start) & (middles < end)).all(1))
+        ringed = set[int]()
+        for at in within:
             # how far the points are outside of the box, px; negative inside
             clear = np.maximum(boxes[at, :2] - points, points - boxes[at, 2:]).max(1)
             right, down = (points[clear > 0] - middles[at]).T
             turns = np.arctan2(down, right) / (2 * np.pi) * DIRECTIONS
             directions = np.unique(turns.round() % DIRECTIONS)
             if len(directions) >= MIN_DIRECTIONS and np.median(clear) > MIN_RING_GAP:
-                found.add(int(at))
-    return found
+                ringed.add(int(at))
+        found |= ringed
+        together |= ringed if len(ringed) > 1 else set()
+    return found, together

@@ -250,9 +250,9 @@ def find_chances(looks: Sequence[Look]) -> list[float]:
     """How probable it is that each bubble is marked: by the ink in it, by a circle around it or, if
     nothing is marked so, by the ink beside it."""
     if is_beside(looks):
-        whole = sum(one.beside.ink for one in looks)
-        shares = [BESIDE_CHANCE * one.beside.ink / whole for one in looks]
-        return [max(MIN_MARK_CHANCE, one) for one in shares]
+        most = max(one.beside.ink for one in looks)
+        is_nearest = [one.beside.ink == most for one in looks]
+        return [BESIDE_CHANCE if one else MIN_MARK_CHANCE for one in is_nearest]
     return [MAX_MARK_CHANCE if one.beside.is_circled else find_chance(one) for one in looks]
 
 
@@ -277,7 +277,7 @@ def combine(chances: Sequence[float]) -> Iterator[tuple[list[int], float]]:
 
 def find_doubt(looks: Sequence[Look], many: bool, usual: Usual) -> Reason:
     """Why a person should look at the marks of a question; "" if there is no need."""
-    if is_beside(looks):
+    if is_beside(looks) or many and any(one.beside.ink and not one.is_marked for one in looks):
         return "beside the box"
     marked = [one for one in looks if one.is_marked]
     inked = [one for one in marked if not one.beside.is_circled]

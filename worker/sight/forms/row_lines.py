@@ -39,7 +39,8 @@ class Ruling:
     def see_columns(self, start: int, end: int) -> float:
         """Which share of the lines between columns is drawn from one height to another."""
         low, high = sorted((start, end))
-        return float(self.upright[low + SLACK : high - SLACK].mean())
+        between = self.upright[low + SLACK : high - SLACK]
+        return float(between.mean()) if len(between) else 0.0
 
 
 @dataclass(frozen=True)
