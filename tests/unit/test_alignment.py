@@ -263,12 +263,20 @@ def test_a_sheet_of_equal_bubbles_is_laid_on_by_its_size(name: str) -> None:
     assert check_cuts(cut_cells(sheet_form(), page), place, 0.2, MARKED) == len(MARKED)
 
 
-@pytest.mark.parametrize("down", [-24, 24])
+def test_a_photo_of_a_sheet_of_equal_bubbles_is_laid_on_its_sheet() -> None:
+    """The desk is dark, and a shadow lies on the sheet."""
+    corners: Corners = [(200, 150), (960, 210), (900, 1330), (120, 1260)]
+    photo, place = take_photo(mark_sheet(draw_sheet()), corners, (1100, 1450), 60)
+    shaded = (photo * np.linspace(0.6, 1, photo.shape[1])).astype(np.uint8)
+    assert check_cuts(cut_cells(sheet_form(), shaded), place, 0.25, MARKED) == len(MARKED)
+
+
+@pytest.mark.parametrize("shift", [(0, -24), (0, 48), (52, 0)])
 def test_a_sheet_that_is_off_by_rows_of_its_bubbles_is_not_read_as_if_it_were_not(
-    down: int,
+    shift: tuple[int, int],
 ) -> None:
     """All of the page is shifted: it is found there, or not at all."""
-    corners = [(x, y + down) for x, y in WHOLE]
+    corners = [(x + shift[0], y + shift[1]) for x, y in WHOLE]
     page, place = take_photo(mark_sheet(draw_sheet()), corners, FLAT, 255)
     try:
         cuts = cut_cells(sheet_form(), page)

@@ -59,7 +59,8 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     if not inside.any():
         return np.full_like(picture, np.median(paper)), (top, bottom)
     pen = MIN_PEN * float(np.percentile(dark[inside], 75))
-    dots = (ink > 0) & (dark > pen) & widen(inside, MAX_DOT_GAP * high) & ~outside
+    # the ends of guides on a line are darker than it, and no dots
+    dots = (ink > lines) & (dark > pen) & widen(inside, MAX_DOT_GAP * high) & ~outside
     kept = widen(inside | dots, OUTLINE * high) & (widen(inside, 2) | ~widen(outside, 2))
     kept &= (limit <= MIN_INK) | widen(ink > 0, 1)  # print beside a stroke is paper, too
     rows = np.flatnonzero(inside.any(1))
