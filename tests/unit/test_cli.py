@@ -303,7 +303,7 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
         (
             2,
             "list of allowed numbers is empty",
-            ["evaluate", "IMAGES", *NUMBERS, "--allowed", "/dev/null"],
+            ["evaluate", "IMAGES", *NUMBERS, "--allowed", "EMPTY"],
         ),
         (2, "neither `parent` nor a .csv or .xlsx file", ["classify", "IMAGES", "--truth", "x"]),
         (2, "read nowhere.csv: No such file", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
@@ -330,7 +330,11 @@ def test_bad_usage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DIGITQ_BROKER_RETRY_SECONDS", "0.01")
-    check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
+    (images.parent / "none.txt").touch()
+    names = {"IMAGES": str(images), "EMPTY": str(images.parent / "none.txt")}
+    for word, path in names.items():
+        arguments = [one.replace(word, path) for one in arguments]
+    check(capsys, status, message, *arguments)
 
 
 @pytest.mark.parametrize("command", ["status abc", "jobs", "jobs --watch", "doctor"])

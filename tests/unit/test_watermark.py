@@ -30,7 +30,7 @@ def shade(place: Grey) -> Grey:
 
 
 def test_a_watermark_and_lines_are_paper_in_an_empty_place() -> None:
-    written, rows = keep_writing(shade(draw_place()), draw_place(), BOX)
+    written, rows, _ = keep_writing(shade(draw_place()), draw_place(), BOX)
     assert np.ptp(written) == 0 and rows == (18, 54)
     assert not has_strokes(written)
 
@@ -40,7 +40,7 @@ def test_a_number_stays_and_what_is_around_it_does_not(base: int) -> None:
     page = draw_place()
     cv2.putText(page, "43", (20, base), FONT, 1.1, PEN, 3, cv2.LINE_AA)
     page[:8, 100:110] = PEN  # the foot of a digit of the row above
-    written, (top, bottom) = keep_writing(shade(page), draw_place(), BOX)
+    written, (top, bottom), _ = keep_writing(shade(page), draw_place(), BOX)
     dark = cv2.subtract(cv2.medianBlur(written, 29), written) > 40
     assert not dark[:, 95:].any()
     digits = cv2.subtract(shade(draw_place()), shade(page)) > 60
@@ -52,5 +52,13 @@ def test_a_number_stays_and_what_is_around_it_does_not(base: int) -> None:
 def test_a_dash_is_no_line_of_the_form() -> None:
     page = draw_place()
     cv2.line(page, (30, 36), (110, 38), PEN, 3)
-    written, _ = keep_writing(shade(page), draw_place(), BOX)
+    written, _, _ = keep_writing(shade(page), draw_place(), BOX)
     assert has_strokes(written)
+
+
+def test_what_may_belong_to_a_place_is_told() -> None:
+    low, empty, pale = (draw_place() for _ in range(3))
+    cv2.putText(low, "147", (20, 69), FONT, 1.1, PEN, 3, cv2.LINE_AA)  # most of it is below
+    cv2.line(pale, (30, 44), (60, 28), PAPER - 9, 3)
+    told = [keep_writing(one, draw_place(), BOX).is_contested for one in (low, empty, pale)]
+    assert told == [True, False, True]

@@ -42,7 +42,7 @@ def see(place: Grey, *written: Grey) -> Grey:
 
 
 def keep(page: Grey, blank: Grey) -> tuple[Grey, tuple[int, int]]:
-    kept, rows = keep_writing(page, blank, BOX)
+    kept, rows, _ = keep_writing(page, blank, BOX)
     assert kept.shape == page.shape and kept.dtype == np.uint8
     return kept, rows
 

@@ -73,6 +73,7 @@ class Cut:
     blank: Grey | None = None  # the form's blank, if the field was found by it
     on_blank: Points | None = None  # (4, 2): the corners of the picture in px of the blank
     marks: tuple["Mark", ...] = ()  # what may be marked, if the field is a question
+    is_contested: bool = False  # whether what was left out may be written in the field
     rims: tuple[float, float] = (CUT_MARGIN, CUT_MARGIN)  # above and below the box, in its heights
 
     @property
@@ -244,7 +245,7 @@ def cut_place(
 def cut_writing(whole: Cut) -> Cut:
     """What is written in the box of a wide cut, without print, and without what is beside it."""
     assert whole.printed is not None and whole.on_blank is not None
-    picture, rows = keep_writing(whole.picture, whole.printed, whole.box)
+    picture, rows, is_contested = keep_writing(whole.picture, whole.printed, whole.box)
     _, top, _, bottom = whole.box
     margin = CUT_MARGIN * (bottom - top)
     first, last = max(0, round(rows[0] - margin)), min(len(picture), round(rows[1] + margin))
@@ -255,6 +256,7 @@ def cut_writing(whole: Cut) -> Cut:
         picture=picture[first:last],
         to_page=whole.to_page @ np.array([[1, 0, 0], [0, 1, first], [0, 0, 1]]),
         on_blank=np.concatenate([upper, lower[::-1]]),
+        is_contested=is_contested,
         rims=((top - first) / (bottom - top), (last - bottom) / (bottom - top)),
     )
 

@@ -49,7 +49,10 @@ def trace_cell(
         yield read_marks(cut.marks, cell.known, cell.optional)
         return
     readings = yield from trace_readings(cut.picture, cell.known, cut.printed)
-    yield replace(readings, needs_answer=not cell.optional)
+    if cut.is_contested:
+        reason = readings.reason or "several lines"
+        readings = replace(readings, reason=reason)
+    yield replace(readings, needs_answer=not cell.optional or cut.is_contested)
 
 
 def decide_page(

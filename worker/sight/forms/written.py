@@ -1,12 +1,15 @@
 """Leaves of a place on a page what is written in it: neither the blank's print, nor writing of the
 places above and below."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey
+from digitq.worker.sight.numbers.ink import has_ink
 
 # In heights of the box, if no unit is given
 PAPER_WIDTH = 0.8  # the paper around a px is the median of a square with this side
@@ -26,16 +29,25 @@ MIN_LINE_SPAN = 0.7  # such a line spans this share of the picture's width, or r
 SIDE_RIM = 0.15  # what is nearer to the sides of the box is its line
 MIN_PEN = 0.4  # a number has one pen: what is less dark than this share of it is not written
 MAX_DOT_GAP = 0.5  # a dot is at most so far from a stroke
+MIN_DIGIT, MAX_DIGIT = 0.4, 1.4  # a stroke between these heights may be a digit
+MIN_CONTESTED = 0.3  # if at least this share of a digit is in the box, it may belong there
 OUTLINE = 0.1  # the edge of a stroke is at most so far from its ink
 SPANS = 1.6  # a stroke that is higher may be two that touch: it is cut at the edge of the box
 
 Mask = NDArray[np.bool_]
 
 
-def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[int, int]]:
-    """The picture of a place with paper in place of all else, and from where to where the box and
-    the writing in it reach, px down. `printed` is the same part of the blank, and `box` is in px
-    of both."""
+class Written(NamedTuple):
+    """What is written in a place."""
+
+    picture: Grey  # with paper in place of all else
+    rows: tuple[int, int]  # from where to where the box and the writing in it reach, px down
+    is_contested: bool  # whether strokes that were left out may belong to the place
+
+
+def keep_writing(picture: Grey, printed: Grey, box: Box) -> Written:
+    """What is written in the box of a picture. `printed` is the same part of the blank, and `box`
+    is in px of both."""
     high = box[3] - box[1]
     side = to_odd(min(PAPER_WIDTH * high, MAX_PAPER_PX))
     paper = find_paper(picture, side)
@@ -54,17 +66,21 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> tuple[Grey, tuple[in
     ink = (dark > np.maximum(limit, MIN_INK)).astype(np.uint8)
     gap = np.ones((to_odd(BRIDGE * high), 1), np.uint8)
     ink |= cv2.morphologyEx(ink, cv2.MORPH_CLOSE, gap) & lines
-    inside, outside = find_strokes(ink, lines, box)
+    inside, outside, is_contested = find_strokes(ink, lines, box)
     top, bottom = int(box[1]), int(np.ceil(box[3]))
     if not inside.any():
-        return np.full_like(picture, np.median(paper)), (top, bottom)
+        part = slice(top, bottom), slice(int(box[0]), int(np.ceil(box[2])))
+        is_contested |= has_ink(picture[part], printed[part])
+        return Written(np.full_like(picture, np.median(paper)), (top, bottom), is_contested)
     pen = MIN_PEN * float(np.percentile(dark[inside], 75))
     # the ends of guides on a line are darker than it, and no dots
     dots = (ink > lines) & (dark > pen) & widen(inside, MAX_DOT_GAP * high) & ~outside
     kept = widen(inside | dots, OUTLINE * high) & (widen(inside, 2) | ~widen(outside, 2))
-    kept &= (limit <= MIN_INK) | widen(ink > 0, 1)  # print beside a stroke is paper, too
+    # A level line beside a stroke is paper, too. Guides stay there: a digit may cross one
+    kept &= (lines == 0) | widen(ink > 0, 1)
     rows = np.flatnonzero(inside.any(1))
-    return np.where(kept, picture, paper), (min(top, int(rows[0])), max(bottom, int(rows[-1]) + 1))
+    reach = min(top, int(rows[0])), max(bottom, int(rows[-1]) + 1)
+    return Written(np.where(kept, picture, paper), reach, is_contested)
 
 
 def find_paper(picture: Grey, side: int) -> Grey:
@@ -100,12 +116,15 @@ def find_level_lines(dark: Grey, run: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(is_line.astype(np.uint8)[labels])
 
 
-def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> tuple[Mask, Mask]:
-    """The strokes that belong to the box, and those that do not."""
+def find_strokes(
+    ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box
+) -> tuple[Mask, Mask, bool]:
+    """The strokes that belong to the box, those that do not, and whether one of these may."""
     high, rim = box[3] - box[1], SIDE_RIM * (box[3] - box[1])
     within = np.zeros(ink.shape, np.bool_)
     within[int(box[1]) : int(np.ceil(box[3]))] = True
     inside, outside = np.zeros((2, *ink.shape), np.bool_)
+    is_contested = False
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink)
     for label, (left, top, wide, tall, area) in enumerate(boxes.tolist()):
         length = max(wide, tall)
@@ -115,7 +134,9 @@ def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> 
             or area < MIN_PEN_PX * length
         ):
             continue
+        is_high = MIN_DIGIT * high < tall <= MAX_DIGIT * high
         if left + wide < box[0] + rim or left > box[2] - rim:
+            is_contested |= is_high and bool(within[top : top + tall].any())
             continue
         part = slice(top, top + tall), slice(left, left + wide)
         stroke = labels[part] == label
@@ -123,10 +144,11 @@ def find_strokes(ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box) -> 
             continue
         here = stroke & within[part]
         if tall <= SPANS * high:
+            is_contested |= is_high and MIN_CONTESTED * area < here.sum() < area / 2
             here = stroke if 2 * here.sum() >= area else np.zeros_like(stroke)
         inside[part] |= here
         outside[part] |= stroke & ~here
-    return inside, outside
+    return inside, outside, bool(is_contested)
 
 
 def widen(mask: Mask, by: float) -> Mask:
