@@ -420,6 +420,17 @@ def test_a_job_with_damaged_keys_stops_no_sweep_of_others(ledger: Ledger) -> Non
     assert ledger.redis.zscore(f"{record_key('j')}:queued", 0)
 
 
+@pytest.mark.parametrize("damage", [{"id": b"\1" * (4 << 20)}, {f"f{n}": n for n in range(200)}])
+def test_a_damaged_record_makes_no_step_take_memory(ledger: Ledger, damage: dict[str, Any]) -> None:
+    store(ledger, 0)
+    ledger.begin("j", 0)
+    ledger.redis.hset(record_key("j"), mapping=damage)
+    before = ledger.redis.info("memory")["used_memory_lua"]
+    with pytest.raises(BrokerError, match="(?s)record of (a )?job .*is damaged"):
+        ledger.sweep_job("j", deadline_seconds=0)
+    assert ledger.redis.info("memory")["used_memory_lua"] < before + (16 << 20)
+
+
 def test_of_all_who_sweep_one_does_so_in_an_interval(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
