@@ -307,7 +307,7 @@ function tidy(text) {
 function cell(text) {
   const isNumber = /^[+-]\d[\d½¼¾]*([.,/: ][\d½¼¾]+)*$/.test(text);
   const plain = !isNumber && /^[=+\-@\t\r\n']/.test(text) ? `'${text}` : text;
-  return /[^\w./# -]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+  return /[^\w./#½¼¾ -]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
 function save() {
