@@ -29,7 +29,7 @@ MIN_LINE_SPAN = 0.7  # such a line spans this share of the picture's width, or r
 SIDE_RIM = 0.15  # what is nearer to the sides of the box is its line
 MIN_PEN = 0.4  # a number has one pen: what is less dark than this share of it is not written
 MAX_DOT_GAP = 0.5  # a dot is at most so far from a stroke
-MIN_TALL, MAX_TALL = 0.4, 1.4  # a stroke between these heights may be a digit
+MIN_DIGIT_TALL, MAX_DIGIT_TALL = 0.4, 1.4  # a stroke between these heights may be a digit
 MIN_CONTESTED = 0.3  # if at least this share of a digit is in the box, it may belong there
 OUTLINE = 0.1  # the edge of a stroke is at most so far from its ink
 SPANS = 1.6  # a stroke that is higher may be two that touch: it is cut at the edge of the box
@@ -134,7 +134,7 @@ def find_strokes(
             or area < MIN_PEN_PX * length
         ):
             continue
-        is_high = MIN_TALL * high < tall <= MAX_TALL * high
+        is_high = MIN_DIGIT_TALL * high < tall <= MAX_DIGIT_TALL * high
         if left + wide < box[0] + rim or left > box[2] - rim:
             is_contested |= is_high and bool(within[top : top + tall].any())
             continue
