@@ -198,6 +198,12 @@ def test_a_page_without_the_form_is_not_aligned(name: str) -> None:
         cut_cells(form(), make_small(FOREIGN[name]()))
 
 
+@pytest.mark.parametrize("shape", [(5000, 1), (1, 5000), (1, 800)])
+def test_a_strip_of_a_page_is_not_aligned(shape: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="page not aligned"):
+        cut_cells(make_form(draw_blank()), np.full(shape, 250, np.uint8))
+
+
 def test_a_page_in_the_dark_is_not_taken_for_an_empty_one() -> None:
     noise = np.random.default_rng(0).normal(0, 1.5, (HEIGHT, WIDTH))
     page = (0.02 * fill(blank()) + noise).clip(0, 255).astype(np.uint8)

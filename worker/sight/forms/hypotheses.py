@@ -97,7 +97,8 @@ def settle_guess(template: Template, page: Grey, guess: Alignment) -> list[Align
 def find_sheet(page: Grey) -> Points | None:
     """The corners (4, 2) of a bright sheet, clockwise from the left upper one, or `None`."""
     scale = SHEET_SIDE / max(page.shape)
-    small = cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = [max(1, round(side * scale)) for side in page.shape[::-1]]
+    small = cv2.resize(page, size, interpolation=cv2.INTER_AREA)
     _, bright = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     closed = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
