@@ -18,7 +18,7 @@ from digitq.worker.sight.forms.alignment import shrink
 from digitq.worker.sight.forms.perspective import Points
 from digitq.worker.sight.forms.smooth_shift import warp_smoothly
 
-SIDE = 40  # px: the usual box is at most so large where page and blank are compared
+BOX_SIDE = 40  # px: the usual box is at most so large where page and blank are compared
 STROKE_INK = 0.12  # what is darker than the blank by this share of paper's light is ink
 PRINT_RIM = 3  # px: print may be so much wider on the page
 LIGHT_FACTOR = 4  # px: light is found in a picture that is so many times smaller
@@ -50,7 +50,7 @@ NOTHING = Beside()
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a blank shows around its boxes, in a picture in which the usual one has SIDE px."""
+    """What a blank shows around its boxes, in a picture in which the usual one has BOX_SIDE px."""
 
     scale: float  # px of the picture in a px of the blank
     side: float  # px of the usual box
@@ -64,7 +64,7 @@ def see_surroundings(blank: Grey, boxes: Sequence[Box]) -> Surroundings:
     """Prepare the comparison with pages."""
     sides = np.array(boxes)
     side = float(np.median((sides[:, 2:] - sides[:, :2]).min(1)))
-    scale = min(1.0, SIDE / side)
+    scale = min(1.0, BOX_SIDE / side)
     printed = find_darkness(shrink(blank, scale)[0])
     size = 2 * PRINT_RIM + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))

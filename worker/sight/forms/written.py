@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from digitq.protocol.asked.form_file import Box
 from digitq.worker.picture import Grey
-from digitq.worker.sight.numbers.ink import has_ink
+from digitq.worker.sight.numbers.ink import MIN_LINE_SPAN, MIN_PEN_PX, has_ink
 
 # In heights of the box, if no unit is given
 PAPER_WIDTH = 0.8  # the paper around a px is the median of a square with this side
@@ -23,18 +23,18 @@ MARGIN_OF_LINE = 1.4  # where a line is drawn, the pen is so many times as dark
 MAX_ON_LINE = 0.6  # what is on a line with more than this share of it is the line
 BRIDGE = 0.2  # a stroke may have such a gap where it crosses a line
 MIN_PEN_LENGTH, MIN_PEN_LENGTH_PX = 0.3, 10  # a stroke is at least so long, in heights or in px
-MIN_PEN_PX = 1.5  # px: the mean width of a stroke is at least this
 LINE_RUN = 2.0  # level ink that is at least so long may be a line of the form
-MIN_LINE_SPAN = 0.7  # such a line spans this share of the picture's width, or reaches its side
 SIDE_RIM = 0.15  # what is nearer to the sides of the box is its line
-MIN_PEN = 0.4  # a number has one pen: what is less dark than this share of it is not written
+MIN_PEN_DARKNESS = (
+    0.4  # a number has one pen: what is less dark than this share of it is not written
+)
 MAX_DOT_GAP = 0.5  # a dot is at most so far from a stroke
 MIN_DIGIT_TALL, MAX_DIGIT_TALL = 0.4, 1.4  # a stroke between these heights may be a digit
 MIN_CONTESTED = 0.3  # if at least this share of a digit is in the box, it may belong there
 OUTLINE = 0.1  # the edge of a stroke is at most so far from its ink
 SPANS = 1.6  # a stroke that is higher may be two that touch: it is cut at the edge of the box
 
-Mask = NDArray[np.bool_]
+Strokes = NDArray[np.bool_]  # (height, width): where there are strokes
 
 
 class Written(NamedTuple):
@@ -72,7 +72,7 @@ def keep_writing(picture: Grey, printed: Grey, box: Box) -> Written:
         part = slice(top, bottom), slice(int(box[0]), int(np.ceil(box[2])))
         is_contested |= has_ink(picture[part], printed[part])
         return Written(np.full_like(picture, np.median(paper)), (top, bottom), is_contested)
-    pen = MIN_PEN * float(np.percentile(dark[inside], 75))
+    pen = MIN_PEN_DARKNESS * float(np.percentile(dark[inside], 75))
     # the ends of guides on a line are darker than it, and no dots
     dots = (ink > lines) & (dark > pen) & widen(inside, MAX_DOT_GAP * high) & ~outside
     kept = widen(inside | dots, OUTLINE * high) & (widen(inside, 2) | ~widen(outside, 2))
@@ -118,7 +118,7 @@ def find_level_lines(dark: Grey, run: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def find_strokes(
     ink: NDArray[np.uint8], lines: NDArray[np.uint8], box: Box
-) -> tuple[Mask, Mask, bool]:
+) -> tuple[Strokes, Strokes, bool]:
     """The strokes that belong to the box, those that do not, and whether one of these may."""
     high, rim = box[3] - box[1], SIDE_RIM * (box[3] - box[1])
     within = np.zeros(ink.shape, np.bool_)
@@ -151,7 +151,7 @@ def find_strokes(
     return inside, outside, bool(is_contested)
 
 
-def widen(mask: Mask, by: float) -> Mask:
+def widen(mask: Strokes, by: float) -> Strokes:
     """The px that are at most so many px from those of the mask."""
     side = to_odd(2 * by)
     around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
