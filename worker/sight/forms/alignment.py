@@ -175,7 +175,7 @@ def find_features(grey: Grey, side: int, count: int) -> tuple[Points, NDArray[np
     sift = cv2.SIFT.create(count, sigma=FEATURE_BLUR)
     seen = (flat + PAPER).clip(0, 255).astype(np.uint8)
     keypoints, descriptors = sift.detectAndCompute(seen, None)
-    if descriptors is None:
+    if not keypoints:  # `descriptors` is empty then, or `None` before OpenCV 5.1
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
     points = (np.asarray(cv2.KeyPoint.convert(keypoints), np.float64) + 0.5) * scale
     # the root of a descriptor's shares is compared: Arandjelović and Zisserman, 2012
