@@ -1,6 +1,7 @@
 """Going on with one's own numbers."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -37,9 +38,12 @@ from digitq.worker.learning.calibration import Judged
 from digitq.worker.learning.column_batches import (
     NO_BOXES,
     LearnedStrip,
+    NumberRecipe,
     batch_strips,
     measure_losses,
 )
+from digitq.worker.learning.columns import Columns
+from digitq.worker.learning.learner import Learner
 from digitq.worker.learning.number_examples import (
     PlacedNumber,
     RealNumber,
@@ -309,6 +313,39 @@ def test_a_sign_that_is_passed_over_is_not_unlearned() -> None:
     shares = [one[:, CLASSES:].softmax(1) for one in (before, logits.detach())]
     assert torch.allclose(*shares, atol=0.06)
     assert torch.allclose(before[:, CLASSES], logits[:, CLASSES], atol=1e-3)
+
+
+def test_a_batch_of_own_numbers_alone_has_a_finite_loss() -> None:
+    """Where their signs are is not known, and an empty text teaches nothing."""
+    torch.manual_seed(0)
+    network = Columns()
+    values = np.zeros((COLUMNS_SIZE.height, 60), np.float32)
+    strips = [LearnedStrip(values, NO_BOXES[:, 0], text, False) for text in ("17", "")]
+    (batch,) = batch_strips(strips, np.random.default_rng(0))
+    losses = torch.stack(measure_losses(network, batch))
+    assert losses.isfinite().all()
+    assert len(batch.lengths) == 1
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in network.parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """The weights before it are kept, and one line says so."""
+    network = torch.nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(network.parameters(), 0.1)
+
+    def measure(network: torch.nn.Module, factor: float) -> tuple[torch.Tensor]:
+        return (factor * network(torch.ones(1)).sum(),)
+
+    learner = Learner(network, measure, NumberRecipe(epochs=3), [optimiser])
+    learned = learner.train(lambda epoch: [(0.0, 1.0), (0.5, math.nan if epoch == 1 else 1.0)])
+    assert all(one.isfinite().all() for one in learned.parameters())
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == (
+        "epoch 2: the loss or its gradient in step 2 is not finite; "
+        "the training ends with the weights before it"
+    )
 
 
 def test_corrected_fields_of_pages_are_learned_page_by_page(

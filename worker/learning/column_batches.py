@@ -95,7 +95,7 @@ def cut_inexactly(
 def batch_strips(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
     """Batches of strips of similar widths, in random order."""
     # Between two signs that are the same there must be a column that is none.
-    strips = [one for one in strips if one.values.shape[1] > 2 * STRIDE * len(one.text)]
+    strips = [one for one in strips if one.values.shape[1] > 2 * STRIDE * len(one.text) > 0]
     strips.sort(key=lambda one: one.values.shape[1])
     groups = [strips[at : at + BATCH_STRIPS] for at in range(0, len(strips), BATCH_STRIPS)]
     return [collate(groups[number]) for number in rng.permutation(len(groups))]
@@ -171,8 +171,10 @@ def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tenso
     weights = torch.ones(BLANK + 1)
     weights[BLANK] = BLANK_WEIGHT
     chances = chances[:, :, : batch.columns.shape[1]]  # the expert may give one column more
-    exact = F.nll_loss(chances, batch.columns, weights, ignore_index=NOT_LEARNED)
-    return (losses / batch.lengths).mean(), exact
+    summed = F.nll_loss(chances, batch.columns, weights, ignore_index=NOT_LEARNED, reduction="sum")
+    # a batch of a user's own numbers has no column whose class is known: the mean would be 0 / 0
+    learned = weights[batch.columns[batch.columns != NOT_LEARNED]].sum()
+    return (losses / batch.lengths).mean(), summed / learned.clamp(min=BLANK_WEIGHT)
 
 
 def pass_over_signs(logits: Tensor) -> Tensor:

@@ -54,7 +54,10 @@ class Learner:
         return self.ema.module.eval()
 
     def show(self, batches: Batches, epoch: int) -> str:
-        """Train one epoch; gives the mean of each loss."""
+        """Train one epoch; gives the mean of each loss.
+
+        Raises `FloatingPointError` before a step with a loss or gradient that is not finite.
+        """
         losses = []
         self.network.train()
         groups = [*zip(self.groups(), self.rates, strict=True)]
@@ -67,7 +70,11 @@ class Learner:
             each = torch.stack(self.measure_losses(self.network, batch))
             self.network.zero_grad()
             each.sum().backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_gradient)
+            gradient = torch.nn.utils.clip_grad_norm_(
+                self.network.parameters(), self.recipe.max_gradient
+            )
+            if not (each.sum() + gradient).isfinite():
+                raise FloatingPointError(f"the loss or its gradient in step {step} is not finite")
             for optimiser in self.optimisers:
                 optimiser.step()
             self.ema.update_parameters(self.network)
@@ -75,10 +82,18 @@ class Learner:
         return " ".join(f"{value:.4f}" for value in torch.stack(losses).mean(0).tolist())
 
     def train(self, make_batches: Callable[[int], Batches]) -> Any:
-        """Train all epochs, and print a line on each; gives what was learned."""
+        """Train all epochs, and print a line on each; gives what was learned.
+
+        A loss that is not finite ends the training: what was learned before it is given.
+        """
         started = time.monotonic()
         for epoch in range(self.recipe.epochs):
-            losses = self.show(make_batches(epoch), epoch)
+            try:
+                losses = self.show(make_batches(epoch), epoch)
+            except FloatingPointError as error:
+                text = f"epoch {epoch + 1}: {error}; the training ends with the weights before it"
+                print(text, file=sys.stderr)
+                break
             report_epoch(epoch, self.recipe.epochs, f"loss {losses}", started)
         return self.learned
 
