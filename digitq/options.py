@@ -22,6 +22,7 @@ from digitq.protocol.settings import (
     use_weights,
 )
 
+TRUTH_SUFFIXES = (".csv", ".xlsx", ".parquet")
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
     "A SOURCE is a folder, an image, a PDF or TIFF with its pages, a .zip, .tar (.gz, .bz2, .xz), "
@@ -53,20 +54,21 @@ log_format = click.option(
 
 
 def check_truth(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """The value of `--truth`, if it is `parent`, or names a CSV or an Excel file."""
+    """The value of `--truth`, if it is `parent`, or names a CSV, an Excel or a Parquet file."""
     from digitq.protocol.formats.csv_rows import find_column
 
-    if value in (None, "parent") or find_column(value)[0].suffix.lower() in (".csv", ".xlsx"):
+    if value in (None, "parent") or find_column(value)[0].suffix.lower() in TRUTH_SUFFIXES:
         return value
-    raise click.BadParameter(f"{value!r} is neither `parent` nor a .csv or .xlsx file")
+    raise click.BadParameter(f"{value!r} is neither `parent` nor a .csv, .xlsx or .parquet file")
 
 
 truth = click.option(
     "--truth",
     callback=check_truth,
     metavar="parent|FILE[:COLUMN]",
-    help="right answers to compare with: `parent` takes the name of each image's folder; a .csv or "
-    ".xlsx has a column `id` or `path` and a column `truth`, `number` or `label`, or COLUMN",
+    help="right answers to compare with: `parent` takes the name of each image's folder; a .csv, "
+    ".xlsx or .parquet has a column `id` or `path` and a column `truth`, `number` or `label`, or "
+    "COLUMN",
 )
 out = click.option(
     "-o",

@@ -28,8 +28,9 @@ from digitq.producer.sources.source import (
     take_first,
     unreadable,
 )
-from digitq.producer.sources.truth import read_truths, set_truths
+from digitq.producer.sources.truth import place_truths, read_truths, set_truths
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import find_column
 from digitq.protocol.formats.stores import find_object, is_stored
 from digitq.protocol.origin import Origin
 from digitq.protocol.settings import settings
@@ -53,10 +54,11 @@ def open_sources(
     """Open one or several SOURCEs, as the command line takes them; at most `limit` images.
 
     With `truth_from_parent` the label of an image is the name of its folder. A `truth_file` is a
-    CSV or an Excel file with the ids of images and their labels, or one of its columns, such as
-    `FILE.csv:COLUMN`. An id is relative to its source; if there are
-    several sources, it begins with the source's name, so that ids are unique. Raises `UsageError`
-    if a source or the file can't be read.
+    CSV, an Excel or a Parquet file with the ids of images and their labels, or one of its columns,
+    such as `FILE.csv:COLUMN`. An id is relative to its source; if there are several sources, it
+    begins with the source's name, so that ids are unique. Paths from the folder of the file are
+    taken for those of a single folder, too. Raises `UsageError` if a source or the file can't be
+    read, or the file has no path in that folder.
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
@@ -74,6 +76,9 @@ def open_sources(
         raise UsageError(f"the limit is {limit} images: it must be at least 1")
     refuse_overlap(names)
     truths = {} if truth_file is None else read_truths(Path(truth_file))
+    if truths and len(names) == 1 and os.path.isdir(names[0]):
+        table, *_ = find_column(Path(os.fspath(truth_file or "")))
+        truths = place_truths(truths, table, names[0])
     skipped = SkippedFiles()
     files = [name for name in names if is_set(name) and not is_stored(name)]  # others are copied
     changes = [*map(find_change, files)]

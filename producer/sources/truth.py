@@ -1,5 +1,7 @@
 """Right answers: a table with the id of each image and its digit or number, and their types."""
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from digitq.protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find, find_column, find_first, open_rows
 from digitq.protocol.formats.csv_text import plain_text
+from digitq.protocol.text import printable
 
 # Names of columns: of each list, the first that a table has counts
 PATH_NAMES = ("path", "file", "image", "name", "filename", "file_name", "image_path")
@@ -61,6 +64,30 @@ def read_truths(where: Path) -> dict[str, str]:
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
+
+
+def place_truths(truths: dict[str, str], table: Path, folder: str) -> dict[str, str]:
+    """The right answers by id in this folder, also if the table has paths from its own folder.
+
+    Raises `UsageError` if the folder has no file of either name.
+    """
+    try:
+        files = {*map(printable, os.listdir(folder))}
+    except OSError:  # whoever reads the folder says what is wrong
+        return truths
+
+    def has_any(ids: Iterable[str]) -> bool:
+        return any(re.split("[/#]", id)[0] in files or id.split("/")[0] in files for id in ids)
+
+    if has_any(truths):
+        return truths
+    placed = {os.path.relpath(table.parent / id, folder): one for id, one in truths.items()}
+    if has_any(placed):
+        return placed
+    raise UsageError(
+        f"no path in {table} is that of an image, such as {next(iter(truths))}: paths begin in "
+        f"{folder}, or where {table.name} is"
+    )
 
 
 def id_finder(path: Path, names: list[str]) -> Callable[[Cells], str]:

@@ -1,4 +1,4 @@
-"""The rows and columns of a CSV file, or of a sheet of an Excel file."""
+"""The rows and columns of a CSV or Parquet file, or of a sheet of an Excel file."""
 
 import csv
 import io
@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet
 from digitq.protocol.host.regular_files import open_regular
 from digitq.protocol.text import name_some
+
+PARQUET = ".parquet"
 
 
 def find_column(where: str | Path) -> tuple[Path, str, str]:
@@ -30,14 +33,11 @@ def is_workbook(name: str | Path) -> bool:
 
 @contextmanager
 def open_rows(path: Path, sheet: str = "", limit: int = sys.maxsize) -> Iterator[Any]:
-    """The rows of a CSV file, or of a sheet as `read_sheet` chooses it, as `csv.DictReader` gives
-    them. Raises `UsageError` if they can't be read, or the file has more than `limit` bytes."""
+    """The rows of a CSV or Parquet file, or of a sheet as `read_sheet` chooses it, as
+    `csv.DictReader` gives them. Raises `UsageError` if they can't be read, or the file has more
+    than `limit` bytes."""
     try:
-        with (
-            read_sheet(path, sheet, limit)
-            if is_workbook(path)
-            else io.TextIOWrapper(open_regular(path, limit), "utf-8-sig", newline="")
-        ) as file:
+        with open_text(path, sheet, limit) as file:
             delimiter = choose_delimiter(file.readline())
             file.seek(0)
             yield csv.DictReader(file, delimiter=delimiter)
@@ -46,6 +46,34 @@ def open_rows(path: Path, sheet: str = "", limit: int = sys.maxsize) -> Iterator
     except (OSError, ValueError, csv.Error) as error:  # a 0 byte in a path raises ValueError
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"can't read {path}: {reason}") from None
+
+
+def open_text(path: Path, sheet: str, limit: int) -> IO[str]:
+    """The rows as CSV."""
+    if is_workbook(path):
+        return read_sheet(path, sheet, limit)
+    file: IO[bytes] = open_regular(path, limit)
+    if path.suffix.lower() == PARQUET:
+        with file:
+            file = copy_parquet(file)
+    return io.TextIOWrapper(file, "utf-8-sig", newline="")
+
+
+def copy_parquet(file: IO[bytes]) -> IO[bytes]:
+    """The columns of a Parquet file as CSV, without those of lists."""
+    import pyarrow as pa  # it takes long to import, as do the others
+    from pyarrow.csv import CSVWriter
+    from pyarrow.parquet import ParquetFile
+
+    table = ParquetFile(file)
+    flat = [field for field in table.schema_arrow if not pa.types.is_nested(field.type)]
+    names = [field.name for field in flat]
+    copy = TemporaryFile()  # noqa: SIM115 - who reads it closes it
+    with CSVWriter(copy, pa.schema(flat)) as writer:
+        for batch in table.iter_batches(columns=names):
+            writer.write_batch(batch)
+    copy.seek(0)
+    return copy
 
 
 def choose_delimiter(first: str) -> str:

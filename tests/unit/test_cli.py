@@ -305,7 +305,11 @@ ONE_URL = "name one URL, of one Redis; a second Redis is a deployment of its own
             "list of allowed numbers is empty",
             ["evaluate", "IMAGES", *NUMBERS, "--allowed", "EMPTY"],
         ),
-        (2, "neither `parent` nor a .csv or .xlsx file", ["classify", "IMAGES", "--truth", "x"]),
+        (
+            2,
+            "neither `parent` nor a .csv, .xlsx or .parquet file",
+            ["classify", "IMAGES", "--truth", "x"],
+        ),
         (2, "read nowhere.csv: No such file", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
         (2, "has no right answers", ["evaluate", "IMAGES", *NUMBERS]),
         (

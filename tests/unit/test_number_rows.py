@@ -210,6 +210,29 @@ def test_a_table_of_right_answers(tmp_path: Path) -> None:
         assert source.has_truth and truths_of(source, model) == truths
 
 
+def test_right_answers_have_paths_from_the_folder_of_their_table(tmp_path: Path) -> None:
+    """If they have none from the images' folder; a table with neither is refused at once."""
+    write_images(tmp_path / "set" / "images", "sub/a.png", "b.png")
+    table = tmp_path / "set" / "truth.csv"
+    table.write_text("path,number\nimages/sub/a.png,3\nimages/b.png,007\n")
+    for folder in ("set/images", "set"):
+        source = open_sources([str(tmp_path / folder)], truth_file=table)
+        assert sorted(map(str, truths_of(source, "number"))) == ["007", "3"]
+    table.write_text("path,number\nscans/a.png,3\n")
+    with pytest.raises(UsageError, match=r"no path in .*such as scans/a.png: paths begin in "):
+        open_sources([str(tmp_path / "set" / "images")], truth_file=table)
+
+
+def test_right_answers_in_a_parquet_file(tmp_path: Path) -> None:
+    rows = [{"id": "a.png", "number": "3,5", "digits": [1]}, {"id": "b.png", "number": "007"}]
+    path = tmp_path / "final.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert read_truths(path) == {"a.png": "3,5", "b.png": "007"}
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UsageError, match="can't read .*final.parquet"):
+        read_truths(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -114,7 +114,7 @@ def test_what_gives_no_right_answer_is_named(
     (tmp_path / "scans" / "x").mkdir(parents=True)
     (tmp_path / "scans" / "x" / "a.png").write_bytes(ONE)
     table = tmp_path / "truth.csv"
-    table.write_text("id,label\ngone.png,1\n")
+    table.write_text("id,label\nx/a.png,1\ngone.png,1\n")
     for truth, told in (
         ("parent", "for 1 of 1 images: their folders, such as `x`, are not named by a digit"),
         (str(table), f"no image for 1 right answer in {table}, such as gone.png"),
