@@ -50,6 +50,11 @@ function isWanted(card) {
   return !card.classList.contains("beside");
 }
 
+/** Whether a card is in a refused page that is shown as one: its fields are out of sight. */
+function isFolded(card) {
+  return card.closest("details:not([open])") !== null;
+}
+
 /** The shown cells of a card's row of a table, or the card alone. */
 function rowOf(card) {
   const line = card.closest(".line");
@@ -187,12 +192,14 @@ function changeKeys(button) {
 
 function nextAfter(card) {
   const after = cards.slice(cards.indexOf(card) + 1).filter(isWanted);
-  if (!savedIn) return after[0];
+  if (!savedIn) return after.find((one) => !isFolded(one)) ?? after[0];
   const isOpen = (one) => isWanted(one) && !isDone(one); // another person may have answered some
-  return after.find(isOpen) ?? cards.find(isOpen);
+  const inSight = (one) => isOpen(one) && !isFolded(one);
+  return after.find(inSight) ?? cards.find(inSight) ?? cards.find(isOpen);
 }
 
 function goTo(next) {
+  next?.closest("details")?.setAttribute("open", "");
   if (next) return select(next);
   const others = document.querySelectorAll("[data-group=sample][aria-pressed=false]");
   const rest = [...others].map((tab) => `; ${part("span", tab).textContent} more under ${tab.firstChild.textContent.trim()}`);
@@ -244,7 +251,8 @@ function choose(pressed, match, title, note, focus = true) {
   arrange(note);
   part("#shown").textContent = title;
   for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
-  const first = cards.find((card) => isWanted(card) && !isDone(card)) ?? cards[0];
+  const inSight = cards.filter((card) => !isFolded(card));
+  const first = inSight.find((card) => isWanted(card) && !isDone(card)) ?? inSight[0];
   showProgress();
   select(first, focus);
 }
@@ -450,7 +458,7 @@ document.addEventListener("keydown", (event) => {
     giveByKey(key);
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
   else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) goTo(cards[cards.indexOf(current) + 1]);
-  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) select(cards[cards.indexOf(current) - 1] ?? current);
+  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) goTo(cards[cards.indexOf(current) - 1] ?? current);
   else if (key === "Tab" && !event.shiftKey && target === document.body) select(current); // the framed one
   else if (key === "x") giveByKey("");
   else if (key === "w") confirmRules(rulesOf.get(current));
@@ -475,6 +483,8 @@ document.addEventListener("input", ({ target }) => {
   if (isNumber || given.has(ids.get(card))) give(card, isNumber ? number : undefined, true);
   target.value = text; // it may become a number
 });
+
+document.addEventListener("toggle", () => current && isFolded(current) && select(), true);
 
 document.addEventListener("focusin", ({ target }) => {
   const card = target.closest(".card");

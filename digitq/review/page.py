@@ -183,7 +183,8 @@ def make_page(
         notes.append(
             "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
         )
-    text = render(results, survey, images, notes, saved_in)
+    refused = count_refused(images, results)
+    text = render(results, survey, images, refused, notes, saved_in)
     return ReviewPage(text, images, [summarise(survey.counts, what=results.row), *notes])
 
 
@@ -244,6 +245,18 @@ def tell_broken_rules(
         if page[0]["page"] in pages:
             told |= tell_rules(form, page)
     return told
+
+
+def count_refused(images: Sequence[PageImage], results: ResultFile) -> dict[str, int]:
+    """How many fields the pages have all of whose fields have the same error, by their names."""
+    failed = {image.page for image in images if image.page and image.row["error"]}
+    errors: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    for batch in results.places() if failed else ():
+        pages, found = (batch.column(name).to_pylist() for name in ("page", "error"))
+        for page, error in zip(pages, found, strict=True):
+            errors[page][error] += 1
+    counts = ((page, [*errors[page].values()]) for page in sorted(filter(None, failed)))
+    return {page: count[0] for page, count in counts if len(count) == 1 < count[0]}
 
 
 def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
@@ -370,6 +383,7 @@ def render(
     results: ResultFile,
     survey: Survey,
     images: Sequence[PageImage],
+    refused: Mapping[str, int],
     notes: Sequence[str],
     saved_in: str,
 ) -> str:
@@ -410,6 +424,7 @@ def render(
             )
             for page, fields in groupby(images, attrgetter("page"))
         ],
+        refused=refused,
         notes=notes,
         saved_in=saved_in,
         answers=chart_answers(survey),

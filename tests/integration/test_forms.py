@@ -307,6 +307,10 @@ def test_a_form_is_drawn(scans: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert cut.stderr == "the picture is out.png\n" and (tmp_path / "out.png").is_file()
     other = run_here("form", "show", scans / "form.toml", scans / "pages" / "c.png")
     assert other.exit_code == 1 and other.stdout.startswith("c.png: page not aligned: ")
+    assert other.stderr == "the picture is c.inspect.png\n"
+    tried = (cv2.imread(str(tmp_path / "c.inspect.png")) == (192, 0, 192)).all(2)
+    assert tried[:60].any()  # the reason
+    assert tried[60:].any(0).mean() > 0.3 < tried[60:].any(1).mean()  # the outline
 
 
 @pytest.mark.parametrize(

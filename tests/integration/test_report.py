@@ -470,6 +470,39 @@ def test_fields_are_corrected_on_their_pages(page: Page, tmp_path: Path) -> None
     expect(page.locator(".sheet", has_text="c.png").locator(".missing")).to_have_count(16)
 
 
+def test_a_refused_page_is_one_card(page: Page, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    (tmp_path / "pages").mkdir()
+    cv2.imwrite(str(tmp_path / "pages" / "a.png"), np.full((400, 300), 255, np.uint8))
+    for name, error in (("a.png", "page not aligned"), ("b.png", None)):
+        for field in ("x", "y", "z"):
+            answer = {"number": None if error else "7", "confidence": None if error else 0.5}
+            about = {"review": True, "reason": "error" if error else "unsure", "error": error}
+            rows += [{"id": f"{name}/{field}", "page": name, "field": field, **answer, **about}]
+    results = tmp_path / "refused.parquet"
+    write_table(results, rows, tmp_path / "pages", tmp_path / "form.toml")
+    run("report", results)
+    page.goto((tmp_path / "refused.html").as_uri())
+    expect(page.locator(".sheet:visible")).to_have_count(2)
+    card = page.locator("summary")
+    expect(card).to_contain_text(re.compile("page not aligned this page, 3 fields"))
+    expect(card.locator("img")).to_have_count(1)
+    expect(page.locator(".card:visible h3")).to_have_text(["x", "y", "z"])  # of the other page
+    expect(page.locator("#count")).to_have_text("0 of 6")
+    page.keyboard.press("Tab")
+    for _ in range(3):
+        page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("3 of 6")
+    expect(page.locator("details")).to_have_attribute("open", "")  # its turn is last
+    fields = page.locator(".refused .card")
+    expect(fields.locator("input")).to_have_count(3)
+    expect(fields.locator("img")).to_have_count(0)  # the picture is there once
+    fields.locator("input").first.fill("12")
+    expect(page.locator("#count")).to_have_text("4 of 6")
+    card.click()
+    expect(page.locator("[aria-current]")).to_have_count(0)  # no key changes what is out of sight
+
+
 def read_wide(results: Path) -> list[tuple[str, str]]:
     """The columns `checks` and `review` of the wide rows in which one of them is not empty."""
     wide = results.with_name("wide.csv")

@@ -1,5 +1,7 @@
 """Shows a form: `digitq form show` draws its fields, and the editor asks where its places are."""
 
+import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise, product
@@ -12,7 +14,7 @@ from PIL.ImageDraw import Draw
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import Box
 from digitq.protocol.errors import UsageError
-from digitq.worker.picture import ImageError, error_of_row
+from digitq.worker.picture import Grey, ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
@@ -24,9 +26,11 @@ from digitq.worker.sight.forms.cutting import (
     Cut,
     cut_cells,
     find_lines,
+    read_blank,
     scale_box,
     scale_choice,
 )
+from digitq.worker.sight.forms.hypotheses import guess_corners
 from digitq.worker.sight.forms.perspective import project, to_corners
 from digitq.worker.sight.forms.proposal import count_rows
 from digitq.worker.sight.limits import Watch
@@ -34,6 +38,7 @@ from digitq.worker.sight.normalisation.colours import to_grey
 
 NAME_SHARE = 90  # the longer side of a picture is so many times the height of a name
 MIN_NAME_HEIGHT = 13  # px
+TRIED = "#c000c0"  # the colour of what was tried where the form is not found
 
 
 def show_form(form: Path, page: Path | None = None, out: Path | None = None) -> int:
@@ -49,14 +54,16 @@ def show_form(form: Path, page: Path | None = None, out: Path | None = None) -> 
 
 
 def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
-    """Which fields are not on a page, and the picture of those that are."""
-    watch = Watch()
+    """Which fields are not on a page, and the picture of those that are; or why none is, and the
+    picture of what was tried."""
+    watch, grey = Watch(), None
     try:
         with watch.running(), watch.on(0):
             grey = to_grey(read_picture(content, PAGE_SIDE))
             cuts = cut_cells(form, grey)
     except Exception as error:
-        return [f"{title}: {error_of_row(error)}"], None, 1
+        reason = error_of_row(error)
+        return [f"{title}: {reason}"], None if grey is None else draw_tried(form, grey, reason), 1
     picture, missing, table = PIL.Image.fromarray(grey).convert("RGB"), list[str](), ""
     draw, height = Draw(picture), max(MIN_NAME_HEIGHT, max(picture.size) // NAME_SHARE)
     for cell, cut in zip(form.cells, cuts, strict=True):
@@ -75,6 +82,19 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
         table = cell.table
     where = f"not on the page: {', '.join(missing)}" if missing else "all fields are on the page"
     return [f"{title}: {where}"], picture, int(bool(missing))
+
+
+def draw_tried(form: Form, grey: Grey, reason: str) -> PIL.Image.Image:
+    """A page on which the form is not found: where its blank may be, and why it is not there."""
+    picture = PIL.Image.fromarray(grey).convert("RGB")
+    draw, height = Draw(picture), max(MIN_NAME_HEIGHT, max(picture.size) // NAME_SHARE)
+    with suppress(Exception):  # a blank that can't be read, or a page that is too dark
+        corners = guess_corners(read_blank(form).template, grey).tolist()
+        draw.polygon([(x, y) for x, y in corners], outline=TRIED, width=max(3, height // 3))
+    text = textwrap.fill(reason, max(20, picture.width // height))
+    start, font = (height, height), load_font(height)
+    draw.text(start, text, TRIED, font, stroke_width=2, stroke_fill="white")
+    return picture
 
 
 def list_places(path: Path) -> list[tuple[Box, list[Box]]]:

@@ -1,6 +1,7 @@
 """Where a form may be on a page: several guesses, each of which is settled and judged."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import cv2
@@ -42,6 +43,17 @@ def align(template: Template, page: Grey) -> Alignment:
         except ImageError as error:
             problem = error
     raise problem
+
+
+def guess_corners(template: Template, page: Grey) -> Points:
+    """Where the corners (4, 2) of the blank most likely are on a page that it is not found on: by
+    its features, or else those of the sheet, or of the page."""
+    for look in LOOKS:
+        with suppress(ImageError):
+            found = find_form(template, page.shape, *find_features(page, *look))
+            return found.to_page(to_corners((0, 0, *template.grey.shape[::-1])))
+    sheet = find_sheet(page)
+    return to_corners((0, 0, *page.shape[::-1])) if sheet is None else sheet
 
 
 def find_by_features(template: Template, page: Grey, look: tuple[int, int]) -> Alignment:
