@@ -726,6 +726,16 @@ function listed(text, separator) {
   return text.split(/[,;]/.test(text) ? /[,;]/ : separator).map((one) => one.trim()).filter(Boolean);
 }
 
+/** The options that a person has listed, where `0-9` and `A-E` are all from the first to the last. */
+function listOptions(text) {
+  return listed(text, /[\s,;]+/).flatMap((one) => {
+    const [, first, last] = /^([0-9A-Za-z])\s*[-–]\s*([0-9A-Za-z])$/.exec(one) ?? [];
+    const isRange = first < last && [/\d\d/, /[A-Z]{2}/, /[a-z]{2}/].some((kind) => kind.test(first + last));
+    const codes = isRange ? [first, last].map((sign) => sign.charCodeAt(0)) : [];
+    return isRange ? Array.from({ length: codes[1] - codes[0] + 1 }, (_, at) => String.fromCharCode(codes[0] + at)) : [one];
+  });
+}
+
 /** Take what a person has typed, chosen or ticked. */
 function changePart(one, item, field) {
   const { key } = field.dataset;
@@ -745,7 +755,7 @@ function changePart(one, item, field) {
     if (field.type !== "checkbox") one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
     else one.keys.columns[at] = hasTicks(one, name) === field.checked ? name : { name, kind: field.checked ? "mark" : "number" };
   } else if (field.type === "checkbox") one.keys[key] = field.checked;
-  else if (key === "options") one.keys.options = listed(text, /[\s,;]+/);
+  else if (key === "options") (one.keys.options = listOptions(text)), fillItem(one);
   else if (key === "show" && text) one.keys.show = listed(text, /[,;]/);
   else if (key === "box") {
     const sides = text.split(",").map(Number);

@@ -175,7 +175,7 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         wait_for(lambda: "[fields.q3]\nbox = [120, 760, 150, 790]" in form.read_text())
         person.drag((300, 760), (500, 840))
         person.page.get_by_label("what the box is for").last.select_option("bubbles")
-        person.fill("Options", "A B")
+        person.fill("Options", "A-B")
         person.fill("Rows", "2")
         person.press("Enter")
         wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
