@@ -575,7 +575,7 @@ function tell({ problem = "", undo = form.undo, others, places = form.places }) 
   part("#said").title = problem; // which may be cut off
   const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
   const saved = others ? "All is saved. Another program had changed the file: Undo brings back its text" : "All is saved";
-  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : saved);
+  say(!form.parts.length ? "Drag over the blank, around the first box" : problem && !others ? wrong : form.isUnsaved ? "Saving …" : saved);
   drawBoxes();
 }
 

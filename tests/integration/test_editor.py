@@ -287,6 +287,15 @@ def test_other_bubbles_than_those_of_the_blank_are_told(tmp_path: Path) -> None:
     block["keys"]["options"] = [*"ABCD"]
     told = editor.change(shown["version"], shown["parts"])["problem"]
     assert "5 bubbles side by side and 8 below each other, not 4 and 8" in told
+    block["keys"]["options"] = [*"ABCDE"]
+    left, top, right, bottom = block["keys"]["box"]
+    block["keys"]["box"] = [left, top / 2, right, bottom]
+    block["keys"]["rows"] = 40  # over the words above the bubbles, where reading finds 8 rows
+    told = editor.change(editor.read(), shown["parts"])["problem"]
+    assert told.startswith(f"choices.{block['name']}: ")
+    block["keys"] |= {"box": [0, 0, 90, 90], "rows": 3}
+    told = editor.change(editor.read(), shown["parts"])["problem"]
+    assert told == f"choices.{block['name']}: the blank shows no bubble at 15 of its 15 places"
 
 
 @pytest.mark.parametrize(
