@@ -522,7 +522,7 @@ if (all.length && savedIn) {
 }
 
 // The editor of a form. `parts` are those of its file, with changes that may not be saved yet
-const form = { parts: [], places: [], items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
+const form = { others: [], parts: [], places: [], items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
 // What a box is for: the kind of its part, and what it says at first
 const USES = {
   fields: ["fields", {}],
@@ -635,7 +635,7 @@ function drawBoxes() {
 
 function drawPart(one) {
   const { px } = form;
-  const group = element("g", { class: `${useOf(one)}${one === form.selected ? " selected" : ""}` });
+  const group = element("g", { class: `${useOf(one)}${isSelected(one) ? " selected" : ""}` });
   const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
   const heads = headsOf(one);
   group.append(...boxesOf(one).map((box) => rectangle("box", box)));
@@ -682,9 +682,13 @@ function fillItem(one) {
   part(".columns", item).replaceChildren(...columns.map(([text]) => text), ...columns.map(([, tick]) => tick));
 }
 
-function selectPart(one) {
-  form.selected = one;
-  for (const [other, item] of form.items) item.classList.toggle("selected", other === one);
+/** Whether a part is selected, alone or with others. */
+const isSelected = (one) => one === form.selected || form.others.includes(one);
+
+/** Select a part, and with it those that `Delete` removes, too. */
+function selectPart(one, others = []) {
+  Object.assign(form, { selected: one, others });
+  for (const [other, item] of form.items) item.classList.toggle("selected", isSelected(other));
   form.items.get(one)?.scrollIntoView({ block: "nearest" });
   drawBoxes();
 }
@@ -781,8 +785,9 @@ function doWith(what, one) {
     const [x, y] = [clientWidth / 2, Math.min(scrollTop + clientHeight / 2, part("#blank svg").clientHeight - 20)];
     addPart("fields", "field1", { box: around([[x - 50, y - 20, x + 50, y + 20].map((side) => side * form.px)]) });
   }
+  if (what === "all") return selectPart(form.parts[0], form.parts.filter((other) => other.kind !== "checks"));
   if (what === "remove") {
-    form.parts = form.parts.filter((other) => other !== one);
+    form.parts = form.parts.filter((other) => other !== one && !(isSelected(one) && isSelected(other)));
     form.selected = undefined;
   }
   if (what === "widen" || what === "narrow") fillItem(one);
@@ -801,6 +806,8 @@ function startPointer(event) {
   const isNear = ([toX, toY]) => Math.hypot(toX - x, toY - y) < (isMouse ? 9 : 20) * form.px;
   let corner = cornersOf(form.selected?.keys.box ?? []).findIndex(isNear);
   let hit = corner < 0 ? form.groups.get(event.target.closest("g")) : form.selected;
+  const earlier = form.parts.filter(isSelected);
+  if (event.shiftKey && hit) return event.preventDefault(), selectPart(hit, earlier), svg.focus({ preventScroll: true });
   selectPart(hit);
   svg.focus({ preventScroll: true });
   if (!isMouse && !hit) return; // a finger scrolls
