@@ -785,10 +785,10 @@ function doWith(what, one) {
     const [x, y] = [clientWidth / 2, Math.min(scrollTop + clientHeight / 2, part("#blank svg").clientHeight - 20)];
     addPart("fields", "field1", { box: around([[x - 50, y - 20, x + 50, y + 20].map((side) => side * form.px)]) });
   }
-  if (what === "all") return selectPart(form.parts[0], form.parts.filter((other) => other.kind !== "checks"));
+  if (what === "all") return selectPart(undefined, form.parts.filter((other) => other.kind !== "checks"));
   if (what === "remove") {
-    form.parts = form.parts.filter((other) => other !== one && !(isSelected(one) && isSelected(other)));
-    form.selected = undefined;
+    form.parts = form.parts.filter((other) => other !== one && !(form.others.includes(other) && (!one || isSelected(one))));
+    Object.assign(form, { selected: undefined, others: [] });
   }
   if (what === "widen" || what === "narrow") fillItem(one);
   else listParts();
@@ -876,8 +876,9 @@ function pressKey(event) {
     undo();
   } else if (key === "Escape") target.blur(), selectPart();
   else if (isTyping && key === "Enter") target.blur();
-  else if (isTyping || !selected) return;
+  else if (isTyping || !(selected || form.others.length)) return;
   else if (key === "Delete") doWith("remove", selected);
+  else if (!selected) return;
   else if (step && boxesOf(selected).length) movePart(selected, selected.keys, ...step.map((way) => way * (shiftKey ? 10 : 1))), fillItem(selected), drawBoxes(), saveForm();
   else if (key.length === 1 && key !== " " && target.matches("svg")) return part("input", form.items.get(selected)).select(); // it takes the key
   else return;
