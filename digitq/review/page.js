@@ -664,7 +664,8 @@ function fillItem(one) {
   item.dataset.use = useOf(one);
   for (const field of item.querySelectorAll("[data-key]")) {
     const value = one.keys[field.dataset.key];
-    if (field.type === "checkbox") field.checked = value ?? (field.dataset.key === "optional" && one.kind !== "fields");
+    if (field.type === "checkbox") field.checked = value ?? false;
+    else if (field.dataset.key === "optional") field.value = `${value ?? one.kind !== "fields"}`;
     else field.value = Array.isArray(value) ? value.join(", ") : (value ?? "");
     if (field.dataset.key === "box") field.disabled = !value; // each bubble has a box of its own
   }
@@ -759,6 +760,7 @@ function changePart(one, item, field) {
     if (field.type !== "checkbox") one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
     else one.keys.columns[at] = hasTicks(one, name) === field.checked ? name : { name, kind: field.checked ? "mark" : "number" };
   } else if (field.type === "checkbox") one.keys[key] = field.checked;
+  else if (key === "optional") one.keys.optional = text === "true";
   else if (key === "options") (one.keys.options = listOptions(text)), fillItem(one);
   else if (key === "show" && text) one.keys.show = listed(text, /[,;]/);
   else if (key === "box") {
