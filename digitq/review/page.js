@@ -532,7 +532,7 @@ if (all.length && savedIn) {
 }
 
 // The editor of a form. `parts` are those of its file, with changes that may not be saved yet
-const form = { parts: [], places: [], items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
+const form = { others: [], parts: [], places: [], items: new Map(), size: [1, 1], changes: 0, sending: Promise.resolve() };
 // What a box is for: the kind of its part, and what it says at first
 const USES = {
   fields: ["fields", {}],
@@ -585,7 +585,7 @@ function tell({ problem = "", undo = form.undo, others, places = form.places }) 
   part("#said").title = problem; // which may be cut off
   const wrong = form.isUnsaved ? `Not saved yet: ${problem}` : problem;
   const saved = others ? "All is saved. Another program had changed the file: Undo brings back its text" : "All is saved";
-  say(!form.parts.length ? "Drag over the blank, around the first box" : problem ? wrong : form.isUnsaved ? "Saving …" : saved);
+  say(!form.parts.length ? "Drag over the blank, around the first box" : problem && !others ? wrong : form.isUnsaved ? "Saving …" : saved);
   drawBoxes();
 }
 
@@ -645,7 +645,7 @@ function drawBoxes() {
 
 function drawPart(one) {
   const { px } = form;
-  const group = element("g", { class: `${useOf(one)}${one === form.selected ? " selected" : ""}` });
+  const group = element("g", { class: `${useOf(one)}${isSelected(one) ? " selected" : ""}` });
   const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
   const heads = headsOf(one);
   group.append(...boxesOf(one).map((box) => rectangle("box", box)));
@@ -674,7 +674,8 @@ function fillItem(one) {
   item.dataset.use = useOf(one);
   for (const field of item.querySelectorAll("[data-key]")) {
     const value = one.keys[field.dataset.key];
-    if (field.type === "checkbox") field.checked = value ?? (field.dataset.key === "optional" && one.kind !== "fields");
+    if (field.type === "checkbox") field.checked = value ?? false;
+    else if (field.dataset.key === "optional") field.value = `${value ?? one.kind !== "fields"}`;
     else field.value = Array.isArray(value) ? value.join(", ") : (value ?? "");
     if (field.dataset.key === "box") field.disabled = !value; // each bubble has a box of its own
   }
@@ -692,9 +693,13 @@ function fillItem(one) {
   part(".columns", item).replaceChildren(...columns.map(([text]) => text), ...columns.map(([, tick]) => tick));
 }
 
-function selectPart(one) {
-  form.selected = one;
-  for (const [other, item] of form.items) item.classList.toggle("selected", other === one);
+/** Whether a part is selected, alone or with others. */
+const isSelected = (one) => one === form.selected || form.others.includes(one);
+
+/** Select a part, and with it those that `Delete` removes, too. */
+function selectPart(one, others = []) {
+  Object.assign(form, { selected: one, others });
+  for (const [other, item] of form.items) item.classList.toggle("selected", isSelected(other));
   form.items.get(one)?.scrollIntoView({ block: "nearest" });
   drawBoxes();
 }
@@ -736,6 +741,16 @@ function listed(text, separator) {
   return text.split(/[,;]/.test(text) ? /[,;]/ : separator).map((one) => one.trim()).filter(Boolean);
 }
 
+/** The options that a person has listed, where `0-9` and `A-E` are all from the first to the last. */
+function listOptions(text) {
+  return listed(text, /[\s,;]+/).flatMap((one) => {
+    const [, first, last] = /^([0-9A-Za-z])\s*[-–]\s*([0-9A-Za-z])$/.exec(one) ?? [];
+    const isRange = first < last && [/\d\d/, /[A-Z]{2}/, /[a-z]{2}/].some((kind) => kind.test(first + last));
+    const codes = isRange ? [first, last].map((sign) => sign.charCodeAt(0)) : [];
+    return isRange ? Array.from({ length: codes[1] - codes[0] + 1 }, (_, at) => String.fromCharCode(codes[0] + at)) : [one];
+  });
+}
+
 /** Take what a person has typed, chosen or ticked. */
 function changePart(one, item, field) {
   const { key } = field.dataset;
@@ -755,7 +770,8 @@ function changePart(one, item, field) {
     if (field.type !== "checkbox") one.keys.columns[at] = column.name === undefined ? text : { ...column, name: text };
     else one.keys.columns[at] = hasTicks(one, name) === field.checked ? name : { name, kind: field.checked ? "mark" : "number" };
   } else if (field.type === "checkbox") one.keys[key] = field.checked;
-  else if (key === "options") one.keys.options = listed(text, /[\s,;]+/);
+  else if (key === "optional") one.keys.optional = text === "true";
+  else if (key === "options") (one.keys.options = listOptions(text)), fillItem(one);
   else if (key === "show" && text) one.keys.show = listed(text, /[,;]/);
   else if (key === "box") {
     const sides = text.split(",").map(Number);
@@ -781,9 +797,10 @@ function doWith(what, one) {
     const [x, y] = [clientWidth / 2, Math.min(scrollTop + clientHeight / 2, part("#blank svg").clientHeight - 20)];
     addPart("fields", "field1", { box: around([[x - 50, y - 20, x + 50, y + 20].map((side) => side * form.px)]) });
   }
+  if (what === "all") return selectPart(undefined, form.parts.filter((other) => other.kind !== "checks"));
   if (what === "remove") {
-    form.parts = form.parts.filter((other) => other !== one);
-    form.selected = undefined;
+    form.parts = form.parts.filter((other) => other !== one && !(form.others.includes(other) && (!one || isSelected(one))));
+    Object.assign(form, { selected: undefined, others: [] });
   }
   if (what === "widen" || what === "narrow") fillItem(one);
   else listParts();
@@ -801,6 +818,8 @@ function startPointer(event) {
   const isNear = ([toX, toY]) => Math.hypot(toX - x, toY - y) < (isMouse ? 9 : 20) * form.px;
   let corner = cornersOf(form.selected?.keys.box ?? []).findIndex(isNear);
   let hit = corner < 0 ? form.groups.get(event.target.closest("g")) : form.selected;
+  const earlier = form.parts.filter(isSelected);
+  if (event.shiftKey && hit) return event.preventDefault(), selectPart(hit, earlier), svg.focus({ preventScroll: true });
   selectPart(hit);
   svg.focus({ preventScroll: true });
   if (!isMouse && !hit) return; // a finger scrolls
@@ -869,8 +888,9 @@ function pressKey(event) {
     undo();
   } else if (key === "Escape") target.blur(), selectPart();
   else if (isTyping && key === "Enter") target.blur();
-  else if (isTyping || !selected) return;
+  else if (isTyping || !(selected || form.others.length)) return;
   else if (key === "Delete") doWith("remove", selected);
+  else if (!selected) return;
   else if (step && boxesOf(selected).length) movePart(selected, selected.keys, ...step.map((way) => way * (shiftKey ? 10 : 1))), fillItem(selected), drawBoxes(), saveForm();
   else if (key.length === 1 && key !== " " && target.matches("svg")) return part("input", form.items.get(selected)).select(); // it takes the key
   else return;

@@ -132,6 +132,9 @@ class Editor:
             status, places, error = run_worker("ruled", str(self.path))
             self.placed, self.places = placed, [] if status else json.loads(places)
             self.misfit = error.strip().removeprefix("digitq: ") if status else ""
+            for box, _, wrong in reversed(self.places):
+                if wrong:
+                    self.misfit = f"{name_of(parts, box)}: {wrong}"
         return {
             "version": text,
             "parts": parts,
@@ -215,6 +218,17 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
         ("/(form|photo)", FormHandler, {"editor": editor}),
     ]
     serve(routes, host, port, what, lambda: None)
+
+
+def name_of(parts: list[Part], box: list[float]) -> str:
+    """The key of the questions in this box, or around whose bubbles it is."""
+    for one in parts:
+        boxes = one["keys"].get("boxes") or [one["keys"].get("box")]
+        if one["kind"] == "choices" and all(boxes):
+            sides = [*zip(*boxes, strict=True)]
+            if [*map(min, sides[:2]), *map(max, sides[2:])] == box:
+                return f"choices.{one['name']}"
+    return "choices"
 
 
 def run_worker(command: str, argument: str) -> tuple[int, str, str]:

@@ -166,6 +166,24 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         person.press("Control+z")
         wait_for(lambda: form.read_text() == text)
 
+        person.button("Select all")
+        person.page.locator("#blank svg").focus()
+        expect(person.page.locator("#blank g.selected")).to_have_count(3)
+        person.press("Delete")
+        expect(person.page.locator("#blank g")).to_have_count(0)
+        person.press("Control+z")
+        expect(person.page.locator("#blank g")).to_have_count(3)
+        person.click(520, 175)
+        person.page.keyboard.down("Shift")
+        person.click(560, 615)
+        person.page.keyboard.up("Shift")
+        expect(person.page.locator("#blank g.selected")).to_have_count(2)
+        person.press("Delete")
+        expect(person.page.locator("#blank g.fields")).to_have_count(0)
+        person.press("Control+z")
+        expect(person.page.locator("#blank g.fields")).to_have_count(2)
+        person.sees(SAVED)
+
         person.drag((60, 760), (90, 790))
         person.type("q1")
         person.press("Enter")
@@ -175,9 +193,13 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         wait_for(lambda: "[fields.q3]\nbox = [120, 760, 150, 790]" in form.read_text())
         person.drag((300, 760), (500, 840))
         person.page.get_by_label("what the box is for").last.select_option("bubbles")
-        person.fill("Options", "A B")
+        person.fill("Options", "A-B")
         person.fill("Rows", "2")
         person.press("Enter")
+        answer = person.page.locator(".part.selected").get_by_label("Without an answer")
+        expect(answer).to_have_value("true")
+        answer.select_option("Must be answered")
+        wait_for(lambda: "optional = false" in form.read_text())
         wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
         person.click(450, 400)
         person.page.get_by_label("ticks").locator("visible=true").nth(1).check()
@@ -287,6 +309,15 @@ def test_other_bubbles_than_those_of_the_blank_are_told(tmp_path: Path) -> None:
     block["keys"]["options"] = [*"ABCD"]
     told = editor.change(shown["version"], shown["parts"])["problem"]
     assert "5 bubbles side by side and 8 below each other, not 4 and 8" in told
+    block["keys"]["options"] = [*"ABCDE"]
+    left, top, right, bottom = block["keys"]["box"]
+    block["keys"]["box"] = [left, top / 2, right, bottom]
+    block["keys"]["rows"] = 40  # over the words above the bubbles, where reading finds 8 rows
+    told = editor.change(editor.read(), shown["parts"])["problem"]
+    assert told.startswith(f"choices.{block['name']}: ")
+    block["keys"] |= {"box": [0, 0, 90, 90], "rows": 3}
+    told = editor.change(editor.read(), shown["parts"])["problem"]
+    assert told == f"choices.{block['name']}: the blank shows no bubble at 15 of its 15 places"
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from PIL.ImageDraw import Draw
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import Box
 from digitq.protocol.errors import UsageError
+from digitq.protocol.text import plural
 from digitq.worker.picture import Grey, ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.decoding.scales import scale_to_file
-from digitq.worker.sight.forms.bubbles import find_bubbles, place_bubbles
+from digitq.worker.sight.forms.bubbles import count_unprinted, find_bubbles, place_bubbles
 from digitq.worker.sight.forms.cutting import (
     MIN_BLANK_SIDE,
     PAGE_SIDE,
@@ -97,10 +98,10 @@ def draw_tried(form: Form, grey: Grey, reason: str) -> PIL.Image.Image:
     return picture
 
 
-def list_places(path: Path) -> list[tuple[Box, list[Box]]]:
-    """The box of each table and choice of a form, and the boxes of all its places, row by row, in
-    px of the blank's file. Raises `UsageError`."""
-    form, placed = read_form(path, count_rows), list[tuple[Box, list[Box]]]()
+def list_places(path: Path) -> list[tuple[Box, list[Box], str]]:
+    """The box of each table and choice of a form, the boxes of all its places, row by row, in px of
+    the blank's file, and how they differ from its print. Raises `UsageError`."""
+    form, placed = read_form(path, count_rows), list[tuple[Box, list[Box], str]]()
     prepare_libraries()
     try:
         blank = to_grey(read_picture(form.blank or b"", MIN_BLANK_SIDE))
@@ -112,13 +113,18 @@ def list_places(path: Path) -> list[tuple[Box, list[Box]]]:
             columns, rows = find_lines(blank, replace(table, box=scale_box(table.box, scale)))
             cells = product(pairwise(rows.tolist()), pairwise(columns.tolist()))
             boxes = [(left, top, right, bottom) for (top, bottom), (left, right) in cells]
-            placed.append((table.box, boxes))
+            placed.append((table.box, boxes, ""))
     bubbles = find_bubbles(blank) if form.choices else []
     for choice in form.choices:
+        boxes, wrong = list[Box](), ""
         try:
-            marks = place_bubbles(scale_choice(choice, scale), bubbles)
+            boxes = [*chain.from_iterable(place_bubbles(scale_choice(choice, scale), bubbles))]
         except ImageError as error:
-            raise UsageError(str(error)) from None
-        placed.append((choice.box, [*chain.from_iterable(marks)]))
+            wrong = str(error)
+        if unprinted := count_unprinted(boxes, bubbles):
+            wrong = f"the blank shows no bubble at {unprinted} of its {plural(len(boxes), 'place')}"
+        placed.append((choice.box, boxes, wrong))
     to_blank = np.diag(1 / np.diag(scale))
-    return [(box, [scale_box(one, to_blank) for one in boxes]) for box, boxes in placed]
+    return [
+        (box, [scale_box(one, to_blank) for one in boxes], wrong) for box, boxes, wrong in placed
+    ]

@@ -139,6 +139,15 @@ def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
     return grid if choice.is_across else [list(one) for one in zip(*grid, strict=True)]
 
 
+def count_unprinted(boxes: Sequence[Box], found: Sequence[Bubble]) -> int:
+    """How many of these boxes have no bubble of the blank in their middle."""
+    middles = np.array([one.middle for one in found]).reshape(-1, 2)
+    sides = np.array(boxes).reshape(-1, 4)
+    centres, reach = (sides[:, :2] + sides[:, 2:]) / 2, (sides[:, 2:] - sides[:, :2]) / 2
+    is_near = np.abs(centres[:, None] - middles[None]) < reach[:, None]
+    return int((~is_near.all(2).any(1)).sum())
+
+
 def spread(length: float, count: int, side: float) -> float:
     """The side of bubbles that are spread in a box of this length, or the side that they have."""
     if count == 1:
