@@ -193,6 +193,17 @@ def test_a_circled_label_is_the_mark_of_its_box(tmp_path: Path) -> None:
     assert {*answers.values()} == {("", "")}
 
 
+def test_a_stroke_through_a_label_into_the_next_box_is_not_silent(tmp_path: Path) -> None:
+    sheet = LAYOUTS["boxes"](np.random.default_rng(20))
+    page = sheet.blank.copy()
+    (left, top, _, bottom), (_, _, right, _) = sheet.questions[3].boxes[1:3]
+    middle = (top + bottom) / 2
+    ImageDraw.Draw(page).line([(left - 5, middle), (right + 5, middle)], 40, 3)
+    answers = read_sheet(make_form(sheet, tmp_path), np.asarray(page))
+    assert answers.pop("m4") == ("b,c", "two marks")
+    assert {*answers.values()} == {("", "")}
+
+
 def test_ink_of_a_question_is_not_beside_the_next_one(tmp_path: Path) -> None:
     """The end of a long tick is nearer to the box of the row above."""
 

@@ -24,6 +24,7 @@ PRINT_RIM = 3  # px: print may be so much wider on the page
 LIGHT_FACTOR = 4  # px: light is found in a picture that is so many times smaller
 LIGHT_SIDE = 21  # px of the smaller picture: what is narrower is no shadow
 JOIN = 11  # px: strokes with a narrower gap, such as a printed line, are one
+JOIN_OVER_PRINT = 25  # px: a printed label hides so much of a stroke that goes through it
 EDGE = 4  # px: ink so near to the lines of a box is not in it
 REACH = 1.5  # ink that is farther from a box, in sides of the usual box, does not count
 MIN_STROKE_LENGTH = 8  # px: a shorter stroke is a speck
@@ -112,8 +113,13 @@ def find_beside(
 
 def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
     """What the strokes of a page say of each box."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (JOIN, JOIN))
-    joined = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_CLOSE, disc)
+    joint, disc = (
+        cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        for size in (JOIN_OVER_PRINT, JOIN)
+    )
+    is_label = (around.printed > STROKE_INK) & (around.distances > EDGE + 2)
+    through = cv2.dilate(ink.astype(np.uint8), joint) * is_label
+    joined = cv2.morphologyEx(ink | through, cv2.MORPH_CLOSE, disc)
     strokes, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
     down, right = np.nonzero(ink)
     stroke, box = labels[down, right], around.nearest[down, right]
