@@ -10,6 +10,7 @@ from digitq.protocol.asked.form import read_form
 from digitq.worker.sight.forms.proposal import (
     RuledBox,
     count_rows,
+    drop_overlapping,
     find_boxes,
     propose,
     write_proposal,
@@ -95,3 +96,12 @@ def test_the_form_of_the_example_is_proposed(tmp_path: Path) -> None:
         assert new.box == pytest.approx(old.box, abs=2)
     assert proposed.tables[0].rows == form.tables[0].rows
     assert [*map(bool, proposed.tables[0].columns)] == [*map(bool, form.tables[0].columns)]
+
+
+def test_a_part_that_overlaps_a_choice_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    field, choice = (
+        ("field", "field1", {"box": [0, 0, 50, 50]}),
+        ("choice", "choice1", {"box": [40, 0, 90, 50]}),
+    )
+    assert drop_overlapping([field, choice]) == [choice]
+    assert "left out: field1 overlaps choice1" in capfd.readouterr().err

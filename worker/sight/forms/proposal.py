@@ -89,7 +89,7 @@ def write_proposal(blank: Path, out: Path) -> None:
     """
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
     text = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
-    parts = list_proposed(blank)
+    parts = drop_overlapping(list_proposed(blank))
     if not parts:
         raise UsageError(
             f"no empty ruled boxes and no bubbles are found in {blank}: write its form by hand"
@@ -109,6 +109,22 @@ def write_proposal(blank: Path, out: Path) -> None:
     command = f"digitq form edit {shlex.quote(str(out))}"
     what = "give them names, delete what is not to be read, and see them on a photo"
     print(in_one_line(f"{found}: with `{command}`, {what}"), file=sys.stderr)
+
+
+def drop_overlapping(parts: list[tuple[str, str, Proposed]]) -> list[tuple[str, str, Proposed]]:
+    """Those whose boxes overlap no choice and no part before them; says which others are not."""
+    kept = list[tuple[str, str, Proposed]]()
+    for part in sorted(parts, key=lambda part: part[0] != "choice"):
+        left, top, right, bottom = part[2]["box"]
+        for _, name, other in kept:
+            x, y, x_end, y_end = other["box"]
+            if left < x_end and x < right and top < y_end and y < bottom:
+                text = f"left out: {part[1]} overlaps {name}; draw it with digitq form edit"
+                print(in_one_line(text), file=sys.stderr)
+                break
+        else:
+            kept.append(part)
+    return [part for part in parts if part in kept]
 
 
 def list_proposed(blank: Path) -> list[tuple[str, str, Proposed]]:
