@@ -1,4 +1,4 @@
-"""`form new`, `form edit` and `form show`: make the file of a form, and see whether it fits."""
+"""`form new`, `sheet`, `edit` and `show`: make the file of a form, and see whether it fits."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from digitq import options
+from digitq.answer_sheets import MAX_SHEET_DIGITS, AnswerSheet, read_options, write_sheets
 from digitq.commands.run import exec_module
 from digitq.protocol.errors import UsageError
 from digitq.protocol.host.folders import check_folder
@@ -33,6 +34,35 @@ def new(blank: str, out: str, overwrite: bool) -> None:
     options.check_new(Path(out), overwrite)
     require("worker")
     exec_module(None, "digitq.worker", "form", json.dumps({"blank": blank, "out": out}))
+
+
+@form.command()
+@click.option("--questions", type=click.IntRange(min=1), required=True, help="how many questions")
+@click.option("--options", "letters", default="A-E", show_default=True, help="letters to choose")
+@click.option(
+    "--number",
+    "digits",
+    type=click.IntRange(1, MAX_SHEET_DIGITS),
+    default=5,
+    show_default=True,
+    help="digits of a person's number",
+)
+@click.option("--list", "listed", type=click.Path(path_type=Path), help="CSV with id and name")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="a .pdf to write")
+@click.option("--overwrite", is_flag=True, help="replace OUT and its form's file")
+def sheet(
+    questions: int, letters: str, digits: int, listed: Path | None, out: Path, overwrite: bool
+) -> None:
+    """Write answer sheets to print, and the form's file that reads them.
+
+    The first page is an empty sheet. With a list, a page for each person follows.
+    """
+    if out.suffix != ".pdf":
+        raise UsageError(f"{out} must end in .pdf")
+    for path in (out, out.with_suffix(".toml")):
+        options.check_new(path, overwrite)
+    write_sheets(out, AnswerSheet(questions, read_options(letters), digits), listed)
+    click.echo(f"print {out}; {out.with_suffix('.toml')} reads it")
 
 
 @form.command()

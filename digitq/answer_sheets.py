@@ -1,0 +1,160 @@
+"""Draws answer sheets to print, and the form's file that reads them."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.pdf import PAGE_DPI
+
+PRINT_SIZE = (2480, 3508)  # px: A4 at 300 dpi
+PRINT_DPI = 300
+BUBBLE_SIDE = 54  # px
+ACROSS, DOWN = 104, 96  # px between the middles of bubbles of a question, and between questions
+NUMBER_TOP, NUMBER_LEFT, NUMBER_STEP = 330, 260, 118  # px: boxes of the written number
+GRID_TOP, GRID_DOWN = 520, 82  # px: bubbles below the number
+QUESTIONS_TOP, QUESTIONS_BOTTOM, QUESTIONS_RIGHT = 1420, 3340, 2290  # px
+LABEL, GUTTER = 120, 80  # px left of a question's bubbles, and right of them
+MAX_SHEET_DIGITS = 8  # of a number, beside the name
+Sides = tuple[int, int, int, int]
+
+
+class AnswerSheet:
+    """Where the bubbles of a sheet are. Raises `UsageError` if they don't fit on it."""
+
+    def __init__(self, questions: int, options: Sequence[str], digits: int) -> None:
+        self.options, self.digits = options, digits
+        wide = LABEL + len(options) * ACROSS + GUTTER
+        rows = (QUESTIONS_BOTTOM - QUESTIONS_TOP) // DOWN
+        fit = (QUESTIONS_RIGHT - 200 + GUTTER) // wide * rows
+        if questions > fit:
+            raise UsageError(
+                f"at most {fit} questions with {len(options)} options fit on a sheet: "
+                f"{questions} don't"
+            )
+        self.bubbles = [
+            spread_across(200 + LABEL + at // rows * wide, QUESTIONS_TOP + at % rows * DOWN, self)
+            for at in range(questions)
+        ]
+        middle = (NUMBER_STEP - BUBBLE_SIDE) // 2
+        self.grid = [
+            [
+                place_bubble(NUMBER_LEFT + at * NUMBER_STEP + middle, GRID_TOP + digit * GRID_DOWN)
+                for digit in range(10)
+            ]
+            for at in range(digits)
+        ]
+
+    def draw(self, number: str = "", name: str = "") -> Image.Image:
+        """One page, for the person with this number, or an empty one."""
+        page = Image.new("L", PRINT_SIZE, 255)
+        draw = ImageDraw.Draw(page)
+        for x in (90, PRINT_SIZE[0] - 150):
+            for y in (90, PRINT_SIZE[1] - 150):
+                draw.rectangle((x, y, x + 60, y + 60), 0)
+        draw.text((NUMBER_LEFT, 180), "Answer sheet", 0, ImageFont.load_default(80))
+        draw.text((1340, 350), "Name", 0, ImageFont.load_default(50))
+        draw.line((1340, 520, 2260, 520), 0, 4)
+        draw.text((1340, 430), name, 0, ImageFont.load_default(60))
+        for at, column in enumerate(self.grid):
+            left = NUMBER_LEFT + at * NUMBER_STEP
+            draw.rectangle((left, NUMBER_TOP, left + NUMBER_STEP, NUMBER_TOP + 140), None, 0, 4)
+            draw_bubbles(draw, column, "0123456789", number[at : at + 1])
+            middle = left + NUMBER_STEP / 2, NUMBER_TOP + 70
+            draw.text(middle, number[at : at + 1], 0, ImageFont.load_default(90), "mm")
+        for at, row in enumerate(self.bubbles, 1):
+            place = row[0][0] - 30, row[0][1] + BUBBLE_SIDE / 2
+            draw.text(place, str(at), 0, ImageFont.load_default(44), "rm")
+            draw_bubbles(draw, row, self.options)
+        return page
+
+    def describe(self, blank: str, people: str) -> str:
+        """The form's file. `people` are the keys of a list of them, or nothing."""
+        boxes = [scale(surround(row)) for row in self.bubbles]
+        grid = scale(surround([box for column in self.grid for box in column]))
+        right = NUMBER_LEFT + self.digits * NUMBER_STEP
+        names = ", ".join(f"n{at + 1}" for at in range(self.digits))
+        return f"""blank = {json.dumps(blank)}
+
+[fields.number]
+box = {scale((NUMBER_LEFT, NUMBER_TOP, right, NUMBER_TOP + 140))}
+length = {self.digits}
+{people}
+[choices.n]
+options = {[*"0123456789"]}
+box = {grid}
+columns = {self.digits}
+
+[choices.q]
+options = {json.dumps([*self.options])}
+boxes = {boxes}
+rows = 1
+
+[[checks]]
+rule = "number == digits({names})"
+"""
+
+
+def scale(sides: Sides) -> list[int]:
+    """In px of a PDF's page, as digitq reads it."""
+    return [round(side * PAGE_DPI / PRINT_DPI) for side in sides]
+
+
+def place_bubble(left: int, top: int) -> Sides:
+    return left, top, left + BUBBLE_SIDE, top + BUBBLE_SIDE
+
+
+def spread_across(left: int, top: int, sheet: AnswerSheet) -> list[Sides]:
+    return [place_bubble(left + at * ACROSS, top) for at in range(len(sheet.options))]
+
+
+def surround(boxes: Sequence[Sides]) -> Sides:
+    """The box around these, and a little more."""
+    left, top, *_ = boxes[0]
+    *_, right, bottom = boxes[-1]
+    return left - 8, top - 8, right + 8, bottom + 8
+
+
+def draw_bubbles(
+    draw: ImageDraw.ImageDraw, boxes: Sequence[Sides], texts: Sequence[str], filled: str = ""
+) -> None:
+    for box, text in zip(boxes, texts, strict=True):
+        draw.ellipse(box, 0 if text == filled else None, 0, 4)
+        middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        draw.text(middle, text, 90, ImageFont.load_default(30), "mm")
+
+
+def read_options(text: str) -> list[str]:
+    """The letters that `A-E` says. Raises `UsageError`."""
+    first, dash, last = text.partition("-")
+    letters = [chr(code) for code in range(ord(first), ord(last) + 1)] if len(text) == 3 else []
+    if not dash or not 2 <= len(letters) <= 10 or not text.replace("-", "").isascii():
+        raise UsageError(f"--options are 2 to 10 letters, such as A-E, not {text!r}")
+    return letters
+
+
+def read_people(path: Path, digits: int) -> list[tuple[str, str]]:
+    """The numbers and names of a list. Raises `UsageError`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            people = [(row["id"], row["name"]) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is no CSV with the columns id and name ({error})") from None
+    for number, _ in people:
+        if len(number) != digits or not (number.isascii() and number.isdigit()):
+            raise UsageError(f"{path}: {number!r} has not {digits} digits, as --number says")
+    return people
+
+
+def write_sheets(out: Path, sheet: AnswerSheet, listed: Path | None) -> None:
+    """Write the PDF, whose first page is an empty sheet, and the form's file beside it."""
+    people = read_people(listed, sheet.digits) if listed else []
+    keys = ""
+    if listed:
+        keys = f'allowed = {json.dumps(f"{listed.resolve()}:id")}\nshow = ["name"]\n'
+    pages: Iterator[Image.Image] = (sheet.draw(*one) for one in people)
+    sheet.draw().save(out, "PDF", resolution=PRINT_DPI, save_all=True, append_images=pages)
+    out.with_suffix(".toml").write_text(sheet.describe(out.name, keys), encoding="utf-8")
