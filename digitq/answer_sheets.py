@@ -1,14 +1,17 @@
 """Draws answer sheets to print, and the form's file that reads them."""
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import UsageError
+from digitq.protocol.formats.csv_rows import find, find_column, open_rows
 from digitq.protocol.formats.pdf import PAGE_DPI
+from digitq.protocol.host.folders import check_folder
 
 PRINT_SIZE = (2480, 3508)  # px: A4 at 300 dpi
 PRINT_DPI = 300
@@ -18,7 +21,6 @@ NUMBER_TOP, NUMBER_LEFT, NUMBER_STEP = 330, 260, 118  # px: boxes of the written
 GRID_TOP, GRID_DOWN = 520, 82  # px: bubbles below the number
 QUESTIONS_TOP, QUESTIONS_BOTTOM, QUESTIONS_RIGHT = 1420, 3340, 2290  # px
 LABEL, GUTTER = 120, 80  # px left of a question's bubbles, and right of them
-MAX_SHEET_DIGITS = 8  # of a number, beside the name
 Sides = tuple[int, int, int, int]
 
 
@@ -77,14 +79,14 @@ class AnswerSheet:
         grid = scale(surround([box for column in self.grid for box in column]))
         right = NUMBER_LEFT + self.digits * NUMBER_STEP
         names = ", ".join(f"n{at + 1}" for at in range(self.digits))
-        return f"""blank = {json.dumps(blank)}
+        return f"""blank = {json.dumps(blank, ensure_ascii=False)}
 
 [fields.number]
 box = {scale((NUMBER_LEFT, NUMBER_TOP, right, NUMBER_TOP + 140))}
 length = {self.digits}
 {people}
 [choices.n]
-options = {[*"0123456789"]}
+options = {json.dumps([*"0123456789"])}
 box = {grid}
 columns = {self.digits}
 
@@ -138,11 +140,13 @@ def read_options(text: str) -> list[str]:
 
 def read_people(path: Path, digits: int) -> list[tuple[str, str]]:
     """The numbers and names of a list. Raises `UsageError`."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            people = [(row["id"], row["name"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} is no CSV with the columns id and name ({error})") from None
+    place, tab, _ = find_column(path)
+    with open_rows(place, tab) as rows:
+        names = rows.fieldnames or []
+        id, name = (find(place, names, [wanted]) for wanted in ("id", "name"))
+        people = [(row[id] or "", row[name] or "") for row in rows]
+    if len({number for number, _ in people}) < len(people):
+        raise UsageError(f"{path} has a number twice")
     for number, _ in people:
         if len(number) != digits or not (number.isascii() and number.isdigit()):
             raise UsageError(f"{path}: {number!r} has not {digits} digits, as --number says")
@@ -150,11 +154,16 @@ def read_people(path: Path, digits: int) -> list[tuple[str, str]]:
 
 
 def write_sheets(out: Path, sheet: AnswerSheet, listed: Path | None) -> None:
-    """Write the PDF, whose first page is an empty sheet, and the form's file beside it."""
+    """Write the PDF, whose first page is an empty sheet, and the form's file beside it. Raises
+    `UsageError`, `OutputError`."""
     people = read_people(listed, sheet.digits) if listed else []
     keys = ""
     if listed:
-        keys = f'allowed = {json.dumps(f"{listed.resolve()}:id")}\nshow = ["name"]\n'
-    pages: Iterator[Image.Image] = (sheet.draw(*one) for one in people)
-    sheet.draw().save(out, "PDF", resolution=PRINT_DPI, save_all=True, append_images=pages)
-    out.with_suffix(".toml").write_text(sheet.describe(out.name, keys), encoding="utf-8")
+        place = os.path.relpath(os.path.realpath(listed), os.path.realpath(out.parent))
+        keys = f'allowed = {json.dumps(f"{place}:id", ensure_ascii=False)}\nshow = ["name"]\n'
+    pages = (sheet.draw(*one) for one in people)
+    check_folder(out)
+    with replacing(out) as path:
+        sheet.draw().save(path, "PDF", resolution=PRINT_DPI, save_all=True, append_images=pages)
+    with replacing(out.with_suffix(".toml")) as path:
+        path.write_text(sheet.describe(out.name, keys), encoding="utf-8")

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from digitq import options
-from digitq.answer_sheets import MAX_SHEET_DIGITS, AnswerSheet, read_options, write_sheets
 from digitq.commands.run import exec_module
 from digitq.protocol.errors import UsageError
 from digitq.protocol.host.folders import check_folder
 from digitq.protocol.settings import INSPECT_SUFFIX
 from digitq.terminal import require
+
+MAX_SHEET_DIGITS = 8  # of a number, beside the name
 
 
 @click.group()
@@ -57,6 +58,8 @@ def sheet(
 
     The first page is an empty sheet. With a list, a page for each person follows.
     """
+    from digitq.answer_sheets import AnswerSheet, read_options, write_sheets
+
     if out.suffix != ".pdf":
         raise UsageError(f"{out} must end in .pdf")
     for path in (out, out.with_suffix(".toml")):

@@ -112,14 +112,17 @@ def write_proposal(blank: Path, out: Path) -> None:
 
 
 def drop_overlapping(parts: list[tuple[str, str, Proposed]]) -> list[tuple[str, str, Proposed]]:
-    """Those whose boxes overlap no choice and no part before them; says which others are not."""
+    """Those whose boxes overlap no choice before them; says which others there are.
+
+    No form may have bubbles that are read in two places.
+    """
     kept = list[tuple[str, str, Proposed]]()
     for part in sorted(parts, key=lambda part: part[0] != "choice"):
         left, top, right, bottom = part[2]["box"]
-        for _, name, other in kept:
+        for name, other in ((name, one) for kind, name, one in kept if kind == "choice"):
             x, y, x_end, y_end = other["box"]
             if left < x_end and x < right and top < y_end and y < bottom:
-                text = f"left out: {part[1]} overlaps {name}; draw it with digitq form edit"
+                text = f"left out: {part[1]} overlaps {name}; draw it with `digitq form edit`"
                 print(in_one_line(text), file=sys.stderr)
                 break
         else:
