@@ -174,6 +174,24 @@ def test_ink_beside_a_box_is_a_mark(
     assert {*answers.values()} == {("", "")}  # the ink is of its own row only
 
 
+@pytest.mark.parametrize("other", [None, 30])
+def test_what_is_crossed_out_is_not_proposed(other: int | None, tmp_path: Path) -> None:
+    """A mark that replaces it is, and else nothing."""
+
+    def draw(page: ImageDraw.ImageDraw, box: Box) -> None:
+        left, top, right, bottom = box
+        page.ellipse(box, 40)
+        page.line((left - 8, top - 8, right + 8, bottom + 8), 30, 4)
+        page.line((left - 8, bottom + 8, right + 8, top - 8), 30, 4)
+        if other is not None:
+            first = LAYOUTS["letters"](np.random.default_rng(20)).questions[1].boxes[0]
+            page.ellipse(first, other)
+
+    answers = read_drawn(tmp_path, draw)
+    assert answers.pop("q2") == ("A" if other else "", "crossed out?")
+    assert {*answers.values()} == {("", "")}
+
+
 def test_a_circled_box_is_marked(tmp_path: Path) -> None:
     def circle(page: ImageDraw.ImageDraw, box: Box) -> None:
         page.ellipse((box[0] - 7, box[1] - 7, box[2] + 7, box[3] + 7), outline=50, width=2)

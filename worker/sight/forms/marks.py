@@ -41,6 +41,7 @@ DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the 
 # The chance that a bubble is marked is between these. So of two clear marks, either may count
 MIN_MARK_CHANCE, MAX_MARK_CHANCE = 1e-4, 0.995
 BESIDE_CHANCE = 0.9  # the chance that a mark is meant if its ink is only beside the bubbles
+CROSSED_CHANCE = 0.2  # the chance that a mark is meant that seems to be crossed out
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
 MAX_LOST_PRINT = 0.4  # with a larger share of the print missing, it is another place of the page
 MAX_ANSWERS = 6  # so many answers of a question are proposed
@@ -65,6 +66,11 @@ class Look(NamedTuple):
     @property
     def is_marked(self) -> bool:
         return self.ink > UNMARKED or self.beside.is_circled
+
+    @property
+    def is_crossed_out(self) -> bool:
+        """Whether it is filled, and strokes leave it."""
+        return self.is_marked and self.densest > FILLED and self.strokes > 1
 
 
 class Usual(NamedTuple):
@@ -241,19 +247,23 @@ def move_to_print(dark: Share, core: Share, least: float) -> tuple[Share, float]
 
 
 def find_chance(look: Look) -> float:
-    """How probable it is that the bubble is marked."""
+    """How probable it is that the bubble is marked: by a circle around it, or by the ink in it. A
+    mark that seems to be crossed out is hardly meant."""
+    if look.is_crossed_out:
+        return CROSSED_CHANCE
+    if look.beside.is_circled:
+        return MAX_MARK_CHANCE
     odds = ((look.ink + FEW) / (np.sqrt(UNMARKED * MARKED) + FEW)) ** SURE_SLOPE
     return float(np.clip(odds / (1 + odds), MIN_MARK_CHANCE, MAX_MARK_CHANCE))
 
 
 def find_chances(looks: Sequence[Look]) -> list[float]:
-    """How probable it is that each bubble is marked: by the ink in it, by a circle around it or, if
-    nothing is marked so, by the ink beside it."""
+    """How probable it is that each bubble is marked; if none is, by the ink beside it."""
     if is_beside(looks):
         most = max(one.beside.ink for one in looks)
         is_nearest = [one.beside.ink == most for one in looks]
         return [BESIDE_CHANCE if one else MIN_MARK_CHANCE for one in is_nearest]
-    return [MAX_MARK_CHANCE if one.beside.is_circled else find_chance(one) for one in looks]
+    return [*map(find_chance, looks)]
 
 
 def is_beside(looks: Sequence[Look]) -> bool:
@@ -283,7 +293,7 @@ def find_doubt(looks: Sequence[Look], many: bool, usual: Usual) -> Reason:
     inked = [one for one in marked if not one.beside.is_circled]
     faint = [one for one in looks if one.faint > usual.faint + ERASED]
     weak = [one for one in inked if one.ink <= MARKED or one.dark < WEAK * usual.dark]
-    if any(one.densest > FILLED and one.strokes > 1 for one in marked):
+    if any(one.is_crossed_out for one in marked):
         return "crossed out?"
     if weak or any(one.ink < STRONG * one.faint for one in faint):
         return "erased?"
