@@ -72,6 +72,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         check_again,
         checksum,
         correct_rows,
+        count_learned,
         find_other_zeros,
         measure_sample,
         read_corrections,
@@ -118,9 +119,9 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     report_rows(sink, has_speed=False, what=table.row)
     show_people(out)
     # `train` can't read a table in a bucket, or in lines of JSON
-    is_table = out and Path(out).suffix.lower() in (".csv", XLSX) and not is_stored(out)
+    is_table = out and Path(out).suffix.lower() in options.TRUTH_SUFFIXES and not is_stored(out)
     command = suggest_training(table.record, str(out if is_table else corrections))
-    if command and len(answers) >= MIN_OWN_IMAGES:
+    if command and count_learned(answers, form) >= MIN_OWN_IMAGES:
         echo_err(f"to learn from these answers: {command}")
 
 

@@ -104,6 +104,12 @@ def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> 
     )
 
 
+def count_learned(corrections: Corrections, form: Form | None) -> int:
+    """From how many a network can learn: not from what is illegible, empty or ticked."""
+    ids = [id for id, answer in corrections.items() if answer not in (None, "", ILLEGIBLE)]
+    return sum(form.are_numbers(ids)) if form else len(ids)
+
+
 def suggest_training(record: Record | None, truth: str) -> str:
     """The command that learns from the right answers in this table, in the folder in which the
     SOURCEs on record were named; empty if the images are not on record."""
