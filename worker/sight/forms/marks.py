@@ -41,7 +41,7 @@ DENSE_HALF, EVEN = 0.28, 0.16  # half of a half filled bubble has more ink, the 
 # The chance that a bubble is marked is between these. So of two clear marks, either may count
 MIN_MARK_CHANCE, MAX_MARK_CHANCE = 1e-4, 0.995
 BESIDE_CHANCE = 0.9  # the chance that a mark is meant if its ink is only beside the bubbles
-CROSSED_CHANCE = 0.2  # the chance that a mark is meant that seems to be crossed out
+CROSSED_CHANCE = 0.2  # the chance that a mark is meant that seems to be crossed out, beside another
 UNSURE_BELOW = 0.95  # an answer of a lower confidence is marked for review
 MAX_LOST_PRINT = 0.4  # with a larger share of the print missing, it is another place of the page
 MAX_ANSWERS = 6  # so many answers of a question are proposed
@@ -247,10 +247,8 @@ def move_to_print(dark: Share, core: Share, least: float) -> tuple[Share, float]
 
 
 def find_chance(look: Look) -> float:
-    """How probable it is that the bubble is marked: by a circle around it, or by the ink in it. A
-    mark that seems to be crossed out is hardly meant."""
-    if look.is_crossed_out:
-        return CROSSED_CHANCE
+    """How probable it is that the bubble is marked: by a circle around it, or by the ink in
+    it."""
     if look.beside.is_circled:
         return MAX_MARK_CHANCE
     odds = ((look.ink + FEW) / (np.sqrt(UNMARKED * MARKED) + FEW)) ** SURE_SLOPE
@@ -258,12 +256,16 @@ def find_chance(look: Look) -> float:
 
 
 def find_chances(looks: Sequence[Look]) -> list[float]:
-    """How probable it is that each bubble is marked; if none is, by the ink beside it."""
+    """How probable it is that each bubble is marked; if none is, by the ink beside it. What
+    seems to be crossed out is hardly meant if there is another mark."""
     if is_beside(looks):
         most = max(one.beside.ink for one in looks)
         is_nearest = [one.beside.ink == most for one in looks]
         return [BESIDE_CHANCE if one else MIN_MARK_CHANCE for one in is_nearest]
-    return [*map(find_chance, looks)]
+    has_other = any(one.is_marked and not one.is_crossed_out for one in looks)
+    return [
+        CROSSED_CHANCE if has_other and one.is_crossed_out else find_chance(one) for one in looks
+    ]
 
 
 def is_beside(looks: Sequence[Look]) -> bool:
