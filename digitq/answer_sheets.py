@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -10,16 +11,19 @@ from PIL import Image, ImageDraw, ImageFont
 from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find, find_column, open_rows
-from digitq.protocol.formats.pdf import PAGE_DPI
 from digitq.protocol.host.folders import check_folder
 
 PRINT_SIZE = (2480, 3508)  # px: A4 at 300 dpi
 PRINT_DPI = 300
+REDUCED = 2  # the blank of the form's file has half of that
 BUBBLE_SIDE = 54  # px
 ACROSS, DOWN = 104, 96  # px between the middles of bubbles of a question, and between questions
 NUMBER_TOP, NUMBER_LEFT, NUMBER_STEP = 330, 260, 118  # px: boxes of the written number
 GRID_TOP, GRID_DOWN = 520, 82  # px: bubbles below the number
-QUESTIONS_TOP, QUESTIONS_BOTTOM, QUESTIONS_RIGHT = 1420, 3340, 2290  # px
+QUESTIONS_LEFT, QUESTIONS_TOP, QUESTIONS_RIGHT, QUESTIONS_BOTTOM = 200, 1420, 2290, 3340  # px
+NAME_LEFT, NAME_RIGHT, NAME_LINE = 1340, 2260, 520  # px: the line for a name
+NAME_SIZE = 60  # px; a longer name is written smaller
+CORNER_MARK_SIDE, CORNER_MARGIN = 60, 90  # px of a mark in a corner of the sheet, and outside of it
 LABEL, GUTTER = 120, 80  # px left of a question's bubbles, and right of them
 Sides = tuple[int, int, int, int]
 
@@ -31,14 +35,18 @@ class AnswerSheet:
         self.options, self.digits = options, digits
         wide = LABEL + len(options) * ACROSS + GUTTER
         rows = (QUESTIONS_BOTTOM - QUESTIONS_TOP) // DOWN
-        fit = (QUESTIONS_RIGHT - 200 + GUTTER) // wide * rows
+        fit = (QUESTIONS_RIGHT - QUESTIONS_LEFT + GUTTER) // wide * rows
         if questions > fit:
             raise UsageError(
                 f"at most {fit} questions with {len(options)} options fit on a sheet: "
                 f"{questions} don't"
             )
         self.bubbles = [
-            spread_across(200 + LABEL + at // rows * wide, QUESTIONS_TOP + at % rows * DOWN, self)
+            spread_across(
+                QUESTIONS_LEFT + LABEL + at // rows * wide,
+                QUESTIONS_TOP + at % rows * DOWN,
+                len(options),
+            )
             for at in range(questions)
         ]
         middle = (NUMBER_STEP - BUBBLE_SIDE) // 2
@@ -54,13 +62,17 @@ class AnswerSheet:
         """One page, for the person with this number, or an empty one."""
         page = Image.new("L", PRINT_SIZE, 255)
         draw = ImageDraw.Draw(page)
-        for x in (90, PRINT_SIZE[0] - 150):
-            for y in (90, PRINT_SIZE[1] - 150):
-                draw.rectangle((x, y, x + 60, y + 60), 0)
+        across, down = (
+            (CORNER_MARGIN, side - CORNER_MARGIN - CORNER_MARK_SIDE) for side in PRINT_SIZE
+        )
+        for x, y in product(across, down):
+            draw.rectangle((x, y, x + CORNER_MARK_SIDE, y + CORNER_MARK_SIDE), 0)
         draw.text((NUMBER_LEFT, 180), "Answer sheet", 0, ImageFont.load_default(80))
-        draw.text((1340, 350), "Name", 0, ImageFont.load_default(50))
-        draw.line((1340, 520, 2260, 520), 0, 4)
-        draw.text((1340, 430), name, 0, ImageFont.load_default(60))
+        draw.text((NAME_LEFT, NAME_LINE - 170), "Name", 0, ImageFont.load_default(50))
+        draw.line((NAME_LEFT, NAME_LINE, NAME_RIGHT, NAME_LINE), 0, 4)
+        wide = max(1.0, draw.textlength(name, ImageFont.load_default(NAME_SIZE)))
+        font = ImageFont.load_default(NAME_SIZE * min(1.0, (NAME_RIGHT - NAME_LEFT) / wide))
+        draw.text((NAME_LEFT, NAME_LINE - 20), name, 0, font, "ls")
         for at, column in enumerate(self.grid):
             left = NUMBER_LEFT + at * NUMBER_STEP
             draw.rectangle((left, NUMBER_TOP, left + NUMBER_STEP, NUMBER_TOP + 140), None, 0, 4)
@@ -100,17 +112,17 @@ rule = "number == digits({names})"
 """
 
 
-def scale(sides: Sides) -> list[int]:
-    """In px of a PDF's page, as digitq reads it."""
-    return [round(side * PAGE_DPI / PRINT_DPI) for side in sides]
+def scale(sides: Iterable[int]) -> list[int]:
+    """In px of the blank."""
+    return [side // REDUCED for side in sides]
 
 
 def place_bubble(left: int, top: int) -> Sides:
     return left, top, left + BUBBLE_SIDE, top + BUBBLE_SIDE
 
 
-def spread_across(left: int, top: int, sheet: AnswerSheet) -> list[Sides]:
-    return [place_bubble(left + at * ACROSS, top) for at in range(len(sheet.options))]
+def spread_across(left: int, top: int, count: int) -> list[Sides]:
+    return [place_bubble(left + at * ACROSS, top) for at in range(count)]
 
 
 def surround(boxes: Sequence[Sides]) -> Sides:
@@ -145,6 +157,8 @@ def read_people(path: Path, digits: int) -> list[tuple[str, str]]:
         names = rows.fieldnames or []
         id, name = (find(place, names, [wanted]) for wanted in ("id", "name"))
         people = [(row[id] or "", row[name] or "") for row in rows]
+    if not people:
+        raise UsageError(f"{path} has no people")
     if len({number for number, _ in people}) < len(people):
         raise UsageError(f"{path} has a number twice")
     for number, _ in people:
@@ -154,16 +168,21 @@ def read_people(path: Path, digits: int) -> list[tuple[str, str]]:
 
 
 def write_sheets(out: Path, sheet: AnswerSheet, listed: Path | None) -> None:
-    """Write the PDF, whose first page is an empty sheet, and the form's file beside it. Raises
-    `UsageError`, `OutputError`."""
-    people = read_people(listed, sheet.digits) if listed else []
+    """Write the PDF, with a page for each person of a list, or an empty one.
+
+    Beside it are the form's file, and its blank, a .png. Raises `UsageError`, `OutputError`.
+    """
+    people = read_people(listed, sheet.digits) if listed else [("", "")]
     keys = ""
     if listed:
         place = os.path.relpath(os.path.realpath(listed), os.path.realpath(out.parent))
         keys = f'allowed = {json.dumps(f"{place}:id", ensure_ascii=False)}\nshow = ["name"]\n'
-    pages = (sheet.draw(*one) for one in people)
     check_folder(out)
     with replacing(out) as path:
-        sheet.draw().save(path, "PDF", resolution=PRINT_DPI, save_all=True, append_images=pages)
+        for number, one in enumerate(people):  # a page takes 9 MB of memory
+            sheet.draw(*one).save(path, "PDF", resolution=PRINT_DPI, append=number > 0)
+    blank = out.with_suffix(".png")
+    with replacing(blank) as path:
+        sheet.draw().reduce(REDUCED).save(path, "PNG")
     with replacing(out.with_suffix(".toml")) as path:
-        path.write_text(sheet.describe(out.name, keys), encoding="utf-8")
+        path.write_text(sheet.describe(blank.name, keys), encoding="utf-8")

@@ -50,20 +50,21 @@ def new(blank: str, out: str, overwrite: bool) -> None:
 )
 @click.option("--list", "listed", type=click.Path(path_type=Path), help="CSV with id and name")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="a .pdf to write")
-@click.option("--overwrite", is_flag=True, help="replace OUT and its form's file")
+@click.option("--overwrite", is_flag=True, help="replace OUT and what is beside it")
 def sheet(
     questions: int, letters: str, digits: int, listed: Path | None, out: Path, overwrite: bool
 ) -> None:
     """Write answer sheets to print, and the form's file that reads them.
 
-    The first page is an empty sheet. With a list, a page for each person follows.
+    With a list there is a page for each person, with the name and the number, else one empty sheet.
+    Beside OUT are the form's file, a .toml, and the empty sheet that it needs, a .png.
     """
     from digitq.answer_sheets import AnswerSheet, read_options, write_sheets
 
     if out.suffix != ".pdf":
         raise UsageError(f"{out} must end in .pdf")
-    for path in (out, out.with_suffix(".toml")):
-        options.check_new(path, overwrite)
+    for suffix in (".pdf", ".toml", ".png"):
+        options.check_new(out.with_suffix(suffix), overwrite)
     write_sheets(out, AnswerSheet(questions, read_options(letters), digits), listed)
     click.echo(f"print {out}; {out.with_suffix('.toml')} reads it")
 

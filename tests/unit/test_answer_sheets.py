@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pypdfium2
 import pytest
 from PIL import ImageDraw
 
@@ -20,6 +21,7 @@ def test_a_sheet_of_a_class_is_read(is_photo: bool, tmp_path: Path) -> None:
     sheet = AnswerSheet(40, read_options("A-E"), 5)
     write_sheets(tmp_path / "sheet.pdf", sheet, listed)
     form = read_form(tmp_path / "sheet.toml")
+    assert len(pypdfium2.PdfDocument(tmp_path / "sheet.pdf")) == 2  # one for each person
     page = sheet.draw("20538", "Ben")
     for at, row in enumerate(sheet.bubbles):
         ImageDraw.Draw(page).ellipse(row[at % 5], 40)

@@ -247,8 +247,7 @@ def move_to_print(dark: Share, core: Share, least: float) -> tuple[Share, float]
 
 
 def find_chance(look: Look) -> float:
-    """How probable it is that the bubble is marked: by a circle around it, or by the ink in
-    it."""
+    """How probable it is that the bubble is marked: by the ink in it, or a circle around it."""
     if look.beside.is_circled:
         return MAX_MARK_CHANCE
     odds = ((look.ink + FEW) / (np.sqrt(UNMARKED * MARKED) + FEW)) ** SURE_SLOPE
