@@ -95,18 +95,19 @@ def train(task: dict[str, Any]) -> None:
 
 @commands.command()
 @click.argument("task", type=json.loads)
-def form(task: dict[str, str | None]) -> None:
-    """Propose a form, or draw one: the task, in JSON, has paths as these functions take them."""
-    paths = {name: Path(path) for name, path in task.items() if path is not None}
+def form(task: dict[str, Any]) -> None:
+    """Propose a form, or draw one: the task, in JSON, has what these functions take."""
+    given = {name: one for name, one in task.items() if one is not None}
+    given |= {name: Path(one) for name, one in given.items() if isinstance(one, str)}
     try:
-        if "blank" in paths:
+        if "blank" in given:
             from digitq.worker.sight.forms.proposal import write_proposal
 
-            write_proposal(**paths)
+            write_proposal(**given)
         else:
             from digitq.worker.show.overlay import show_form
 
-            sys.exit(show_form(**paths))
+            sys.exit(show_form(**given))
     except DigitqError as error:
         sys.exit(tell(error))
 

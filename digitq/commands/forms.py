@@ -23,8 +23,13 @@ def form() -> None:
 @form.command()
 @click.argument("blank", type=click.Path())
 @click.option("-o", "--out", type=click.Path(), required=True, help="form's file to write, a .toml")
+@click.option(
+    "--may-be-empty/--must-be-answered",
+    default=None,
+    help="whether a question may stay without a mark [you are asked; without a terminal, it may]",
+)
 @click.option("--overwrite", is_flag=True, help="replace OUT")
-def new(blank: str, out: str, overwrite: bool) -> None:
+def new(blank: str, out: str, may_be_empty: bool | None, overwrite: bool) -> None:
     """Propose the fields and tables of an empty form.
 
     BLANK is a PNG, a JPEG or the first page of a PDF. An empty ruled box becomes a field, a row of
@@ -34,7 +39,8 @@ def new(blank: str, out: str, overwrite: bool) -> None:
         raise UsageError(f"{out} must end in .toml")
     options.check_new(Path(out), overwrite)
     require("worker")
-    exec_module(None, "digitq.worker", "form", json.dumps({"blank": blank, "out": out}))
+    task = {"blank": blank, "out": out, "may_be_empty": may_be_empty}
+    exec_module(None, "digitq.worker", "form", json.dumps(task))
 
 
 @form.command()

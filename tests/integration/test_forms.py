@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -279,6 +280,32 @@ def test_a_form_is_proposed(scans: Path, tmp_path: Path) -> None:
     white = run_form("new", "white.png", "-o", out, "--overwrite", folder=tmp_path)
     assert white.returncode == 2 and "no bubbles are found in white.png" in white.stderr
     assert read_form(out).fields
+
+
+@pytest.mark.parametrize(
+    ("typed", "flags", "wanted"),
+    [
+        (b"n\n", [], False),
+        (b"\n", [], True),
+        (None, [], True),
+        (None, ["--must-be-answered"], False),
+    ],
+)
+def test_whether_a_question_may_stay_empty_is_asked(
+    typed: bytes | None, flags: list[str], wanted: bool, tmp_path: Path
+) -> None:
+    """At a terminal, unless an option says it."""
+    LAYOUTS["letters"](np.random.default_rng(8)).blank.save(tmp_path / "blank.png")
+    command = [*DIGITQ, "form", "new", "blank.png", "-o", "f.toml", *flags]
+    person, terminal = pty.openpty()
+    os.write(person, typed or b"")
+    given = terminal if typed else subprocess.DEVNULL
+    done = subprocess.run(command, stdin=given, capture_output=True, text=True, cwd=tmp_path)
+    os.close(person)
+    os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    assert ("may a question stay without a mark?" in done.stderr) == bool(typed)
+    assert {one.optional for one in read_form(tmp_path / "f.toml").choices} == {wanted}
 
 
 def test_rows_are_counted_in_the_blank(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,10 +82,11 @@ class RuledBox(NamedTuple):
         return self.height <= MAX_BOX_HEIGHT and MIN_DIGIT_SHAPE <= self.shape <= MAX_DIGIT_SHAPE
 
 
-def write_proposal(blank: Path, out: Path) -> None:
+def write_proposal(blank: Path, out: Path, may_be_empty: bool | None = None) -> None:
     """Write a form's file for a blank, and say what was found.
 
-    Raises `UsageError`, `OutputError`.
+    If it is not given whether a question may stay empty, a person at a terminal is asked; without
+    one, it may. Raises `UsageError`, `OutputError`.
     """
     name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
     text = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
@@ -94,7 +95,12 @@ def write_proposal(blank: Path, out: Path) -> None:
         raise UsageError(
             f"no empty ruled boxes and no bubbles are found in {blank}: write its form by hand"
         )
+    has_questions = any(kind == "choice" for kind, *_ in parts)
+    if has_questions and may_be_empty is None:
+        may_be_empty = ask_whether_empty()
     for kind, part_name, part in parts:
+        if kind == "choice":
+            part["optional"] = may_be_empty
         text += f"\n[{kind}s.{part_name}]\n"
         text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in part.items())
     try:
@@ -109,6 +115,17 @@ def write_proposal(blank: Path, out: Path) -> None:
     command = f"digitq form edit {shlex.quote(str(out))}"
     what = "give them names, delete what is not to be read, and see them on a photo"
     print(in_one_line(f"{found}: with `{command}`, {what}"), file=sys.stderr)
+    if has_questions:
+        then = "is an answer" if may_be_empty else "is to be reviewed"
+        print(f"a question without a mark {then}: `optional` says so", file=sys.stderr)
+
+
+def ask_whether_empty() -> bool:
+    """What a person says at the terminal, if there is one."""
+    if not sys.stdin.isatty():
+        return True
+    print("may a question stay without a mark? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return not sys.stdin.readline().strip().lower().startswith("n")
 
 
 def drop_overlapping(parts: list[tuple[str, str, Proposed]]) -> list[tuple[str, str, Proposed]]:
