@@ -485,7 +485,7 @@ def test_a_refused_page_is_one_card(page: Page, tmp_path: Path) -> None:
     page.goto((tmp_path / "refused.html").as_uri())
     expect(page.locator(".sheet:visible")).to_have_count(2)
     card = page.locator("summary")
-    expect(card).to_contain_text(re.compile("page not aligned this page, 3 fields"))
+    expect(card).to_contain_text(re.compile("page not aligned *all 3 fields of this page"))
     expect(card.locator("img")).to_have_count(1)
     expect(page.locator(".card:visible h3")).to_have_text(["x", "y", "z"])  # of the other page
     expect(page.locator("#count")).to_have_text("0 of 6")

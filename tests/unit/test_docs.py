@@ -80,7 +80,8 @@ def heading_anchors(page: str) -> set[str]:
 def options_of(command: click.Command) -> set[str]:
     """Its options, and those of its subcommands."""
     parts = [command, *getattr(command, "commands", {}).values()]
-    return {option for part in parts for parameter in part.params for option in parameter.opts}
+    parameters = [one for part in parts for one in part.params]
+    return {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
 
 
 # Commands
