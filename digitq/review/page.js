@@ -20,6 +20,7 @@ const saved = new Map(); // those that a server has saved
 let unsaved = new Map();
 let socket; // to the server; undefined if there is none
 let isConnected = false; // whether the server has told all
+let isSending = false; // whether what was sent has no reply yet
 let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
 let current;
 
@@ -365,19 +366,23 @@ function waitForMessage() {
   waitForMessage.timer = setTimeout(disconnect, WAIT_MS);
 }
 
-function send() {
+/** Send what is not saved yet, after the reply to what was sent before: a reply that is late would
+ * be taken for one to a later answer. A page that is closed waits for none. */
+function send(closing) {
   const asked = listUnsaved();
-  if (!isConnected || !asked.length) return;
+  if (!isConnected || !asked.length || (isSending && !closing)) return;
+  isSending = true;
   socket.send(JSON.stringify(asked.map(([id, { answer, known }]) => [id, answer, known])));
   for (const [, one] of asked) one.isSent = true;
   keep();
   waitForMessage();
 }
 
-/** What the server says: answers that are saved, rules, and why nothing is saved. Its first message
- * has all answers. */
-function take({ answers = [], rules = {}, trouble = "" }) {
+/** What the server says: answers that are saved, rules, why nothing is saved, or that this was all
+ * to what this page has sent. Its first message has all answers. */
+function take({ answers = [], rules = {}, trouble = "", isReply }) {
   clearTimeout(waitForMessage.timer);
+  if (isReply) return void ((isSending = false), part("#trouble").textContent || sendIn(0));
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
   if (trouble) sendIn(1000);
   else if (!isConnected) sendIn(0);
@@ -433,7 +438,7 @@ async function disconnect() {
   socket.onclose = null;
   socket.close();
   socket = undefined;
-  isConnected = false;
+  isConnected = isSending = false;
   showSaved();
   const answer = await fetch(location.href, { method: "HEAD", signal: AbortSignal.timeout?.(WAIT_MS) }).catch(() => undefined);
   const isOld = answer?.status === 403;

@@ -182,6 +182,7 @@ class Connection(LiveConnection):
             self.desk.save(REQUESTS.validate_json(message))
         except (DigitqError, ValueError, OSError) as error:  # pydantic's is a ValueError
             self.tell({"trouble": in_one_line(str(error))})
+        self.tell({"isReply": True})
 
     def on_close(self) -> None:
         self.desk.connections.discard(self)

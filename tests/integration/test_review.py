@@ -151,6 +151,20 @@ def test_two_answer_at_once_and_a_killed_server_goes_on(digits: Path, person: Pe
     assert batch.column("corrected").to_pylist() == [True] * 6
 
 
+def test_a_late_reply_is_not_one_to_a_later_answer(digits: Path, person: Person) -> None:
+    with reviewing(digits) as server:
+        anna = person(server.link)
+        anna.keyboard.press("7")
+        expect(anna.locator("#save")).to_have_text("saved")
+        server.process.send_signal(signal.SIGSTOP)
+        anna.evaluate("new Promise((done) => (give(all[0], '5'), setTimeout(done, 50)))")
+        anna.evaluate("new Promise((done) => (give(all[0], '6'), setTimeout(done, 50)))")
+        anna.evaluate("give(all[0], '5', true)")  # not sent at once, since it is typed
+        server.process.send_signal(signal.SIGCONT)
+        expect(anna.locator("#save")).to_have_text("saved")
+        assert read_saved(digits) == {"u0.png": "5"}
+
+
 def test_one_file_has_one_page(digits: Path) -> None:
     with reviewing(digits) as server:
         log = digits.with_name("second.log")
