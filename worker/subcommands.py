@@ -101,7 +101,7 @@ def form(task: dict[str, Any]) -> None:
     given |= {name: Path(one) for name, one in given.items() if isinstance(one, str)}
     try:
         if "blank" in given:
-            from digitq.worker.sight.forms.proposal import write_proposal
+            from digitq.worker.sight.forms.new_form import write_proposal
 
             write_proposal(**given)
         else:
@@ -127,10 +127,10 @@ def rows(task: list[Any]) -> None:
 def ruled(path: Path) -> None:
     """Print in JSON what is on a blank: `list_proposed`, or with its form `list_places`."""
     from digitq.worker.show.overlay import list_places
-    from digitq.worker.sight.forms.proposal import list_proposed
+    from digitq.worker.sight.forms.new_form import list_accepted
 
     try:
-        print(json.dumps(list_places(path) if path.suffix == ".toml" else list_proposed(path)))
+        print(json.dumps(list_places(path) if path.suffix == ".toml" else list_accepted(path)))
     except DigitqError as error:
         sys.exit(tell(error))
 

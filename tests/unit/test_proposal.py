@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 
 from digitq.protocol.asked.form import read_form
-from digitq.worker.sight.forms.proposal import (
-    RuledBox,
-    count_rows,
-    drop_overlapping,
-    find_boxes,
-    propose,
-    write_proposal,
-)
+from digitq.worker.picture import Grey
+from digitq.worker.sight.forms.new_form import drop_overlapping, find_faults, write_proposal
+from digitq.worker.sight.forms.proposal import RuledBox, count_rows, find_boxes, propose
+from digitq.worker.sight.forms.questions import propose_marks
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "forms"
 
@@ -104,4 +100,48 @@ def test_a_part_that_overlaps_a_choice_is_left_out(capfd: pytest.CaptureFixture[
         ("choice", "choice1", {"box": [40, 0, 90, 50]}),
     )
     assert drop_overlapping([field, choice]) == [choice]
-    assert "left out: field1 overlaps choice1" in capfd.readouterr().err
+    assert "left out: field1: it overlaps choice1" in capfd.readouterr().err
+
+
+def draw_questions(rows: int, drift: float, side: int, step: int) -> Grey:
+    """A page with rows of five boxes or bubbles, each row farther to the left by the drift."""
+    page = np.full((1400, 1080), 255, np.uint8)
+    for row, column in np.ndindex(rows, 5):
+        left, top = round(120 - drift * row) + step * column, 200 + max(step, 70) * row
+        if side > 20:
+            cv2.rectangle(page, (left, top), (left + side, top + side), 0, 1)
+        else:
+            cv2.circle(page, (left, top), side // 2, 0, 1)
+    return page
+
+
+def test_a_block_of_questions_that_is_askew_is_one() -> None:
+    (part,) = propose_marks(draw_questions(15, 0.3, 16, 30))
+    assert (part["rows"], part["options"]) == (15, [*"ABCDE"])
+
+
+def test_large_boxes_far_apart_in_a_grid_are_to_tick() -> None:
+    (part,) = propose_marks(draw_questions(5, 0, 36, 150))
+    assert (part["rows"], part["options"]) == (5, [*"ABCDE"])
+    assert not [*propose_marks(draw_questions(1, 0, 36, 150))]  # they may be for digits
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        ('[choices.q]\noptions = ["A", "B"]\nrows = 4', "5 bubbles side by side and 5 below"),
+        ('[choices.q]\noptions = ["A", "A"]', "there must be a name, and none twice"),
+        ("[fields.q]\nbox = [0, 0, 2000, 40]", "it is outside of the blank"),
+    ],
+)
+def test_a_part_that_is_not_read_from_its_blank_is_told(
+    part: str, fault: str, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "blank.png"), draw_questions(5, 0, 36, 150))
+    draft = tmp_path / "form.toml"
+    if "choices" in part:
+        part += "\nbox = [100, 180, 800, 860]"
+    draft.write_text(f'blank = "blank.png"\n[fields.a]\nbox = [100, 1000, 300, 1050]\n{part}\n')
+    ((key, reason),) = find_faults(draft).items()
+    assert key == part[1 : part.index("]")]
+    assert fault in reason

@@ -4,7 +4,7 @@ import textwrap
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain, pairwise, product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,12 @@ from PIL.ImageDraw import Draw
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import Box
 from digitq.protocol.errors import UsageError
-from digitq.protocol.text import plural
 from digitq.worker.picture import Grey, ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.decoding.scales import scale_to_file
-from digitq.worker.sight.forms.bubbles import count_unprinted, find_bubbles, place_bubbles
+from digitq.worker.sight.forms.bubbles import check_places, find_bubbles
 from digitq.worker.sight.forms.cutting import (
     MIN_BLANK_SIDE,
     PAGE_SIDE,
@@ -116,13 +115,7 @@ def list_places(path: Path) -> list[tuple[Box, list[Box], str]]:
             placed.append((table.box, boxes, ""))
     bubbles = find_bubbles(blank) if form.choices else []
     for choice in form.choices:
-        boxes, wrong = list[Box](), ""
-        try:
-            boxes = [*chain.from_iterable(place_bubbles(scale_choice(choice, scale), bubbles))]
-        except ImageError as error:
-            wrong = str(error)
-        if unprinted := count_unprinted(boxes, bubbles):
-            wrong = f"the blank shows no bubble at {unprinted} of its {plural(len(boxes), 'place')}"
+        boxes, wrong = check_places(scale_choice(choice, scale), bubbles)
         placed.append((choice.box, boxes, wrong))
     to_blank = np.diag(1 / np.diag(scale))
     return [

@@ -1,7 +1,7 @@
 """Finds the bubbles and small boxes that are printed on a form's blank, to be marked."""
 
 from collections.abc import Sequence
-from itertools import compress
+from itertools import chain, compress
 from typing import NamedTuple
 
 import cv2
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from digitq.protocol.asked.form import Choice
 from digitq.protocol.asked.form_file import Box
+from digitq.protocol.text import plural
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.ruling import find_ink, resize_to_work
 
@@ -137,6 +138,19 @@ def place_bubbles(choice: Choice, found: Sequence[Bubble]) -> list[list[Box]]:
         for y in ys.tolist()
     ]
     return grid if choice.is_across else [list(one) for one in zip(*grid, strict=True)]
+
+
+def check_places(choice: Choice, found: Sequence[Bubble]) -> tuple[list[Box], str]:
+    """The boxes of all its options, and how they differ from what the blank shows; "" if they do
+    not."""
+    try:
+        boxes = [*chain.from_iterable(place_bubbles(choice, found))]
+    except ImageError as error:
+        return [], str(error)
+    if unprinted := count_unprinted(boxes, found):
+        places = plural(len(boxes), "place")
+        return boxes, f"the blank shows no bubble at {unprinted} of its {places}"
+    return boxes, ""
 
 
 def count_unprinted(boxes: Sequence[Box], found: Sequence[Bubble]) -> int:

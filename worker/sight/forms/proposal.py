@@ -1,8 +1,5 @@
 """Proposes the fields, questions and tables of a form, by the boxes and bubbles of its blank."""
 
-import json
-import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +13,7 @@ from numpy.typing import NDArray
 
 from digitq.protocol.asked.form_file import Box, measure_blank
 from digitq.protocol.asked.values import MAX_DIGITS
-from digitq.protocol.errors import OutputError, UsageError
+from digitq.protocol.errors import UsageError
 from digitq.protocol.text import in_one_line, plural
 from digitq.worker.picture import Grey, ImageError, Mask
 from digitq.worker.sight.decoding.any_file import read_picture
@@ -80,71 +77,6 @@ class RuledBox(NamedTuple):
     def is_for_digit(self) -> bool:
         """Whether it has the shape for one digit, also with a guide or a digit in it."""
         return self.height <= MAX_BOX_HEIGHT and MIN_DIGIT_SHAPE <= self.shape <= MAX_DIGIT_SHAPE
-
-
-def write_proposal(blank: Path, out: Path, may_be_empty: bool | None = None) -> None:
-    """Write a form's file for a blank, and say what was found.
-
-    If it is not given whether a question may stay empty, a person at a terminal is asked; without
-    one, it may. Raises `UsageError`, `OutputError`.
-    """
-    name = os.path.relpath(os.path.realpath(blank), os.path.realpath(out.parent))
-    text = f'blank = {json.dumps(name, ensure_ascii=False)}\nalign = "page"\n'
-    parts = drop_overlapping(list_proposed(blank))
-    if not parts:
-        raise UsageError(
-            f"no empty ruled boxes and no bubbles are found in {blank}: write its form by hand"
-        )
-    has_questions = any(kind == "choice" for kind, *_ in parts)
-    if has_questions and may_be_empty is None:
-        may_be_empty = ask_whether_empty()
-    for kind, part_name, part in parts:
-        if kind == "choice":
-            part["optional"] = may_be_empty
-        text += f"\n[{kind}s.{part_name}]\n"
-        text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in part.items())
-    try:
-        out.write_bytes(text.encode())
-    except UnicodeEncodeError:
-        raise UsageError(f"the name of {blank} is not in UTF-8: rename it") from None
-    except OSError as error:
-        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    counts = Counter(kind for kind, *_ in parts)
-    kinds = [plural(counts[kind], kind) for kind in ("field", "choice", "table") if counts[kind]]
-    found = f"{out} has {', '.join(kinds)}"
-    command = f"digitq form edit {shlex.quote(str(out))}"
-    what = "give them names, delete what is not to be read, and see them on a photo"
-    print(in_one_line(f"{found}: with `{command}`, {what}"), file=sys.stderr)
-    if has_questions:
-        then = "is an answer" if may_be_empty else "is to be reviewed"
-        print(f"a question without a mark {then}: `optional` says so", file=sys.stderr)
-
-
-def ask_whether_empty() -> bool:
-    """What a person says at the terminal, if there is one."""
-    if not sys.stdin.isatty():
-        return True
-    print("may a question stay without a mark? [Y/n] ", end="", file=sys.stderr, flush=True)
-    return not sys.stdin.readline().strip().lower().startswith("n")
-
-
-def drop_overlapping(parts: list[tuple[str, str, Proposed]]) -> list[tuple[str, str, Proposed]]:
-    """Those whose boxes overlap no choice before them; says which others there are.
-
-    No form may have bubbles that are read in two places.
-    """
-    kept = list[tuple[str, str, Proposed]]()
-    for part in sorted(parts, key=lambda part: part[0] != "choice"):
-        left, top, right, bottom = part[2]["box"]
-        for name, other in ((name, one) for kind, name, one in kept if kind == "choice"):
-            x, y, x_end, y_end = other["box"]
-            if left < x_end and x < right and top < y_end and y < bottom:
-                text = f"left out: {part[1]} overlaps {name}; draw it with `digitq form edit`"
-                print(in_one_line(text), file=sys.stderr)
-                break
-        else:
-            kept.append(part)
-    return [part for part in parts if part in kept]
 
 
 def list_proposed(blank: Path) -> list[tuple[str, str, Proposed]]:

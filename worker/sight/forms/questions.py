@@ -15,6 +15,7 @@ from digitq.worker.sight.forms.bubbles import Bubble, find_bubbles, find_equal
 MIN_GAP = 0.3  # widths between bubbles: letters are nearer to each other, and boxes for digits too
 MIN_BOX_GAP = 0.6  # widths between boxes to tick: those for the digits of a number are nearer
 MAX_TICK_BOX = 30  # px at WORK_SIDE: a larger box is for a digit
+MAX_GRID_BOX = 45  # px: also in a grid of equal boxes that are far apart
 MIN_SIDE_OF_BOX = 12  # px: a smaller one may be a letter
 MIN_ROUND = 4  # fewer round outlines may be letters, unless they are as hollow as an empty bubble
 MIN_EMPTY = 0.5  # an empty bubble or box has at least this share of white
@@ -52,7 +53,7 @@ def find_blocks(found: Sequence[Bubble]) -> list[Rows]:
         chosen = {*equal}
         left = [one for one in left if one not in chosen]
         rows = [run for row in split_rows(equal) for run in split_row(row)]
-        rows.sort(key=lambda row: (row[0].left, row[0].top))
+        rows.sort(key=lambda row: (row[0].top, row[0].left))
         blocks += [each for block in stack(rows) for each in check_block(block)]
     return sorted(blocks, key=lambda block: (block[0][0].top, block[0][0].left))
 
@@ -85,19 +86,23 @@ def stack(rows: Rows) -> list[Rows]:
     """Rows below each other at the same places and distances."""
     blocks: list[Rows] = []
     for row in rows:
-        last = blocks[-1][-1] if blocks else []
-        reach = SAME_PLACE * row[0].size[0]
-        is_below = len(last) == len(row) and all(
-            abs(one.left - other.left) < reach for one, other in zip(last, row, strict=True)
-        )
-        steps = (
-            [two[0].top - one[0].top for one, two in pairwise([*blocks[-1], row])] if last else []
-        )
-        if is_below and max(steps) < SAME_STEP * min(steps):
-            blocks[-1].append(row)
+        above = next((block for block in reversed(blocks) if continues(block, row)), None)
+        if above:
+            above.append(row)
         else:
             blocks.append([row])
     return blocks
+
+
+def continues(block: Rows, row: list[Bubble]) -> bool:
+    """Whether the bubbles of a row are below those of the block, as far as its rows are apart."""
+    last, reach = block[-1], SAME_PLACE * row[0].size[0]
+    steps = [two[0].top - one[0].top for one, two in pairwise([*block, row])]
+    return (
+        len(last) == len(row)
+        and all(abs(one.left - other.left) < reach for one, other in zip(last, row, strict=True))
+        and 0 < max(steps) < SAME_STEP * min(steps)
+    )
 
 
 def check_block(block: Rows) -> Iterator[Rows]:
@@ -113,15 +118,22 @@ def check_block(block: Rows) -> Iterator[Rows]:
         far = count > 1 and min([*gaps, *below]) > MIN_GAP * min(width, height)
         if far and (max(len(block), len(block[0])) >= MIN_ROUND or are_empty):
             yield block
-    elif (
-        MIN_SIDE_OF_BOX <= height <= MAX_TICK_BOX
-        and min(gaps, default=width) > MIN_BOX_GAP * width
-        and all(one.is_square and one.hollow > MIN_EMPTY for row in block for one in row)
-    ):
+    elif are_boxes(block, min(gaps, default=width)):
         if is_single_column(block):
             yield from ([row] for row in block)
         else:
             yield block
+
+
+def are_boxes(block: Rows, gap: float) -> bool:
+    """Whether these are boxes to tick. Large ones are not for digits if they are in a wide grid."""
+    width, height = block[0][0].size
+    is_grid = len(block) > 1 and len(block[0]) > 2 and gap > width
+    return (
+        MIN_SIDE_OF_BOX <= height <= (MAX_GRID_BOX if is_grid else MAX_TICK_BOX)
+        and gap > MIN_BOX_GAP * width
+        and all(one.is_square and one.hollow > MIN_EMPTY for row in block for one in row)
+    )
 
 
 def is_single_column(block: Rows) -> bool:
