@@ -20,7 +20,7 @@ from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Curve, measure_curve
 from digitq.protocol.asked.sample import Sample, bound_count
-from digitq.protocol.asked.values import ILLEGIBLE, tidy
+from digitq.protocol.asked.values import ILLEGIBLE, NO_VALUES, tidy
 from digitq.protocol.chunk import CORRECTED, answers, unmarked
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import open_rows
@@ -32,7 +32,7 @@ from digitq.review.wide import read_pages
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
-# Right answers by id, or ILLEGIBLE; None if there is no digit
+# Right answers by id, or one of NO_VALUES; None if there is no digit
 Corrections = Mapping[str, str | None]
 # The ids of fields that are marked because a rule failed, but whose rules hold now; and of fields
 # with a rule that held before
@@ -95,18 +95,25 @@ def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> 
     known = form.known_of(id) if form else Known()
     is_number = known.can_be(answer) or (results.has_form and not form)  # it may be an option
     is_answer = is_number if results.reads_numbers else re.fullmatch("[0-9]?", answer)
-    if is_answer or answer == ILLEGIBLE:
+    others = list_no_values(known)
+    if is_answer or answer in others:
         return ""
     wanted = known.wanted if results.reads_numbers else "a digit"
     return (
         f"the {results.answer_column} {answer!r} for {in_one_line(id)}: "
-        f"it must be {wanted}, {ILLEGIBLE}, or empty if there is none"
+        f"it must be {wanted}, {', '.join(others)}, or empty if there is none"
     )
 
 
+def list_no_values(known: Known) -> Sequence[str]:
+    """What a person may say in place of an answer."""
+    has_one = len(known.options) > 1 and not known.many
+    return NO_VALUES if has_one else NO_VALUES[:1]
+
+
 def count_learned(corrections: Corrections, form: Form | None) -> int:
-    """From how many a network can learn: not from what is illegible, empty or ticked."""
-    ids = [id for id, answer in corrections.items() if answer not in (None, "", ILLEGIBLE)]
+    """From how many a network can learn: not from what has no value, is empty or ticked."""
+    ids = [id for id, answer in corrections.items() if answer not in (None, "", *NO_VALUES)]
     return sum(form.are_numbers(ids)) if form else len(ids)
 
 
@@ -221,7 +228,7 @@ def check_again(results: ResultFile, corrections: Corrections, form: Form) -> Ch
 def select_written(page: Sequence[Mapping[str, Any]], corrections: Corrections) -> dict[str, str]:
     """What is written in the rows of a page, as far as a person could read it."""
     answers = {row["id"]: corrections.get(row["id"], ILLEGIBLE) for row in page}
-    return {id: one or "" for id, one in answers.items() if one != ILLEGIBLE}
+    return {id: one or "" for id, one in answers.items() if one not in NO_VALUES}
 
 
 def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:
@@ -250,9 +257,9 @@ def correct_batch(
     """The rows with a person's answers. The network's confidence and probabilities stay. What
     a person has not seen is marked if a rule is broken now."""
     is_corrected, right = look_up(batch, corrections)
-    is_illegible = pc.equal(right, ILLEGIBLE).fill_null(False)
-    error = pc.if_else(is_illegible, ILLEGIBLE, pc.if_else(right.is_null(), NOTHING_THERE, None))
-    right = pc.if_else(is_illegible, None, right)
+    has_no_value = pc.is_in(right, pa.array(NO_VALUES))
+    error = pc.if_else(has_no_value, right, pc.if_else(right.is_null(), NOTHING_THERE, None))
+    right = pc.if_else(has_no_value, None, right)
     old = answers(batch)
     if CORRECTED.name not in batch.schema.names:
         batch = batch.append_column(CORRECTED, pa.nulls(batch.num_rows, pa.bool_()))

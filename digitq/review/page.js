@@ -20,6 +20,7 @@ const saved = new Map(); // those that a server has saved
 let unsaved = new Map();
 let socket; // to the server; undefined if there is none
 let isConnected = false; // whether the server has told all
+let theirs; // the ids of the cards at which other people are, once the server has told it
 let isSending = false; // whether what was sent has no reply yet
 let cards = []; // those of the group or cell that is chosen, and the other cells of their rows
 let current;
@@ -115,7 +116,9 @@ function showProgress() {
   const done = wanted.filter(isDone).length;
   part("#progress").max = Math.max(wanted.length, 1);
   part("#progress").value = done;
-  part("#count").textContent = `${done} of ${wanted.length}${savedIn && done === wanted.length ? ": all done" : ""}`;
+  const left = all.filter((card) => card.dataset.groups.split(" ").includes("review") && !isDone(card)).length;
+  const end = left ? `; ${left} more to review` : savedIn ? ": all done" : "";
+  part("#count").textContent = `${done} of ${wanted.length}${done === wanted.length ? end : ""}`;
   if (savedIn) return showSaved();
   part("#save").disabled = !given.size;
 }
@@ -141,6 +144,12 @@ function giveByKey(answer) {
   current.scrollIntoView({ block: "nearest" });
 }
 
+/** Choose an option by its letter: where only one may be marked, the next card comes, as by a tap. */
+function chooseByKey({ dataset }) {
+  giveByKey(chooseOption(current, dataset));
+  if (dataset.option === undefined) goTo(nextAfter(current));
+}
+
 function select(card, focus = true) {
   if (current) {
     if (current !== card) show(current), current.classList.remove("large");
@@ -148,6 +157,7 @@ function select(card, focus = true) {
     current.tabIndex = -1;
   }
   current = card;
+  tellPlace();
   if (!card) return;
   card.setAttribute("aria-current", "true");
   if (!part("input", card)) card.tabIndex = 0; // a number's field takes the focus
@@ -171,7 +181,7 @@ function chooseOption(card, { give, option }) {
 
 /** The button of the only option that begins with a key. */
 function findOption(card, key) {
-  const options = [...card.querySelectorAll(".number:not(:has(input)) button")].slice(0, -2);
+  const options = [...card.querySelectorAll(".number:not(:has(input)) button:not(.none)")];
   const found = options.filter((one) => one.textContent.toLowerCase().startsWith(key));
   return found.length === 1 ? found[0] : undefined;
 }
@@ -196,7 +206,8 @@ function nextAfter(card) {
   if (!savedIn) return after.find((one) => !isFolded(one)) ?? after[0];
   const isOpen = (one) => isWanted(one) && !isDone(one); // another person may have answered some
   const inSight = (one) => isOpen(one) && !isFolded(one);
-  return after.find(inSight) ?? cards.find(inSight) ?? cards.find(isOpen);
+  const isFree = (one) => inSight(one) && !isTheirs(one); // if none is left, people meet
+  return [...after, ...cards].find(isFree) ?? after.find(inSight) ?? cards.find(inSight) ?? cards.find(isOpen);
 }
 
 function goTo(next) {
@@ -304,6 +315,17 @@ function confirm(row = rowOf(current), what = "all of the row") {
   goTo(nextAfter(row.at(-1)));
 }
 
+/** What one person takes: all fields of a page, or an image. */
+function shareOf(card) {
+  const sheet = homes.get(card).closest(".sheet");
+  return part(":scope > h3", sheet) ? sheet : card;
+}
+
+/** Whether another person is at this card, or at one of its page. */
+function isTheirs(card) {
+  return (theirs ?? []).some((id) => shareOf(cardOf.get(id)) === shareOf(card));
+}
+
 /** A number as results have it: 7½ for `7 1/2`, as `tidy` in protocol/asked/values.py. */
 function tidy(text) {
   const signs = { "1/2": "½", "1/4": "¼", "3/4": "¾" };
@@ -380,8 +402,9 @@ function send(closing) {
 
 /** What the server says: answers that are saved, rules, why nothing is saved, or that this was all
  * to what this page has sent. Its first message has all answers. */
-function take({ answers = [], rules = {}, trouble = "", isReply }) {
+function take({ answers = [], rules = {}, trouble = "", others, isReply }) {
   clearTimeout(waitForMessage.timer);
+  if (others) return meet(others);
   if (isReply) return void ((isSending = false), part("#trouble").textContent || sendIn(0));
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
   if (trouble) sendIn(1000);
@@ -400,6 +423,20 @@ function take({ answers = [], rules = {}, trouble = "", isReply }) {
   for (const [id] of answers) show(cardOf.get(id), !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too
   for (const [id, each] of Object.entries(rules)) showRules(cardOf.get(id), each);
   showProgress();
+}
+
+/** Tell the server at which card this person is. */
+function tellPlace() {
+  if (isConnected) socket.send(JSON.stringify(ids.get(current) ?? ""));
+}
+
+/** Where the other people are. Who comes later begins at another page or image. */
+function meet(others) {
+  const isFirst = !theirs;
+  theirs = others.filter((id) => cardOf.has(id));
+  for (const card of all) card.classList.toggle("theirs", theirs.includes(ids.get(card)));
+  if (isFirst && current && isTheirs(current)) select(nextAfter(current), false);
+  else if (isFirst) tellPlace();
 }
 
 /** Another person's answer beside ours. */
@@ -439,6 +476,7 @@ async function disconnect() {
   socket.close();
   socket = undefined;
   isConnected = isSending = false;
+  theirs = undefined;
   showSaved();
   const answer = await fetch(location.href, { method: "HEAD", signal: AbortSignal.timeout?.(WAIT_MS) }).catch(() => undefined);
   const isOld = answer?.status === 403;
@@ -456,7 +494,7 @@ document.addEventListener("keydown", (event) => {
   const isOther = target.closest("button, a") !== null;
   if (isOther && (key === "Enter" || key === " ")) return;
   const option = key.length === 1 ? findOption(current, key) : undefined;
-  if (option) giveByKey(chooseOption(current, option.dataset));
+  if (option) chooseByKey(option);
   else if (key.length === 1 && key !== " " && typed.test(key)) {
     if (field) return;
     if (read === "number") return part("input", current) ? enter(current) : undefined; // the field takes the key
@@ -496,9 +534,11 @@ document.addEventListener("focusin", ({ target }) => {
   if (card && card !== current) select(card, false);
 });
 
-document.addEventListener("click", ({ target }) => {
+document.addEventListener("click", ({ target, detail, pointerType }) => {
   const button = target.closest("button");
   const card = target.closest(".card");
+  const isSecond = detail > 1 && pointerType === "mouse"; // the first click may have brought another card here
+  if (card && button && !button.dataset.option && isSecond) return;
   if (card) {
     select(card, false);
     const isGiven = button?.getAttribute("aria-pressed") === "true"; // then it is taken back

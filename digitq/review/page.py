@@ -26,7 +26,7 @@ from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
+from digitq.review.corrections import CHECK_FAILED, checksum, list_no_values, suggest_training
 from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
@@ -342,7 +342,7 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
         "in this order: digitq correct then says how many of all of them may be wrong."
     )
     groups = [  # name, title, images in the file, which of them are shown, a note
-        ("review", "To review", counts.to_review, "the least sure", first),
+        ("review", "To review", counts.to_review + counts.failed, "the least sure", first),
         ("sample", "Sample", shown["sample"], "", drawn),
         ("failed", "Failed", counts.failed, "the first", ""),
         ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
@@ -400,6 +400,7 @@ def render(
         enough=MIN_OWN_IMAGES,
         results=results,
         illegible=ILLEGIBLE,
+        list_no_values=list_no_values,
         nothing="nothing written" if results.reads_numbers else "no digit",
         max_characters=MAX_CHARACTERS,
         finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",

@@ -32,7 +32,8 @@ class Asked(NamedTuple):
     known: list[str | None]  # it replaces one of these without a question
 
 
-REQUESTS = TypeAdapter(list[Asked])  # what a page sends
+# What a page sends: answers, or the id of the card at which the person is; "" for none
+REQUESTS: TypeAdapter[list[Asked] | str] = TypeAdapter(list[Asked] | str)
 
 
 class AnswerFile:
@@ -166,9 +167,17 @@ class Desk:
         for one in to or [*self.connections]:
             one.tell(message)
 
+    def tell_places(self, to: Iterable["Connection"]) -> None:
+        """Tell these pages at which cards the other people are."""
+        for one in [*to]:
+            others = {other.at for other in self.connections if other is not one}
+            one.tell({"others": sorted(others - {""})})
+
 
 class Connection(LiveConnection):
     """One page that is open."""
+
+    at = ""  # the id of the card at which the person is
 
     def initialize(self, desk: Desk) -> None:
         self.desk = desk
@@ -176,13 +185,20 @@ class Connection(LiveConnection):
     def open(self, *_: str, **__: str) -> None:
         self.desk.connections.add(self)
         self.desk.tell(self.desk.shown, self)
+        self.desk.tell_places({self})
 
     def on_message(self, message: str | bytes) -> None:
         try:
-            self.desk.save(REQUESTS.validate_json(message))
+            request = REQUESTS.validate_json(message)
+            if isinstance(request, str):
+                self.at = request if request in self.desk.shown else ""
+                self.desk.tell_places(self.desk.connections - {self})
+                return
+            self.desk.save(request)
         except (DigitqError, ValueError, OSError) as error:  # pydantic's is a ValueError
             self.tell({"trouble": in_one_line(str(error))})
         self.tell({"isReply": True})
 
     def on_close(self) -> None:
         self.desk.connections.discard(self)
+        self.desk.tell_places(self.desk.connections)

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from digitq.producer.sources.source import Entry, SourceItem, TruthGaps
 from digitq.protocol.asked.form import Cell
 from digitq.protocol.asked.values import (
-    ILLEGIBLE,
     MAX_CHARACTERS,
+    NO_VALUES,
     WRITTEN,
     WRITTEN_WORDS,
     is_written,
@@ -51,8 +51,8 @@ def read_truths(where: Path) -> dict[str, str]:
         for row in rows:
             cells = {name: cell or "" for name, cell in row.items()}
             id, answer = find_id(cells), find_answer(cells)
-            is_illegible = error is not None and cells[error] == ILLEGIBLE
-            if answer is None or not id or is_illegible:
+            has_no_value = error is not None and cells[error] in NO_VALUES
+            if answer is None or not id or has_no_value:
                 continue
             if not is_written(answer) and "/" not in id:  # a field of a page may have any answer
                 raise UsageError(
@@ -161,10 +161,10 @@ def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[C
 
 
 def read_answer(name: str, cell: str) -> str | None:
-    """The answer in a cell; None for an illegible image, and for an empty cell, unless the column
+    """The answer in a cell; None if there is no value, and for an empty cell, unless the column
     is `number`."""
     answer = tidy(plain_text(cell)) or ("" if name.strip().lower() == "number" else None)
-    return None if answer == ILLEGIBLE else answer
+    return None if answer in NO_VALUES else answer
 
 
 def is_true(cell: str) -> bool:

@@ -33,7 +33,7 @@ from digitq.protocol.asked.known import (
     read_text,
 )
 from digitq.protocol.asked.rules import MAX_NUMBER
-from digitq.protocol.asked.values import ILLEGIBLE
+from digitq.protocol.asked.values import NO_VALUES
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find_column
 from digitq.protocol.formats.pdf import PDF, PageError, measure_page
@@ -94,8 +94,8 @@ FieldName = Annotated[Name, AfterValidator(refuse_column)]
 
 
 def check_option(option: str) -> str:
-    if option == ILLEGIBLE:
-        raise ValueError("this word stands for what a person can't read")
+    if option in NO_VALUES:
+        raise ValueError("these words stand for what has no value")
     if OPTION_SEPARATOR in option or option != option.strip() or not option.isprintable():
         raise ValueError(f"an option has no {OPTION_SEPARATOR}, and no space around it")
     return option

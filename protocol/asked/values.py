@@ -35,6 +35,8 @@ WRITTEN_WORDS = (
 SPELLED_OUT = re.compile(r"(\d) ([½¼¾])|(\d) ([13])[/⁄]([24])(?!\d)")  # as in 7 ½ and 7 1/2
 SPELLED = {"1/2": "½", "1/4": "¼", "3/4": "¾"}
 ILLEGIBLE = "illegible"  # stands for the answer if a person can't read an image
+TWO_MARKS = "two marks"  # stands for it if a question with one answer has several marks
+NO_VALUES = (ILLEGIBLE, TWO_MARKS)
 NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
 
 DAY, MONTH, YEAR = r"(0?[1-9]|[12]\d|3[01])", "(0?[1-9]|1[0-2])", r"(\d{4}|\d{2})"

@@ -649,7 +649,7 @@ def test_a_sample_is_confirmed_by_one_key_each(
     for _ in range(19):
         page.keyboard.press("Enter")
     expect(said).to_contain_text("last one")
-    expect(page.locator("#count")).to_have_text("20 of 20")
+    expect(page.locator("#count")).to_have_text("20 of 20; 5 more to review")
     page.locator("[data-group='review']").click()
     expect(page.locator(".card:visible .line, .line .card:visible").first).to_be_visible()
     page.keyboard.press("Enter")

@@ -165,6 +165,32 @@ def test_a_late_reply_is_not_one_to_a_later_answer(digits: Path, person: Person)
         assert read_saved(digits) == {"u0.png": "5"}
 
 
+def test_two_people_share_what_is_to_review(digits: Path, person: Person) -> None:
+    with reviewing(digits) as server:
+        anna, ben = person(server.link), person(server.link)
+        current = "[aria-current]"
+        expect(anna.locator(current)).to_contain_text("u0.png")
+        expect(ben.locator(current)).to_contain_text("u1.png")
+        expect(card(ben, "u0.png")).to_have_class(re.compile("theirs"))
+        for page, id in [(anna, "u2"), (ben, "u3"), (ben, "u4"), (anna, "u5")]:
+            page.keyboard.press("Enter")
+            expect(page.locator(current)).to_contain_text(f"{id}.png")
+            expect(page.locator("#save")).to_have_text("saved")
+        ben.keyboard.press("Enter")
+        expect(ben.locator(current)).to_contain_text("u5.png")  # none is left that is free
+        anna.context.close()
+        expect(ben.locator(".theirs")).to_have_count(0)
+
+
+def test_a_double_click_is_one_answer(digits: Path, person: Person) -> None:
+    with reviewing(digits) as server:
+        anna = person(server.link)
+        card(anna, "u0.png").locator(".network").click(click_count=2)
+        expect(anna.locator("#count")).to_have_text("1 of 6")
+        expect(anna.locator("#save")).to_have_text("saved")
+        assert read_saved(digits) == {"u0.png": "0"}
+
+
 def test_one_file_has_one_page(digits: Path) -> None:
     with reviewing(digits) as server:
         log = digits.with_name("second.log")
