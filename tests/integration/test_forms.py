@@ -391,12 +391,13 @@ def test_questions_become_columns(local: Local, tmp_path: Path, ask: Ask) -> Non
     status, _, err = ask("correct", out, given, "-o", tmp_path / "no.csv")
     assert (
         status == 2
-        and "'F' for page.png/q1: it must be one of A, B, C, D, E, illegible, or empty" in err
+        and "'F' for page.png/q1: it must be one of A, B, C, D, E, illegible, two marks, or" in err
     )
-    given.write_text(f"id,number\npage.png/q1,\npage.png/q2,{other}\n")
+    given.write_text(f"id,number\npage.png/q1,\npage.png/q2,{other}\npage.png/q3,two marks\n")
     status, _, err = ask("correct", out, given, "-o", tmp_path / "final.csv")
     assert status == 0, err
     rows = (tmp_path / "final.csv").read_text().splitlines()
     final = {one["field"]: one for one in csv.DictReader(rows)}
     assert (final["q1"]["number"], final["q2"]["number"]) == ("", other)
+    assert (final["q3"]["number"], final["q3"]["error"]) == ("", "two marks")
     assert ask("evaluate", tmp_path / "final.csv", "--truth", truth)[0] == 0

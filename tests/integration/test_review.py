@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -16,6 +17,7 @@ from digitq.private.processes import find_free_port
 from digitq.producer.results import open_results
 from tests.browser import open_browser
 from tests.drawing import draw_one
+from tests.forms import draw_blank
 from tests.integration.test_report import PHONE, digit_row, run, write_marks, write_table
 from tests.waiting import run_digitq, wait_for
 
@@ -180,6 +182,31 @@ def test_two_people_share_what_is_to_review(digits: Path, person: Person) -> Non
         expect(ben.locator(current)).to_contain_text("u5.png")  # none is left that is free
         anna.context.close()
         expect(ben.locator(".theirs")).to_have_count(0)
+
+
+def test_letters_go_on_and_each_person_has_a_page(tmp_path: Path, person: Person) -> None:
+    cv2.imwrite(str(tmp_path / "blank.png"), draw_blank())
+    form, results = tmp_path / "form.toml", tmp_path / "results.csv"
+    form.write_text(
+        'blank = "blank.png"\n[choices.q]\noptions = ["A", "B"]\nrows = 2\n'
+        "box = [100, 100, 200, 200]\n"
+    )
+    rows = [
+        {"page": page, "field": field, "number": "A", "confidence": 0.5, "review": True}
+        | {"id": f"{page}/{field}", "reason": "two marks"}
+        for page in ("a.png", "b.png")
+        for field in ("q1", "q2")
+    ]
+    write_table(results, rows, tmp_path / "pages", form)
+    with reviewing(results) as server:
+        anna, ben = person(server.link), person(server.link)
+        expect(ben.locator(".sheet:has([aria-current]) > h3")).to_have_text("b.png")
+        anna.keyboard.press("b")
+        expect(anna.locator("[aria-current] h3")).to_have_text("q2")
+        anna.locator("[aria-current]").get_by_text("two marks", exact=True).last.click()
+        expect(anna.locator("#count")).to_have_text("2 of 4")
+        expect(anna.locator("#save")).to_have_text("saved")
+        assert read_saved(results) == {"a.png/q1": "B", "a.png/q2": "two marks"}
 
 
 def test_a_double_click_is_one_answer(digits: Path, person: Person) -> None:
