@@ -169,13 +169,14 @@ class Editor:
             return self.describe(text, problem) | {"others": is_others}
 
     def see(self, content: bytes) -> Answer:
-        """Where the fields are on a page: a text, and the picture if the form is on it."""
+        """What is read on a page, and where: a text, and the picture."""
         if problem := self.check(self.read()):
             return {"text": problem, "picture": ""}
         with TemporaryDirectory() as folder:
             page, out = Path(folder, "photo"), Path(folder, "fields.png")
             page.write_bytes(content)
-            task = {"form": str(self.path), "page": str(page), "out": str(out)}
+            paths = {"form": str(self.path), "page": str(page), "out": str(out)}
+            task = paths | {"answers": True}
             _, text, error = run_worker("form", json.dumps(task))
             picture = out.read_bytes() if out.exists() else b""
         return {"text": text or error, "picture": b64encode(picture).decode()}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -233,12 +234,18 @@ def inspect_number(content: bytes, title: str, known: Known) -> Inspected:
     return lines, draw_boxes(picture, size, reading.digits, headline), 0
 
 
-def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
-    """The number in each field of a page, and the picture with a box around each digit."""
+def answer_page(content: bytes, form: Form) -> list[dict[str, Any]]:
+    """A row of results for each field of a page."""
     ids = [f"/{cell.id}" for cell in form.cells]
     images = pa.array([content, *[None] * (len(ids) - 1)], pa.binary())
     chunk = Chunk(0, pa.record_batch({"id": ids, "image": images}))
-    rows = classify_chunk(chunk, NUMBER, known=form).to_pylist()
+    rows: list[dict[str, Any]] = classify_chunk(chunk, NUMBER, known=form).to_pylist()
+    return rows
+
+
+def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
+    """The number in each field of a page, and the picture with a box around each digit."""
+    rows = answer_page(content, form)
     lines, found = list[str](), list[FoundDigit]()
     for cell, row in zip(form.cells, rows, strict=True):
         if row["reason"] == ABSENT:

@@ -4,7 +4,7 @@ import textwrap
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise, product, repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ from PIL.ImageDraw import Draw
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import Box
 from digitq.protocol.errors import UsageError
+from digitq.protocol.text import plural
 from digitq.worker.picture import Grey, ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
+from digitq.worker.show.inspection import answer_page
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.decoding.scales import scale_to_file
@@ -38,11 +40,15 @@ from digitq.worker.sight.normalisation.colours import to_grey
 
 NAME_SHARE = 90  # the longer side of a picture is so many times the height of a name
 MIN_NAME_HEIGHT = 13  # px
+READ = "#008000"  # the colour of what is read
 TRIED = "#c000c0"  # the colour of what was tried where the form is not found
 
 
-def show_form(form: Path, page: Path | None = None, out: Path | None = None) -> int:
-    """Draw a form on a page, or on its blank; gives the exit status, 1 if it is not all there.
+def show_form(
+    form: Path, page: Path | None = None, out: Path | None = None, answers: bool = False
+) -> int:
+    """Draw a form on a page, or on its blank, and perhaps what is read there; gives the exit
+    status, 1 if it is not all there.
 
     Raises `UsageError`, `OutputError`.
     """
@@ -50,12 +56,12 @@ def show_form(form: Path, page: Path | None = None, out: Path | None = None) -> 
     content = read(page) if page else fields.blank
     if content is None:
         raise UsageError(f"{form} has no blank: name a page to draw its table on")
-    return draw_file(page or form, out, content, partial(draw_fields, fields))
+    return draw_file(page or form, out, content, partial(draw_fields, fields, answers=answers))
 
 
-def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
-    """Which fields are not on a page, and the picture of those that are; or why none is, and the
-    picture of what was tried."""
+def draw_fields(form: Form, content: bytes, title: str, answers: bool = False) -> Inspected:
+    """Which fields are not on a page, and the picture of those that are, perhaps with what is read;
+    or why none is, and the picture of what was tried."""
     watch, grey = Watch(), None
     try:
         with watch.running(), watch.on(0):
@@ -64,9 +70,11 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
     except Exception as error:
         reason = error_of_row(error)
         return [f"{title}: {reason}"], None if grey is None else draw_tried(form, grey, reason), 1
+    rows = answer_page(content, form) if answers else repeat(None)
+    told = list[str]()
     picture, missing, table = PIL.Image.fromarray(grey).convert("RGB"), list[str](), ""
     draw, height = Draw(picture), max(MIN_NAME_HEIGHT, max(picture.size) // NAME_SHARE)
-    for cell, cut in zip(form.cells, cuts, strict=True):
+    for cell, cut, row in zip(form.cells, cuts, rows, strict=False):
         if cut is None:  # the page has no such row
             continue
         if not isinstance(cut, Cut):
@@ -80,8 +88,20 @@ def draw_fields(form: Form, content: bytes, title: str) -> Inspected:
             place, font = (corners[0][0], corners[0][1] - 3), load_font(height)
             draw.text(place, name, colour, font, "ld", stroke_width=2, stroke_fill="white")
         table = cell.table
+        if row:
+            doubt = row["error"] or row["reason"]
+            told += [f"{cell.id}: {row['number'] or 'nothing'}: {doubt}"] if doubt else []
+            text, middle = (
+                f"{row['number'] or ''}{'?' if doubt else ''}",
+                np.mean(corners[1:3], axis=0),
+            )
+            place, anchor = (middle[0] - 3, middle[1]), "rm" if cell.table else "lm"
+            draw.text(
+                place, text, READ, load_font(height), anchor, stroke_width=2, stroke_fill="white"
+            )
     where = f"not on the page: {', '.join(missing)}" if missing else "all fields are on the page"
-    return [f"{title}: {where}"], picture, int(bool(missing))
+    read = [f"{plural(len(told), 'answer')} to review", *told] if answers else []
+    return [f"{title}: {where}", *read], picture, int(bool(missing))
 
 
 def draw_tried(form: Form, grey: Grey, reason: str) -> PIL.Image.Image:
