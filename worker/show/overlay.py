@@ -1,11 +1,13 @@
 """Shows a form: `digitq form show` draws its fields, and the editor asks where its places are."""
 
 import textwrap
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise, product, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -17,7 +19,6 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.text import plural
 from digitq.worker.picture import Grey, ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
-from digitq.worker.show.inspection import answer_page
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.decoding.scales import scale_to_file
@@ -70,7 +71,11 @@ def draw_fields(form: Form, content: bytes, title: str, answers: bool = False) -
     except Exception as error:
         reason = error_of_row(error)
         return [f"{title}: {reason}"], None if grey is None else draw_tried(form, grey, reason), 1
-    rows = answer_page(content, form) if answers else repeat(None)
+    rows: Iterable[dict[str, Any] | None] = repeat(None)
+    if answers:
+        from digitq.worker.show.inspection import answer_page  # imports torch, which takes seconds
+
+        rows = answer_page(content, form)
     told = list[str]()
     picture, missing, table = PIL.Image.fromarray(grey).convert("RGB"), list[str](), ""
     draw, height = Draw(picture), max(MIN_NAME_HEIGHT, max(picture.size) // NAME_SHARE)
