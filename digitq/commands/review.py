@@ -35,6 +35,7 @@ def review(
     from digitq.review.page import make_page
     from digitq.serving.answers import AnswerFile, Connection, Desk
     from digitq.serving.server import ServedPage, bind, hold, serve
+    from digitq.serving.whole_page import WholePage, page_viewer
 
     table, what = open_results(results), f"the page of {results}"
     hold(results)
@@ -46,6 +47,7 @@ def review(
     routes = [
         ("/", ServedPage, {"text": page.text.encode()}),
         ("/answers", Connection, {"desk": desk}),
+        ("/page", WholePage, {"pages": desk.shown, "show": page_viewer(table.record, sources)}),
     ]
     serve(routes, host, port, what, desk.look)
     if saved.answers:

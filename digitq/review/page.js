@@ -158,6 +158,7 @@ function select(card, focus = true) {
   }
   current = card;
   tellPlace();
+  showPage();
   if (!card) return;
   card.setAttribute("aria-current", "true");
   if (!part("input", card)) card.tabIndex = 0; // a number's field takes the focus
@@ -439,6 +440,27 @@ function meet(others) {
   else if (isFirst) tellPlace();
 }
 
+/** Show the whole page of the current card beside the cards, if that is wanted. */
+async function showPage() {
+  const beside = part("#whole");
+  const sheet = current && homes.get(current).closest(".sheet");
+  if (!beside || beside.hidden || !sheet || beside.sheet === sheet) return;
+  beside.sheet = sheet;
+  const asked = `page${location.search}&id=${encodeURIComponent(ids.get(current))}`;
+  const uri = await fetch(asked).then((answer) => answer.text(), () => "");
+  if (beside.sheet !== sheet) return; // another page is asked for
+  part("img", beside).src = uri.startsWith("data:") ? uri : "";
+  if (!uri) beside.sheet = undefined;
+}
+
+/** Show the whole page, or hide it. */
+function changePage(button) {
+  const isPressed = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", isPressed);
+  part("#whole").hidden = !isPressed;
+  showPage();
+}
+
 /** Another person's answer beside ours. */
 function showContest(card) {
   const id = ids.get(card);
@@ -558,6 +580,8 @@ document.addEventListener("click", ({ target, detail, pointerType }) => {
   else if (button?.id === "save" && savedIn) choose(undefined, (one) => unsaved.get(ids.get(one))?.isContested, "Two answers", "cell");
   else if (button?.id === "save") save();
   else if (button?.id === "signs") changeKeys(button);
+  else if (button?.id === "page") changePage(button);
+  else if (target.matches("#whole img")) target.classList.toggle("large");
 });
 
 addEventListener("storage", ({ key }) => {

@@ -209,6 +209,23 @@ def test_letters_go_on_and_each_person_has_a_page(tmp_path: Path, person: Person
         assert read_saved(results) == {"a.png/q1": "B", "a.png/q2": "two marks"}
 
 
+def test_the_whole_page_is_beside_its_cards(tmp_path: Path, person: Person) -> None:
+    with reviewing(write_marks(tmp_path)) as server:
+        anna = person(server.link, viewport={"width": 1300, "height": 900})
+        whole = anna.locator("#whole img")
+        expect(whole).to_be_hidden()
+        anna.get_by_role("button", name="Whole page").click()
+        expect(whole).to_have_attribute("src", re.compile("^data:image/jpeg"))
+        first = whole.get_attribute("src")
+        left, right = anna.locator("[aria-current]").bounding_box(), whole.bounding_box()
+        assert left and right and left["x"] + left["width"] < right["x"]
+        anna.locator('.sheet:has(> h3 > bdi:text-is("b.png")) .card:visible').first.focus()
+        expect(whole).not_to_have_attribute("src", first or "")
+        strange = server.link.replace("/?", "/page?id=../../etc/passwd&")
+        assert anna.request.get(strange).text() == ""
+        assert anna.request.get(strange.partition("&token")[0]).status == 403
+
+
 def test_a_double_click_is_one_answer(digits: Path, person: Person) -> None:
     with reviewing(digits) as server:
         anna = person(server.link)
