@@ -613,6 +613,9 @@ const useOf = ({ kind, keys }) => (kind === "fields" && keys.kind === "mark" ? "
 const columnsOf = ({ kind, keys }) => (kind === "tables" ? keys.columns.map((column) => column.name ?? column) : []);
 const hasTicks = ({ keys }, column) => (column.kind ?? keys.kind) === "mark";
 const boxesOf = ({ keys }) => keys.boxes ?? (keys.box ? [keys.box] : []);
+const hasBlocks = ({ kind, keys }) => kind === "choices" && Boolean(keys.rows || keys.columns); // of questions
+/** The boxes whose corners may be dragged: each bubble that has its own keeps its size. */
+const sizable = (one) => (one.keys.box || hasBlocks(one) ? boxesOf(one) : []);
 const cornersOf = ([left, top, right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]];
 
 async function askServer(path, body) {
@@ -718,15 +721,16 @@ function drawPart(one) {
   const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
   const heads = headsOf(one);
   group.append(...boxesOf(one).map((box) => rectangle("box", box)));
-  const places = form.places.find(([box]) => `${box}` === `${one.keys.box ?? around(boxesOf(one))}`)?.[1] ?? [];
+  const blocks = hasBlocks(one) ? boxesOf(one) : [around(boxesOf(one))];
+  const places = blocks.flatMap((block) => form.places.find(([box]) => `${box}` === `${block}`)?.[1] ?? []);
   for (const [at, place] of places.entries()) {
     const head = heads[at % heads.length];
     group.append(rectangle(head && "cell", place));
     if (head && at < heads.length) write(head, place[0] + 4 * px, (place[1] + place[3]) / 2 + 5 * px);
   }
   write(one.name, boxesOf(one)[0][0], Math.max(boxesOf(one)[0][1] - 5 * px, 14 * px));
-  if (one === form.selected && one.keys.box)
-    for (const [x, y] of cornersOf(one.keys.box)) group.append(rectangle("handle", [x - 5 * px, y - 5 * px, x + 5 * px, y + 5 * px]));
+  if (one === form.selected)
+    for (const [x, y] of sizable(one).flatMap(cornersOf)) group.append(rectangle("handle", [x - 5 * px, y - 5 * px, x + 5 * px, y + 5 * px]));
   return group;
 }
 
@@ -788,17 +792,23 @@ function addPart(kind, name, keys, after = form.parts.findLast((one) => one.kind
   form.parts.splice(kind === "checks" ? form.parts.length : form.parts.indexOf(after) + 1, 0, form.selected);
 }
 
-/** Add boxes alike, each as far from the last one as the nearest alike is, or else adjoining. */
+/**
+ * Add boxes alike, each as far from the last one as the nearest alike is, or else adjoining. A block of questions becomes
+ * several, whose questions are counted on.
+ */
 function repeat(one, way) {
-  const box = boxesOf(one)[0];
+  const box = boxesOf(one).at(hasBlocks(one) ? -1 : 0);
   const isAlike = (other) => other.every((side, at) => at % 2 === way || Math.abs(side - box[at]) < 6);
   const steps = form.parts.flatMap(boxesOf).filter(isAlike).map((other) => Math.abs(other[way] - box[way]));
   const step = Math.min(...steps.filter(Boolean), ...(steps.some(Boolean) ? [] : [box[way + 2] - box[way]]));
   const count = Math.min(Number(prompt("How many more?", 1)) || 0, 200);
+  const moved = (box, by) => box.map((side, at) => (at % 2 === way ? side + by : side));
   for (let at = 1; at <= count; at++) {
     const keys = structuredClone(one.keys);
-    for (const moved of boxesOf({ keys })) (moved[way] += at * step), (moved[way + 2] += at * step);
-    addPart(one.kind, form.selected.name, keys, form.selected);
+    if (hasBlocks(one)) (one.keys.boxes = [...boxesOf(one), moved(box, at * step)]), delete one.keys.box;
+    else if (keys.boxes) keys.boxes = keys.boxes.map((bubble) => moved(bubble, at * step));
+    else keys.box = moved(box, at * step);
+    if (!hasBlocks(one)) addPart(one.kind, form.selected.name, keys, form.selected);
   }
 }
 
@@ -885,7 +895,7 @@ function startPointer(event) {
   const place = ({ clientX, clientY }) => [(clientX - left) * form.px, (clientY - top) * form.px];
   const [x, y] = place(event);
   const isNear = ([toX, toY]) => Math.hypot(toX - x, toY - y) < (isMouse ? 9 : 20) * form.px;
-  let corner = cornersOf(form.selected?.keys.box ?? []).findIndex(isNear);
+  let corner = form.selected ? sizable(form.selected).flatMap(cornersOf).findIndex(isNear) : -1;
   let hit = corner < 0 ? form.groups.get(event.target.closest("g")) : form.selected;
   const earlier = form.parts.filter(isSelected);
   if (event.shiftKey && hit) return event.preventDefault(), selectPart(hit, earlier), svg.focus({ preventScroll: true });
@@ -906,7 +916,13 @@ function startPointer(event) {
       [hit, before, corner] = [form.selected, structuredClone(form.selected.keys), 2];
     }
     if (corner < 0) movePart(hit, before, toX - x, toY - y);
-    else hit.keys.box = around([[...cornersOf(before.box)[(corner + 2) % 4], toX, toY]]);
+    else {
+      const block = corner >> 2;
+      const stays = cornersOf(boxesOf({ keys: before })[block])[(corner + 2) % 4];
+      const box = around([[...stays, toX, toY]]);
+      if (before.box) hit.keys.box = box;
+      else hit.keys.boxes[block] = box;
+    }
     drawBoxes();
   };
   svg.onpointerup = svg.onpointercancel = ({ type }) => {

@@ -226,6 +226,8 @@ def name_of(parts: list[Part], box: list[float]) -> str:
     for one in parts:
         boxes = one["keys"].get("boxes") or [one["keys"].get("box")]
         if one["kind"] == "choices" and all(boxes):
+            if box in boxes:
+                return f"choices.{one['name']}"
             sides = [*zip(*boxes, strict=True)]
             if [*map(min, sides[:2]), *map(max, sides[2:])] == box:
                 return f"choices.{one['name']}"

@@ -202,6 +202,14 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         answer.select_option("Must be answered")
         wait_for(lambda: "optional = false" in form.read_text())
         wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
+        person.page.locator(".part.selected summary").click()
+        person.page.once("dialog", lambda dialog: dialog.accept("1"))
+        person.button("Repeat to the right")
+        person.drag((700, 840), (690, 845))
+        blocks = "boxes = [[300, 760, 500, 840], [500, 760, 690, 845]]"
+        wait_for(lambda: blocks in form.read_text())
+        names = [one.names for one in read_form(form).choices]
+        assert names == [("field11", "field12"), ("field13", "field14")]
         person.click(450, 400)
         person.page.get_by_label("ticks").locator("visible=true").nth(1).check()
         wait_for(lambda: '{name = "oral",' in form.read_text())
