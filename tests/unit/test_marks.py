@@ -198,6 +198,20 @@ def test_a_circled_box_is_marked(tmp_path: Path) -> None:
     assert {*answers.values()} == {("", "")}
 
 
+def test_an_arc_that_touches_a_circle_is_of_its_own_box(tmp_path: Path) -> None:
+    sheet = LAYOUTS["letters"](np.random.default_rng(20))
+    page, (left, top, right, bottom) = sheet.blank.copy(), sheet.questions[1].boxes[1]
+    below = sheet.questions[2].boxes[1]
+    draw, gap = ImageDraw.Draw(page), (below[1] - bottom) / 2
+    draw.ellipse((left - 7, below[1] - gap, right + 7, below[3] + gap), outline=50, width=2)
+    arc = (left - 7, top - gap + 8, right + 7, bottom + gap - 8)
+    draw.arc(arc, 95, 230, 50, 2)
+    answers = read_sheet(make_form(sheet, tmp_path), np.asarray(page))
+    assert answers.pop("q2") == ("B", "beside the box")
+    assert answers.pop("q3") == ("B", "")
+    assert {*answers.values()} == {("", "")}
+
+
 def test_a_circled_label_is_the_mark_of_its_box(tmp_path: Path) -> None:
     sheet = LAYOUTS["boxes"](np.random.default_rng(20))
     page = sheet.blank.copy()

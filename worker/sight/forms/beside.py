@@ -118,9 +118,31 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
         for size in (JOIN_OVER_PRINT, JOIN)
     )
     is_label = (around.printed > STROKE_INK) & (around.distances > EDGE + 2)
-    through = cv2.dilate(ink.astype(np.uint8), joint) * is_label
-    joined = cv2.morphologyEx(ink | through, cv2.MORPH_CLOSE, disc)
-    strokes, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
+    whole = ink.astype(np.uint8)
+    through = cv2.dilate(whole, joint) * is_label
+    joined = cv2.morphologyEx(whole | through, cv2.MORPH_CLOSE, disc)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
+    amounts, shared = share_out(around, ink, labels, stats)
+    # What is joined may be two strokes, each of a box of its own
+    _, parts, sizes, _ = cv2.connectedComponentsWithStats(whole)
+    amounts = np.maximum(amounts, share_out(around, ink, parts, sizes)[0])
+    circled, rounded = find_circled(around, labels, stats, ink)
+    shared |= rounded
+    return [
+        Beside(float(amount), one in circled, one in shared) for one, amount in enumerate(amounts)
+    ]
+
+
+def share_out(
+    around: Surroundings,
+    ink: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    stats: NDArray[np.int32],
+) -> tuple[NDArray[np.signedinteger], set[int]]:
+    """The ink around each box, of the strokes that are its own, (N,); and the boxes that have a
+    stroke which goes into another one, too. `labels` are those of strokes, and `stats` their
+    sizes."""
+    strokes = len(stats)
     down, right = np.nonzero(ink)
     stroke, box = labels[down, right], around.nearest[down, right]
     distance = around.distances[down, right]
@@ -140,13 +162,10 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
     )
     is_stroke = (stats[:, 2:4].max(1) >= MIN_STROKE_LENGTH) & (outside >= MIN_OUTSIDE)
     is_stroke &= weights >= MIN_NEAR * np.bincount(stroke, minlength=strokes)
-    amounts = np.bincount(owners, near * is_stroke, count)
     in_box = inside >= MIN_SHARED
     crossing = np.bincount(of_stroke, in_box, strokes) > 1
-    shared = {*of_box[in_box & crossing[of_stroke]].tolist()}
-    circled, rounded = find_circled(around, labels, stats, ink)
-    shared |= rounded
-    return [Beside(float(amounts[one]), one in circled, one in shared) for one in range(count)]
+    amounts = np.bincount(owners, near * is_stroke, count)
+    return amounts, {*of_box[in_box & crossing[of_stroke]].tolist()}
 
 
 def find_circled(
