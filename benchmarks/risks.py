@@ -2,8 +2,8 @@
 
 `python -m benchmarks.risks NAME HANDS... [--out DIR]` reads real hands that nobody trained with, in
 folders whose form `training/hands.py` describes: `glyphs` for `mlp` and `cnn`, whole numbers for
-`number`. It prints the curve of all sources together. With `--out` it writes the model's card with
-this curve to a folder.
+`number`. It prints the curve of all sources together, and how each of them compares. With `--out`
+it writes the model's card with this curve to a folder.
 """
 
 import argparse
@@ -18,18 +18,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.held_out import Read, judge, list_ways, read
-from digitq.protocol.asked.risk import Curve, measure_curve
-from digitq.protocol.chunk import Chunk, Reason
+from digitq.protocol.asked.risk import Curve, compare, measure_curve
+from digitq.protocol.chunk import Chunk
 from digitq.protocol.settings import NUMBER
-from digitq.worker.classify import classify_chunk
+from digitq.worker.classify import BY_CONFIDENCE, classify_chunk
 from digitq.worker.models.card import card_path, read_card
 from training.hands import list_sources
 
 MAX_GLYPHS = 2000  # at most this many digits of a source count, or one source would decide
 BATCH_IMAGES = 500  # images in a chunk
-BY_CONFIDENCE: tuple[Reason, ...] = ("unsure", "unsure at first")  # the threshold decides
 CURVE_SKIPS = ("halves_in",)  # the networks do not know fractions: see docs/numbers.md
 SEED = 0
+RISKS = (0.05, 0.02, 0.01, 0.005, 0.0025)
 
 Reads = dict[str, Read]  # by the name of the source
 
@@ -98,6 +98,21 @@ def measure(reads: Reads) -> Curve:
     return curve
 
 
+def compare_sources(reads: Reads, curve: Curve) -> None:
+    """Print for each source how many times more answers are unsure than of all sources together,
+    whether that is told, and what is wrong among those that are not marked at each risk."""
+    print(f"{'times unsure':>12}{'told':>6}" + "".join(f"{share:8.2%}" for share in RISKS))
+    for name, one in reads.items():
+        likeness = compare(curve, one.confidence[can_be_sure(one)])
+        times = likeness.unsure / max(1, likeness.compared) / likeness.usual
+        wrong = ""
+        for share in RISKS:
+            lowest = next((threshold for threshold, most in curve if most <= share), None)
+            wrong += f"{'':8}" if lowest is None else f"{wrong_from(one, lowest).mean():8.2%}"
+        told = "yes" if likeness.is_harder else "no"
+        print(f"{times:12.2f}{told:>6}{wrong}  {name}, {likeness.compared}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.risks", description=__doc__)
     parser.add_argument("name", choices=["mlp", "cnn", NUMBER])
@@ -106,7 +121,9 @@ def main() -> None:
     options = parser.parse_args()
     is_number = options.name == NUMBER
     reads = read_strings(options.hands) if is_number else read_glyphs(options.hands, options.name)
-    curve = measure(dict(reads))
+    read_all = dict(reads)
+    curve = measure(read_all)
+    compare_sources(read_all, curve)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         card = replace(read_card(card_path(options.name)), risks=curve)

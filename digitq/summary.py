@@ -1,5 +1,6 @@
 """The result file of a command, and what a person reads about a run or a job."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,10 +98,12 @@ def report_rows(
         echo_err(mixture)
 
 
-def report_risk(sink: "Sink", risk: float | None, has_form: bool) -> None:
-    """Tell what is promised of the answers that are not marked, if anything is. With a form, ticks
-    are no part of it."""
-    from digitq.producer.provenance import all_thresholds
+def report_risk(
+    sink: "Sink", risk: float | None, like: str | os.PathLike[str] | None, has_form: bool
+) -> None:
+    """Tell what is promised of the answers that are not marked, if anything is, and whether they
+    are harder than those by which that was measured. With a form, ticks are no part of it."""
+    from digitq.producer.provenance import all_thresholds, join_likeness
     from digitq.protocol.asked.sample import show_bound
 
     if risk is None:
@@ -109,7 +112,16 @@ def report_risk(sink: "Sink", risk: float | None, has_form: bool) -> None:
     for below in all_thresholds(sink.parts):
         echo_err(
             f"{what} below a confidence of {below:.2%} are marked: at most {show_bound(risk)} of "
-            f"{others} are wrong"
+            f"{others} are wrong, as in {like or 'the handwriting by which that was measured'}"
+        )
+    likeness = join_likeness(sink.parts)
+    if likeness.is_harder:
+        share = likeness.unsure / likeness.compared
+        echo_err(
+            f"these images are harder: {share:.0%} of the {what} are as unsure as "
+            f"{likeness.usual:.0%} were there. {show_bound(risk)} can't be promised: look at a "
+            "random sample of them (`digitq report --sample 600`, `digitq correct`), and name it "
+            "with --like"
         )
 
 

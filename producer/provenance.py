@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from digitq.producer.counts import Counts
 from digitq.protocol.asked.own_network import name_network
-from digitq.protocol.asked.risk import Curve
+from digitq.protocol.asked.risk import LIKENESS, Curve, Likeness
 from digitq.protocol.asked.sample import Sample
-from digitq.protocol.chunk import FINGERPRINT_KEY, REVIEW_BELOW_KEY, WEIGHTS_KEY
+from digitq.protocol.chunk import FINGERPRINT_KEY, LIKENESS_KEY, REVIEW_BELOW_KEY, WEIGHTS_KEY
 from digitq.protocol.errors import UsageError
 from digitq.protocol.origin import Origin
 from digitq.protocol.settings import What, read_by, settings
@@ -41,6 +41,7 @@ class RunPart:
     weights: Names = ()  # the networks that answered: the first digits of their cards' SHA-256
     fingerprints: Names = ()  # the workers that answered
     review_below: tuple[float, ...] = ()  # answers of a lower confidence are to be reviewed
+    likeness: Likeness | None = None  # to the answers by which a risk was measured
 
     @property
     def images_per_second(self) -> float:
@@ -48,6 +49,7 @@ class RunPart:
 
     def add(self, batch: pa.RecordBatch, seconds: float) -> Self:
         """The part including one more result batch, which came `seconds` after its start."""
+        likeness = [*map(LIKENESS.validate_json, named_in(batch, LIKENESS_KEY))]
         return replace(
             self,
             seconds=round(seconds, 3),
@@ -57,6 +59,7 @@ class RunPart:
             review_below=each_once(
                 *self.review_below, *map(float, named_in(batch, REVIEW_BELOW_KEY))
             ),
+            likeness=sum(likeness, self.likeness or Likeness()) if likeness else self.likeness,
         )
 
 
@@ -86,6 +89,11 @@ def all_fingerprints(parts: Parts) -> Names:
 def all_thresholds(parts: Parts) -> tuple[float, ...]:
     """The confidences below which answers of any part were to be reviewed."""
     return each_once(*(below for part in parts for below in part.review_below))
+
+
+def join_likeness(parts: Parts) -> Likeness:
+    """How like the answers of all parts are to those by which the risk was measured."""
+    return sum((part.likeness for part in parts if part.likeness), Likeness())
 
 
 def own_weights_name(model: str) -> str | None:

@@ -124,6 +124,7 @@ FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])  # what peopl
 # In the metadata of a result batch
 WEIGHTS_KEY = b"weights"  # the first digits of the SHA-256 of the network's card
 REVIEW_BELOW_KEY = b"review below"  # answers of a lower confidence are to be reviewed
+LIKENESS_KEY = b"likeness"  # a `Likeness` in JSON, if a risk is asked for
 ABSENT_KEY = b"absent"  # how many rows are left out, as their pages lack them
 FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `digitq.worker.service.identity`
 WEIGHTS_DIGITS = 16

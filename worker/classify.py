@@ -1,6 +1,8 @@
 """Classifies one chunk, from its images to its answers, without a queue."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -13,10 +15,12 @@ from numpy.typing import NDArray
 from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
+from digitq.protocol.asked.risk import compare
 from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
     CLASSES,
+    LIKENESS_KEY,
     NUMBER_SCHEMA,
     PIXELS,
     PROBABILITIES,
@@ -27,6 +31,7 @@ from digitq.protocol.chunk import (
     WEIGHTS_KEY,
     Chunk,
     Kind,
+    Reason,
     kind_of,
     naming_fields,
     result_schema,
@@ -68,6 +73,8 @@ NO_REASON, UNSURE, UNSURE_AT_FIRST, NOT_A_DIGIT, FAILED = map(
 PGM = b"P5 %d %d 255\n" % (INPUT_SIDE, INPUT_SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
+BY_CONFIDENCE: tuple[Reason, ...] = ("unsure", "unsure at first")  # the threshold decides
+
 watch = Watch()
 
 
@@ -106,7 +113,20 @@ def classify_chunk(
         result = read_numbers(chunk.batch, read, known)
     else:
         result = classify_digits(chunk, loaded, read, below)
-    return result.replace_schema_metadata({WEIGHTS_KEY: weights, REVIEW_BELOW_KEY: str(below)})
+    metadata = {WEIGHTS_KEY: weights, REVIEW_BELOW_KEY: str(below)}
+    if known.risk:
+        likeness = compare(card.find_curve(known.risk), find_comparable(result, known))
+        metadata[LIKENESS_KEY] = json.dumps(asdict(likeness))
+    return result.replace_schema_metadata(metadata)
+
+
+def find_comparable(result: pa.RecordBatch, known: Known | Form) -> NDArray[np.float64]:
+    """The confidences of the answers that nothing else makes doubtful, but for ticks."""
+    places = [not one.known.options for one in known.cells] if isinstance(known, Form) else [True]
+    reasons, sure = result.column("reason"), result.column("confidence")
+    by_confidence = pc.or_(pc.is_null(reasons), pc.is_in(reasons, pa.array(BY_CONFIDENCE)))
+    is_compared = pc.and_(by_confidence, np.resize(places, len(sure)))
+    return np.asarray(sure.filter(is_compared).drop_null())
 
 
 def check_asked(card: Card, known: Known | Form, weights: str) -> float:

@@ -112,7 +112,7 @@ def classify(
                 take_results(client, job, sink, lambda: reading.count_rows(source.count()))
             skipped, gaps = source.skipped.describe(), source.gaps
     report_rows(sink, skipped, what=reading.row)
-    report_risk(sink, reading.risk, bool(reading.form))
+    report_risk(sink, reading.risk, reading.like, bool(reading.form))
     report_truth(sink.counts, reading.what, truth, gaps)
     show_results(out, wide, page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

@@ -200,7 +200,7 @@ def collect(
         if not sink.upload():
             take_results(client, job, sink, count_stored, sync)
     report_rows(sink, has_speed=False, what="field" if job.origin.form else "image")
-    report_risk(sink, job.origin.risk, bool(job.origin.form))
+    report_risk(sink, job.origin.risk, job.origin.like, bool(job.origin.form))
     report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
         if freed := job.progress().freed_images:

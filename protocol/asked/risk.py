@@ -5,9 +5,11 @@ it was measured: in a model's card on real hands that nobody trained with, or in
 results that a person has corrected.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ MAX_RISK = 0.5  # a larger risk is taken for a mistake, such as 0.5 for 0.5 %
 ROWS_PER_THRESHOLD = 200  # a curve has one threshold for each 200 answers
 MAX_THRESHOLDS = 20  # a curve has at most this many thresholds
 THRESHOLD_UNIT = 1e-6  # thresholds are rounded up to a multiple of this
+REFERENCE = 0.35  # the threshold of a curve at which other answers are compared, as a share of all
+HARDER = 1.3  # answers are harder if this many times more of them are below it
+HARDER_BY_CHANCE = 1.645  # and more than in 95 % of random samples, in standard deviations
 Curve = tuple[tuple[float, float], ...]  # rising thresholds, each with the share that may be wrong
 
 
@@ -138,6 +143,38 @@ def measure_curve(
         most = bound_share(int(wrong.sum()), len(wrong), 1 - (1 - BOUND_CONFIDENCE) / steps)
         curve.append((threshold, round(most, 6)))
     return tuple(curve)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Whether answers are like those by which a curve was measured."""
+
+    unsure: int = 0  # so many are less sure than a threshold of the curve
+    compared: int = 0  # of so many
+    usual: float = 0.0  # the share of the curve's own answers that was
+
+    def __add__(self, other: Self) -> Self:
+        sums = self.unsure + other.unsure, self.compared + other.compared
+        return type(self)(*sums, other.usual or self.usual)
+
+    @property
+    def is_harder(self) -> bool:
+        expected = self.usual * self.compared
+        by_chance = HARDER_BY_CHANCE * math.sqrt(expected * (1 - self.usual))
+        return self.unsure > max(HARDER * expected, expected + by_chance)
+
+
+LIKENESS = TypeAdapter(Likeness)  # reads what JSON has of one
+
+
+def compare(curve: Curve, confidences: NDArray[np.floating]) -> Likeness:
+    """Compare answers that can be unsure, (N,), with those of a curve; a curve of one threshold
+    says nothing of them. As `measure_curve` has it, the share below a threshold is a square."""
+    if not (at := round(REFERENCE * len(curve))):
+        return Likeness()
+    compared = confidences[confidences >= curve[0][0]]
+    usual = round((at / len(curve)) ** 2, 4)
+    return Likeness(int((compared < curve[at][0]).sum()), len(compared), usual)
 
 
 def find_threshold(curve: Curve, share: float, name: str) -> float:

@@ -6,7 +6,9 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import digitq
 from digitq.cli import main
@@ -54,6 +56,25 @@ def test_a_risk_travels_from_a_command_to_the_record(
     rows = [row for batch in open_results(out).batches() for row in batch.to_pylist()]
     assert all(row["review"] for row in rows if (row["confidence"] or 0) < below)
     assert not all(row["review"] for row in rows)
+
+
+def test_a_risk_is_not_promised_of_images_that_are_harder(
+    local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(4)
+    for name, noise in (("usual", 0.0), ("harder", 0.35)):
+        (tmp_path / name).mkdir()
+        for row, image in enumerate(SAMPLE[:150]):
+            pixels = (image + noise * random.normal(0, 255, image.shape)).clip(0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"{row}.png")
+        out, asked = tmp_path / f"{name}.csv", ["--model", "mlp", "--risk", "1%"]
+        run("classify", tmp_path / name, *asked, "-o", out, "--broker", local.url)
+        said, record = capsys.readouterr().err, find_record(out)
+        assert "of the others are wrong, as in the handwriting by which that was measured" in said
+        assert ("1.0 % can't be promised: look at a random" in said) == (name == "harder"), said
+        assert record and record.parts[0].likeness
+        assert 50 < record.parts[0].likeness.compared <= 150
+        assert record.parts[0].likeness.is_harder == (name == "harder")
 
 
 def test_a_risk_that_can_t_be_promised_ends_a_job_at_once(

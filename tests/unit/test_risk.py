@@ -22,7 +22,9 @@ from digitq.protocol.asked.reading import Reading, decode_known, digits, numbers
 from digitq.protocol.asked.reading import form as read_pages
 from digitq.protocol.asked.risk import (
     MAX_THRESHOLDS,
+    Likeness,
     Risk,
+    compare,
     find_threshold,
     measure_curve,
     read_share,
@@ -122,6 +124,18 @@ def test_it_travels_with_what_is_known() -> None:
     assert Known.decode(Known(r"\d", fill="X", risk=risk).encode()).risk == risk
     assert decode_known(replace(form, risk=risk).encode()).risk == risk
     assert digits().known == b""
+
+
+def test_answers_are_harder_if_clearly_more_are_unsure() -> None:
+    curve = measure_curve(*draw(20_000, 1))
+    random = np.random.default_rng(2)
+    for rows, is_harder in ((20, False), (400, True)):
+        assert not compare(curve, draw(rows, 3)[0]).is_harder
+        harder = draw(rows, 3)[0] - 0.5 * (random.random(rows) < 0.1)
+        assert compare(curve, harder).is_harder == is_harder
+    whole = compare(curve, harder[:100]) + compare(curve, harder[100:])
+    assert whole == compare(curve, harder) and whole.usual == 0.1225
+    assert compare(curve[:1], harder) == Likeness() and not Likeness().is_harder
 
 
 def images(*contents: bytes) -> Chunk:

@@ -63,7 +63,11 @@ class Card:
         wrong among the others. Raises `UnmetError`."""
         if risk is None:
             return self.review_below
-        return find_threshold(risk.curve or self.risks, risk.share, self.name)
+        return find_threshold(self.find_curve(risk), risk.share, self.name)
+
+    def find_curve(self, risk: Risk) -> Curve:
+        """What may be wrong above which confidence: as a person has found, or on real hands."""
+        return risk.curve or self.risks
 
     def calibrate(self, chance: float, is_length_known: bool = False) -> float:
         """The probability that a number is right, from that of its reading (J. Platt, 1999)."""
