@@ -1,9 +1,10 @@
 """Reads a result file that digitq has written, batch by batch."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from digitq.producer.provenance import Record, find_record
+from digitq.producer.provenance import Record, find_record, refuse_older
+from digitq.producer.read_again import PageAgain, again_path, read_pages_again
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from digitq.producer.sources.truth import are_answers, are_written
@@ -48,6 +50,7 @@ class ResultFile:
     read: What
     schema: pa.Schema  # it has `truth` and `corrected` if the file has them
     record: Record | None
+    again: Mapping[str, PageAgain] = field(default_factory=dict)  # pages that were read again
 
     @property
     def reads_numbers(self) -> bool:
@@ -69,25 +72,40 @@ class ResultFile:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in order, whatever the format; a CSV has no `digits` and `alternatives`, which
-        are then null.
+        are then null. Those of a page that was read again take the place of its own.
 
         Raises `UsageError` if a row can't be read, or if there are not as many rows as the record
         counts.
         """
-        rows = 0
+        rows, replaced = 0, set[str]()
         with read_errors(self.path):
             for batch in READERS[self.path.suffix.lower()](self):
-                columns = [fit_column(batch, field) for field in self.schema]
+                columns = [fit_column(batch, one) for one in self.schema]
                 batch = pa.record_batch(columns, schema=self.schema)
                 batch.validate(full=True)  # the readers of JSON and Parquet let any text pass
                 check_rows(self.path, rows, batch)
                 rows += batch.num_rows
-                yield batch
+                yield from self._replace_pages(batch, replaced)
         if self.record and (images := self.record.counts.images) != rows:
             raise UsageError(
                 f"{self.path} has {rows:,} rows, but its record counts {images:,}: "
                 "it was cut off or changed"
             )
+
+    def _replace_pages(self, batch: pa.RecordBatch, replaced: set[str]) -> Iterator[pa.RecordBatch]:
+        if not self.again:
+            yield batch
+            return
+        pages = batch.column("page").to_pylist()
+        for page, numbers in groupby(range(len(pages)), pages.__getitem__):
+            first, *others = numbers
+            if page not in self.again:
+                yield batch.slice(first, 1 + len(others))
+            elif page not in replaced:
+                replaced.add(page)
+                rows = self.again[page].rows
+                columns = [fit_column(rows, one) for one in self.schema]
+                yield pa.record_batch(columns, schema=self.schema)
 
     def places(self) -> Iterator[pa.RecordBatch]:
         """`batches`, in which the rows of pages also have the column `table`: the name of their
@@ -194,10 +212,20 @@ def open_results(path: Path) -> ResultFile:
         raise UsageError(
             f"{path} is no result file of this version of digitq: it has no column {missing[0]!r}"
         )
-    for field in (truth_field(read), CORRECTED):
-        if field.name in names:
-            schema = schema.append(field)
-    return ResultFile(path, read, schema, record)
+    for one in (truth_field(read), CORRECTED):
+        if one.name in names:
+            schema = schema.append(one)
+    again = open_pages_again(again_path(path), record) if has_form else {}
+    return ResultFile(path, read, schema, record, again)
+
+
+def open_pages_again(path: Path, record: Record | None) -> dict[str, PageAgain]:
+    """The pages that were read again, if there are any. Raises `UsageError`."""
+    if not path.exists():
+        return {}
+    refuse_older(path, record)
+    with read_errors(path):
+        return read_pages_again(path)
 
 
 def read_names(path: Path) -> Sequence[str]:

@@ -96,7 +96,8 @@ def train(task: dict[str, Any]) -> None:
 @commands.command()
 @click.argument("task", type=json.loads)
 def form(task: dict[str, Any]) -> None:
-    """Propose a form, or draw one: the task, in JSON, has what these functions take."""
+    """Propose a form, draw one, or read a page again: the task, in JSON, has what these functions
+    take."""
     given = {name: one for name, one in task.items() if one is not None}
     given |= {name: Path(one) for name, one in given.items() if isinstance(one, str)}
     try:
@@ -104,6 +105,10 @@ def form(task: dict[str, Any]) -> None:
             from digitq.worker.sight.forms.new_form import write_proposal
 
             write_proposal(**given)
+        elif "corners" in given:
+            from digitq.worker.show.inspection import read_placed
+
+            print(json.dumps(read_placed(**given)))
         else:
             from digitq.worker.show.overlay import show_form
 

@@ -1,6 +1,7 @@
 """`review`: serves the page of results, and saves the answers that are given there."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 import click
@@ -35,19 +36,19 @@ def review(
     from digitq.review.page import make_page
     from digitq.serving.answers import AnswerFile, Connection, Desk
     from digitq.serving.server import ServedPage, bind, hold, serve
-    from digitq.serving.whole_page import WholePage, page_viewer
+    from digitq.serving.whole_page import WholePage, WholePages
 
     table, what = open_results(results), f"the page of {results}"
     hold(results)
     bind(host, port, what).close()  # raises before the page is made, which may take a while
     saved = AnswerFile(table)
-    page = make_page(table, sources, sample or 0, saved_in=saved.path.name)
-    desk = Desk(saved, page)
-    echo_err("\n".join(page.lines))
+    make = partial(make_page, sources=sources, sample=sample or 0, saved_in=saved.path.name)
+    desk = Desk(saved, make(table))
+    echo_err("\n".join(desk.page.lines))
     routes = [
-        ("/", ServedPage, {"text": page.text.encode()}),
+        ("/", ServedPage, {"read": lambda: desk.page.text}),
         ("/answers", Connection, {"desk": desk}),
-        ("/page", WholePage, {"pages": desk.shown, "show": page_viewer(table.record, sources)}),
+        ("/page", WholePage, {"pages": WholePages(desk, make, sources)}),
     ]
     serve(routes, host, port, what, desk.look)
     if saved.answers:

@@ -402,9 +402,10 @@ function send(closing) {
 }
 
 /** What the server says: answers that are saved, rules, why nothing is saved, or that this was all
- * to what this page has sent. Its first message has all answers. */
-function take({ answers = [], rules = {}, trouble = "", others, isReply }) {
+ * to what this page has sent, or that there is another page now. Its first message has all answers. */
+function take({ answers = [], rules = {}, trouble = "", others, isReply, isOther }) {
   clearTimeout(waitForMessage.timer);
+  if (isOther) return location.reload();
   if (others) return meet(others);
   if (isReply) return void ((isSending = false), part("#trouble").textContent || sendIn(0));
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
@@ -440,25 +441,67 @@ function meet(others) {
   else if (isFirst) tellPlace();
 }
 
-/** Show the whole page of the current card beside the cards, if that is wanted. */
-async function showPage() {
+// Where the form is on a refused page: its corners, clockwise from its own left upper one, as shares of the picture
+const START = [[0.05, 0.05], [0.95, 0.05], [0.95, 0.95], [0.05, 0.95]];
+let corners = START;
+
+/** Show the whole page of a card beside the cards, if that is wanted. Corners of a refused one may be dragged. */
+async function showPage(card = current) {
   const beside = part("#whole");
-  const sheet = current && homes.get(current).closest(".sheet");
+  const sheet = card && homes.get(card).closest(".sheet");
   if (!beside || beside.hidden || !sheet || beside.sheet === sheet) return;
-  beside.sheet = sheet;
-  const asked = `page${location.search}&id=${encodeURIComponent(ids.get(current))}`;
-  const uri = await fetch(asked).then((answer) => answer.text(), () => "");
+  Object.assign(beside, { sheet, card });
+  part("strong", beside).textContent = "";
+  beside.classList.toggle("refused", Boolean(part(".refused", sheet)));
+  const uri = await fetch(pageOf(card)).then((answer) => answer.text(), () => "");
   if (beside.sheet !== sheet) return; // another page is asked for
   part("img", beside).src = uri.startsWith("data:") ? uri : "";
   if (!uri) beside.sheet = undefined;
+  drawCorners(START);
 }
 
+const pageOf = (card) => `page${location.search}&id=${encodeURIComponent(ids.get(card))}`;
+
 /** Show the whole page, or hide it. */
-function changePage(button) {
-  const isPressed = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", isPressed);
-  part("#whole").hidden = !isPressed;
+function changePage(isShown) {
+  part("#page").setAttribute("aria-pressed", isShown);
+  part("#whole").hidden = !isShown;
   showPage();
+}
+
+/** Draw the outline of the form, its upper side, and its corners. */
+function drawCorners(moved) {
+  corners = moved;
+  const outline = element("polygon", { points: corners.join(" ") });
+  const top = element("polyline", { points: corners.slice(0, 2).join(" ") });
+  const handles = corners.map((corner) => element("polyline", { class: "corner", points: [corner, corner].join(" ") }));
+  part("#whole svg").replaceChildren(outline, top, ...handles);
+}
+
+/** Drag the nearest corner. */
+function dragCorner(event) {
+  const svg = event.currentTarget;
+  const { left, top, width, height } = svg.getBoundingClientRect();
+  const place = ({ clientX, clientY }) => [(clientX - left) / width, (clientY - top) / height].map((share) => Math.min(Math.max(share, 0), 1));
+  const [x, y] = place(event);
+  const distances = corners.map(([toX, toY]) => Math.hypot((toX - x) * width, (toY - y) * height));
+  const nearest = distances.indexOf(Math.min(...distances));
+  event.preventDefault();
+  svg.setPointerCapture(event.pointerId);
+  svg.onpointermove = (move) => drawCorners(corners.with(nearest, place(move)));
+  svg.onpointerup = svg.onpointercancel = () => (svg.onpointermove = null);
+}
+
+/** Let the server read the page again where the corners are. All pages show what it has read, or this one why it has not. */
+async function readAgain(button) {
+  const { card } = part("#whole");
+  const told = part("#whole strong");
+  told.textContent = "Reading …";
+  button.disabled = true;
+  const how = { method: "POST", body: JSON.stringify(corners) };
+  const { problem } = await fetch(pageOf(card), how).then((answer) => answer.json()).catch(() => ({ problem: "digitq does not answer" }));
+  told.textContent = problem;
+  button.disabled = false;
 }
 
 /** Another person's answer beside ours. */
@@ -580,9 +623,17 @@ document.addEventListener("click", ({ target, detail, pointerType }) => {
   else if (button?.id === "save" && savedIn) choose(undefined, (one) => unsaved.get(ids.get(one))?.isContested, "Two answers", "cell");
   else if (button?.id === "save") save();
   else if (button?.id === "signs") changeKeys(button);
-  else if (button?.id === "page") changePage(button);
-  else if (target.matches("#whole img")) target.classList.toggle("large");
+  else if (button?.id === "page") changePage(button.getAttribute("aria-pressed") !== "true");
+  else if (button?.id === "turn") drawCorners([corners[3], ...corners.slice(0, 3)]);
+  else if (button?.id === "again") readAgain(button);
+  else if (button?.matches("[data-find]")) {
+    changePage(true);
+    showPage(all.find((one) => button.closest(".sheet").contains(homes.get(one))));
+  }
+  else if (target.matches("#whole:not(.refused) img")) target.classList.toggle("large");
 });
+
+part("#whole svg")?.addEventListener("pointerdown", dragCorner);
 
 addEventListener("storage", ({ key }) => {
   if (key !== storageKey) return; // another tab has the same page

@@ -280,7 +280,10 @@ def add_pictures(
         by_id[image.page or image.id].append(image)
     problems: defaultdict[str, list[str]] = defaultdict(list)
     with closing(Eyes(form, len(by_id))) as eyes:
-        all_found = find_images(results.record, sources, [*by_id])
+        all_found = (
+            one._replace(content=results.again[one.id].picture) if one.id in results.again else one
+            for one in find_images(results.record, sources, [*by_id])
+        )
         choose = partial(list_cells, by_id, form, results.reads_numbers)
         for found, looks in show_progress(eyes.look_at(all_found, choose), len(by_id)):
             shown = by_id[found.id]
@@ -342,7 +345,7 @@ def list_tabs(survey: Survey, images: Sequence[PageImage]) -> Iterator[Tab]:
         "in this order: digitq correct then says how many of all of them may be wrong."
     )
     groups = [  # name, title, images in the file, which of them are shown, a note
-        ("review", "To review", counts.to_review + counts.failed, "the least sure", first),
+        ("review", "To review", counts.to_review, "the least sure", first),
         ("sample", "Sample", shown["sample"], "", drawn),
         ("failed", "Failed", counts.failed, "the first", ""),
         ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),

@@ -3,12 +3,12 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from digitq.producer.provenance import refuse_older
 from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import DigitqError, UsageError
@@ -46,13 +46,7 @@ class AnswerFile:
         self.answers: Answers = {}
         self.drawn: dict[str, int] = {}  # by id: the place of a row in a page's random sample
         self._seen: object = None  # the state of the file that was read or written last
-        record = results.record
-        finished = datetime.fromisoformat(record.finished).timestamp() if record else 0
-        if self.path.exists() and self.path.stat().st_mtime < finished - 1:
-            raise UsageError(
-                f"{self.path} is older than the results, so its answers are of earlier ones: "
-                "rename it, or `touch` it if they are of these"
-            )
+        refuse_older(self.path, results.record)
         self.read_again()
 
     def read_again(self) -> set[str]:
@@ -103,14 +97,21 @@ class Desk:
 
     def __init__(self, file: AnswerFile, page: ReviewPage) -> None:
         self.file = file
-        file.drawn |= {image.id: image.drawn for image in page.images if image.drawn}
-        self.shown = {image.id: image.page or "" for image in page.images}
         self.connections: set[Connection] = set()
         self._trouble = ""  # why nothing is saved
         self._results_seen = describe(file.results.path)
+        self.put(page)
+
+    def put(self, page: ReviewPage) -> None:
+        """Serve this page. Browsers that show another one load it."""
+        self.page = page
+        self.file.drawn |= {image.id: image.drawn for image in page.images if image.drawn}
+        self.shown = {image.id: image.page or "" for image in page.images}
         shown = {*self.shown.values()}
-        pages = read_pages(file.results) if file.form else ()
+        pages = read_pages(self.file.results) if self.file.form else ()
         self._pages = {one[0]["page"]: one for one in pages if one[0]["page"] in shown}
+        for one in self.connections:
+            one.tell({"isOther": True})
 
     def look(self) -> None:
         """Tell all pages what another program has written. Called each second, too."""

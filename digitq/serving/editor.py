@@ -215,7 +215,7 @@ def serve_editor(source: Path, out: Path | None, host: str, port: int | None) ->
     path = in_one_line(str(editor.path))
     page = fill_template("form.html", name=in_one_line(editor.path.name), path=path, blank=blank)
     routes = [
-        ("/", ServedPage, {"text": page}),
+        ("/", ServedPage, {"read": lambda: page}),
         ("/(form|photo)", FormHandler, {"editor": editor}),
     ]
     serve(routes, host, port, what, lambda: None)

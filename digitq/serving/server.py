@@ -93,13 +93,13 @@ class Guarded(RequestHandler):
 
 
 class ServedPage(Guarded):
-    """A page whose text stays the same."""
+    """A page."""
 
-    def initialize(self, text: str | bytes) -> None:
-        self.text = text
+    def initialize(self, read: Callable[[], str]) -> None:
+        self.read = read
 
     def get(self) -> None:
-        self.finish(self.text)
+        self.finish(self.read())
 
     head = get  # by which a page asks whether its token still counts
 

@@ -1,41 +1,131 @@
-"""The whole page beside the cards of its fields, while results are reviewed."""
+"""The whole page beside the cards of its fields. A person may show where the form is on it."""
 
+import asyncio
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import pyarrow as pa
+from annotated_types import Len
+from pydantic import Field, TypeAdapter
 
 from digitq.producer.found_images import find_images
-from digitq.producer.provenance import Record
-from digitq.protocol.errors import UsageError
+from digitq.producer.provenance import all_weights
+from digitq.producer.read_again import PageAgain, again_path, write_pages_again
+from digitq.producer.results import ResultFile, open_results
+from digitq.protocol.asked.reading import Reading
+from digitq.protocol.asked.reading import form as read_with
+from digitq.protocol.chunk import ABSENT, PAGE_SCHEMA, name_rows
+from digitq.protocol.errors import DigitqError, UsageError
+from digitq.protocol.prediction import NumberPrediction
+from digitq.protocol.text import in_one_line, plural
+from digitq.review.page import ReviewPage
 from digitq.review.thumbnails import make_thumbnail
+from digitq.serving.answers import Desk
+from digitq.serving.editor import WORKERS, run_worker
 from digitq.serving.server import Guarded
+from digitq.terminal import echo_err
 
 WHOLE_SIDES = (1600,)  # px: the longer side of the picture
 KEPT_PICTURES = 32  # so many pictures are kept, of some 300 kB
+Share = Annotated[float, Field(ge=-1, le=2)]
+PLACED_CORNERS = TypeAdapter(Annotated[list[tuple[Share, Share]], Len(4, 4)])
 
 
-def page_viewer(record: Record | None, sources: Sequence[str]) -> Callable[[str], str]:
-    """Gives the picture of a page as a `data:` URL; "" if there is none."""
+class WholePages:
+    """The pages of the cards at a desk. Pictures are found in the folder of the record, which
+    becomes the current one meanwhile: this is no work for a thread."""
 
-    @lru_cache(KEPT_PICTURES)
-    def show(page: str) -> str:
+    def __init__(
+        self, desk: Desk, make: Callable[[ResultFile], ReviewPage], sources: Sequence[str]
+    ) -> None:
+        self.desk, self.make, self.sources = desk, make, sources
+        self.show = lru_cache(KEPT_PICTURES)(self._show)
+
+    def find(self, page: str) -> bytes:
+        """The file of a page; nothing if it is not found."""
         with suppress(UsageError):
-            for found in find_images(record, sources, [page]):
-                picture = make_thumbnail(found.content or b"", WHOLE_SIDES)
-                return picture.uri if picture else ""
-        return ""
+            for found in find_images(self.desk.file.results.record, self.sources, [page]):
+                return found.content or b""
+        return b""
 
-    return show
+    def _show(self, page: str) -> str:
+        """The picture of a page as a `data:` URL; "" if there is none."""
+        picture = make_thumbnail(self.find(page), WHOLE_SIDES)
+        return picture.uri if picture else ""
+
+    @cached_property
+    def reading(self) -> Reading[dict[str, NumberPrediction]]:
+        """How the pages were read. Raises `UsageError`."""
+        file = self.desk.file
+        if not file.form or not file.results.record:
+            raise UsageError("the form is not on record, or can't be read any more")
+        return read_with(file.form, risk=file.results.record.risk, like=file.results.record.like)
+
+    def read(self, page: str, content: bytes, corners: list[tuple[float, float]]) -> PageAgain:
+        """Read a page whose form has these corners. Raises `UsageError` if it can't be read."""
+        with TemporaryDirectory() as folder:
+            paths = {name: str(Path(folder, name)) for name in ("known", "page", "out")}
+            Path(paths["known"]).write_bytes(self.reading.known)
+            Path(paths["page"]).write_bytes(content)
+            status, text, error = run_worker("form", json.dumps(paths | {"corners": corners}))
+            if status:
+                raise UsageError(in_one_line(error).removeprefix("digitq: "))
+            picture = Path(paths["out"]).read_bytes()
+        found, record = json.loads(text), self.desk.file.results.record
+        known = all_weights(record.parts) if record else ()
+        if known and found["weights"] not in known:
+            raise UsageError(
+                f"the pages were read with other weights ({', '.join(known)}): start `digitq "
+                "review` with DIGITQ_WEIGHTS set to their folder"
+            )
+        errors = {row["error"] for row in found["rows"] if row["reason"] != ABSENT}
+        if None not in errors:
+            raise UsageError(" / ".join(errors))
+        places = ((cell.table or None, cell.row or None, cell.field) for cell in self.reading.cells)
+        rows = [
+            {"page": page, "table": table, "row": row, "field": field} | one
+            for (table, row, field), one in zip(places, found["rows"], strict=True)
+        ]
+        return PageAgain(name_rows(pa.RecordBatch.from_pylist(rows, PAGE_SCHEMA)), picture)
+
+    def put(self, page: str, again: PageAgain) -> None:
+        """Keep a page that was read again, and show it. Raises `OutputError`."""
+        path = self.desk.file.results.path
+        write_pages_again(again_path(path), {**self.desk.file.results.again, page: again})
+        self.desk.file.results = open_results(path)
+        echo_err(f"{in_one_line(page)} was read again: {plural(again.rows.num_rows, 'field')}")
+        self.desk.put(self.make(self.desk.file.results))
 
 
 class WholePage(Guarded):
-    """Answers the id of a card with the picture of its page."""
+    """Answers the id of a card with the picture of its page, and corners of the form on it with
+    what can't be read there, or nothing."""
 
-    def initialize(self, pages: dict[str, str], show: Callable[[str], str]) -> None:
-        self.pages, self.show = pages, show
+    def initialize(self, pages: WholePages) -> None:
+        self.pages = pages
+
+    def find_page(self) -> str:
+        return self.pages.desk.shown.get(self.get_query_argument("id", ""), "")
 
     def get(self) -> None:
-        # Not in a thread: images are looked for in the folder of the record, which becomes current
-        page = self.pages.get(self.get_query_argument("id", ""))
+        page = self.find_page()
         self.set_header("Content-Type", "text/plain")
-        self.finish(self.show(page) if page else "")
+        self.finish(self.pages.show(page) if page else "")
+
+    async def post(self) -> None:
+        page, problem = self.find_page(), ""
+        try:
+            corners = PLACED_CORNERS.validate_json(bytes(self.received))
+            work = partial(self.pages.read, page, self.pages.find(page), corners)
+            again = await asyncio.get_running_loop().run_in_executor(WORKERS, work)
+            self.pages.put(page, again)
+        except DigitqError as error:
+            problem = in_one_line(error.for_others)
+        except ValueError:  # that of pydantic
+            problem = "a form has four corners, each with two numbers"
+        self.finish({"problem": problem})

@@ -10,11 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from PIL import ImageDraw
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from digitq.answer_sheets import AnswerSheet, write_sheets
 from digitq.private.processes import find_free_port
 from digitq.producer.results import open_results
+from digitq.protocol.asked.form import read_form
+from digitq.protocol.errors import UsageError
 from tests.browser import open_browser
 from tests.drawing import draw_one
 from tests.forms import draw_blank
@@ -224,6 +229,74 @@ def test_the_whole_page_is_beside_its_cards(tmp_path: Path, person: Person) -> N
         strange = server.link.replace("/?", "/page?id=../../etc/passwd&")
         assert anna.request.get(strange).text() == ""
         assert anna.request.get(strange.partition("&token")[0]).status == 403
+
+
+def test_a_refused_page_is_read_where_a_person_shows_the_form(
+    tmp_path: Path, person: Person
+) -> None:
+    sheet, pages, results = (
+        AnswerSheet(20, "ABCDE", 2),
+        tmp_path / "pages",
+        tmp_path / "results.csv",
+    )
+    write_sheets(tmp_path / "sheet.pdf", sheet, None)
+    drawn = sheet.draw("17")
+    for at, row in enumerate(sheet.bubbles):
+        ImageDraw.Draw(drawn).ellipse(row[at % 5], 40)
+    upside_down = np.rot90(np.asarray(drawn.reduce(2)), 2)
+    size, (high, wide) = (2600, 1900), upside_down.shape
+    corners = np.array([(120, 90), (1250, 110), (1230, 1800), (150, 1740)], np.float32)
+    whole = np.array([(0, 0), (wide, 0), (wide, high), (0, high)], np.float32)
+    photo = np.full(size[::-1], 120, np.uint8)
+    for right in (0, 1240):  # two sheets are on it
+        matrix = cv2.getPerspectiveTransform(whole, corners + np.float32((right, 0)))
+        cv2.warpPerspective(upside_down, matrix, size, photo, borderMode=cv2.BORDER_TRANSPARENT)
+    pages.mkdir()
+    cv2.imwrite(str(pages / "a.jpg"), photo)
+    form = tmp_path / "sheet.toml"
+    rows = [
+        {"id": f"a.jpg/{cell.id}", "page": "a.jpg", "field": cell.id, "confidence": None}
+        | {"review": True, "reason": "error", "error": "page not aligned"}
+        for cell in read_form(form).cells
+    ]
+    write_table(results, rows, pages, form)
+    with reviewing(results) as server:
+        anna = person(server.link, viewport={"width": 1300, "height": 900})
+        ben = person(server.link)
+        expect(ben.locator(".refused")).to_have_count(1)
+        expect(ben.get_by_role("button", name="To review")).to_have_text("To review 23")
+        anna.get_by_role("button", name="Show where the form is").click()
+        svg = anna.locator("#whole svg")
+        expect(svg.locator(".corner")).to_have_count(4)
+        told = anna.locator("#whole strong")
+        anna.get_by_role("button", name="Read it again").click()
+        expect(told).to_have_text(re.compile("page not aligned: .* twice"), timeout=60_000)
+        box = svg.bounding_box()
+        assert box
+        starts = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95)]
+        for start, end in zip(starts, (corners / size).tolist(), strict=True):
+            places = [
+                (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)
+            ]
+            anna.mouse.move(*places[0])
+            anna.mouse.down()
+            anna.mouse.move(*places[1], steps=4)
+            anna.mouse.up()
+        for _ in range(2):
+            anna.get_by_role("button", name="Turn").click()
+        anna.get_by_role("button", name="Read it again").click()
+        for page in (anna, ben):
+            expect(page.locator(".refused")).to_have_count(0, timeout=60_000)
+    found = {
+        row["field"]: row for batch in open_results(results).batches() for row in batch.to_pylist()
+    }
+    assert len(found) == len(rows)
+    assert [found[f"q{at + 1}"]["number"] for at in range(20)] == [*"ABCDE" * 4]
+    assert [found[name]["number"] for name in ("n1", "n2", "number")] == ["1", "7", "17"]
+    assert not any(row["error"] for row in found.values())
+    os.utime(results.with_suffix(".again.parquet"), (0, 0))
+    with pytest.raises(UsageError, match="is older than the results"):
+        open_results(results)
 
 
 def test_a_double_click_is_one_answer(digits: Path, person: Person) -> None:

@@ -28,7 +28,7 @@ class Broken(Guarded):
     def get(self):
         raise RuntimeError("of the page\x1b[2J")
 
-page = {"text": "<!doctype html><p>the page"}
+page = {"read": lambda: "<!doctype html><p>the page"}
 serve(
     [("/", ServedPage, page), ("/live", LiveConnection), ("/broken", Broken)],
     sys.argv[1], int(sys.argv[2]), "the test", lambda: None,

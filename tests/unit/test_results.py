@@ -27,12 +27,13 @@ from hypothesis import strategies as st
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
 from digitq.producer.provenance import Record, RunPart, find_record, record_path
-from digitq.producer.results import open_results
+from digitq.producer.read_again import PageAgain, again_path, write_pages_again
+from digitq.producer.results import READ_ROWS, open_results
 from digitq.producer.sinks.encoders import encode_csv
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import describe_origin, open_sources
 from digitq.producer.sources.truth import read_truths
-from digitq.protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from digitq.protocol.errors import OutputError, UsageError
 from digitq.protocol.formats.csv_text import guard_text, plain_text
 from digitq.protocol.origin import Origin
@@ -153,6 +154,34 @@ def test_a_file_that_is_cut_off(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(UsageError, match=rf"out{suffix}"):
         for _ in open_results(path).batches():
             pass
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_page_that_was_read_again_may_have_more_rows(tmp_path: Path, suffix: str) -> None:
+    def rows(page: str, fields: Sequence[str], **answer: Any) -> list[dict[str, Any]]:
+        named = {"page": page, "review": False} | answer
+        return [{"id": f"{page}/{field}", "field": field} | named for field in fields]
+
+    path, many = tmp_path / f"pages{suffix}", [f"f{n}" for n in range(READ_ROWS)]
+    refused = {"error": "page not aligned", "review": True, "reason": "error"}
+    found = rows("a", many[1:], number="1") + rows("b", many, **refused) + rows("c", ["f0"])
+    batch = pa.RecordBatch.from_pylist(found, FORM_SCHEMA)
+    record = write(path, batch, Origin(form="form.toml"), model="number")
+    again = pa.RecordBatch.from_pylist(rows("b", [*many, "more"], number="2"), FORM_SCHEMA)
+    write_pages_again(again_path(path), {"b": PageAgain(again, b"picture")})
+    results = open_results(path)
+    assert record.counts.images == len(found)
+    read = [row for part in results.batches() for row in part.to_pylist()]
+    assert [row["id"] for row in read] == [
+        *(row["id"] for row in found[:-1]),
+        "b/more",
+        "c/f0",
+    ]
+    assert {row["number"] for row in read if row["page"] == "b"} == {"2"}
+    assert results.again["b"].picture == b"picture"
+    again_path(path).write_bytes(b"no table")
+    with pytest.raises(UsageError, match="can't read the rows of .*again.parquet"):
+        open_results(path)
 
 
 def test_a_spreadsheet_may_separate_cells_by_semicolons(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import pyarrow as pa
@@ -18,31 +19,38 @@ from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Risk
 from digitq.protocol.chunk import ABSENT, Chunk, FoundDigit, Reason
+from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import NUMBER
 from digitq.worker.classify import (
     MIN_DIGIT_CONFIDENCE,
     TTA_BELOW,
     classify_chunk,
     combine_views,
+    describe_weights,
     watch,
 )
 from digitq.worker.models.model import Model, load_model
-from digitq.worker.picture import error_of_row
+from digitq.worker.picture import ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import (
     decode_image,
     measure_image,
+    prepare_libraries,
     to_picture,
 )
 from digitq.worker.sight.decoding.scales import DECODED_SIDE, size_of
 from digitq.worker.sight.digits import trace_digit, trace_other_views
-from digitq.worker.sight.forms.cutting import PAGE_SIDE
+from digitq.worker.sight.forms.alignment import is_plausible
+from digitq.worker.sight.forms.cutting import MIN_BLANK_SIDE, PAGE_SIDE
+from digitq.worker.sight.forms.perspective import to_corners, warp
+from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.normalisation.steps import SCALES, Step, Views
 from digitq.worker.sight.numbers.recognition import read_number
 
 ORIGINAL_SIDE = 168  # px: the shorter side to which the original is decoded
 PANELS_A_ROW = 6
+PLACED_QUALITY = 92  # of a JPEG: a page that a person has placed
 WIDTH = 1100  # px: the width of the picture
 PANEL_WIDTH, PANEL_HEIGHT = 180, 236  # px: with the caption and the space to the next one
 CAPTION_HEIGHT = 36  # px: two lines
@@ -241,6 +249,33 @@ def answer_page(content: bytes, form: Form) -> list[dict[str, Any]]:
     chunk = Chunk(0, pa.record_batch({"id": ids, "image": images}))
     rows: list[dict[str, Any]] = classify_chunk(chunk, NUMBER, known=form).to_pylist()
     return rows
+
+
+def read_placed(known: Path, page: Path, corners: list[Any], out: Path) -> dict[str, Any]:
+    """Read a page on which a person has shown the form's corners (4, 2), as shares of the picture's
+    sides, clockwise from the corner that is the form's own left upper one.
+
+    The form alone is written as a picture, upright, and this is read. Gives the rows, and the
+    weights that answered. `known` has the form as it travels. Raises `UsageError`.
+    """
+    form = Form.decode(known.read_bytes())
+    try:
+        prepare_libraries()
+        grey = to_grey(read_picture(page.read_bytes(), PAGE_SIDE))
+        blank = to_grey(read_picture(form.blank, MIN_BLANK_SIDE)) if form.blank else grey
+    except ImageError as error:
+        raise UsageError(str(error)) from None
+    placed = np.array(corners) * grey.shape[::-1]
+    sides = np.linalg.norm(placed - np.roll(placed, 1, axis=0), axis=1)
+    across = max(1, round(max(sides[1], sides[3])))
+    ratio = blank.shape[0] / blank.shape[1] if form.blank else max(sides[0], sides[2]) / across
+    size = across, max(1, round(across * ratio))
+    frame = to_corners((0, 0, *size)).astype(np.float32)
+    matrix = cv2.getPerspectiveTransform(frame, placed.astype(np.float32))
+    if not is_plausible(matrix, size, grey.shape):
+        raise UsageError("these are no corners of a form, seen from its front")
+    PIL.Image.fromarray(warp(grey, matrix, size)).save(out, "jpeg", quality=PLACED_QUALITY)
+    return {"rows": answer_page(out.read_bytes(), form), "weights": describe_weights(NUMBER)}
 
 
 def inspect_page(content: bytes, title: str, form: Form) -> Inspected:
