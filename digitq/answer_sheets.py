@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find, find_column, open_rows
 from digitq.protocol.host.folders import check_folder
+from digitq.protocol.host.fonts import lacks_letters, load_font
 
 PRINT_SIZE = (2480, 3508)  # px: A4 at 300 dpi
 PRINT_DPI = 300
@@ -70,8 +72,8 @@ class AnswerSheet:
         draw.text((NUMBER_LEFT, 180), "Answer sheet", 0, ImageFont.load_default(80))
         draw.text((NAME_LEFT, NAME_LINE - 170), "Name", 0, ImageFont.load_default(50))
         draw.line((NAME_LEFT, NAME_LINE, NAME_RIGHT, NAME_LINE), 0, 4)
-        wide = max(1.0, draw.textlength(name, ImageFont.load_default(NAME_SIZE)))
-        font = ImageFont.load_default(NAME_SIZE * min(1.0, (NAME_RIGHT - NAME_LEFT) / wide))
+        wide = max(1.0, draw.textlength(name, load_font(NAME_SIZE)))
+        font = load_font(int(NAME_SIZE * min(1.0, (NAME_RIGHT - NAME_LEFT) / wide)))
         draw.text((NAME_LEFT, NAME_LINE - 20), name, 0, font, "ls")
         for at, column in enumerate(self.grid):
             left = NUMBER_LEFT + at * NUMBER_STEP
@@ -142,10 +144,10 @@ def draw_bubbles(
 
 
 def read_options(text: str) -> list[str]:
-    """The letters that `A-E` says. Raises `UsageError`."""
-    first, dash, last = text.partition("-")
-    letters = [chr(code) for code in range(ord(first), ord(last) + 1)] if len(text) == 3 else []
-    if not dash or not 2 <= len(letters) <= 10 or not text.replace("-", "").isascii():
+    """The letters or digits that `A-E` or `1-4` says. Raises `UsageError`."""
+    is_range = re.fullmatch("[A-Z]-[A-Z]|[a-z]-[a-z]|[0-9]-[0-9]", text)
+    letters = [chr(code) for code in range(ord(text[0]), ord(text[2]) + 1)] if is_range else []
+    if not 2 <= len(letters) <= 10:
         raise UsageError(f"--options are 2 to 10 letters, such as A-E, not {text!r}")
     return letters
 
@@ -167,10 +169,11 @@ def read_people(path: Path, digits: int) -> list[tuple[str, str]]:
     return people
 
 
-def write_sheets(out: Path, sheet: AnswerSheet, listed: Path | None) -> None:
+def write_sheets(out: Path, sheet: AnswerSheet, listed: Path | None) -> list[str]:
     """Write the PDF, with a page for each person of a list, or an empty one.
 
-    Beside it are the form's file, and its blank, a .png. Raises `UsageError`, `OutputError`.
+    Beside it are the form's file, and its blank, a .png. Gives the names that have letters which
+    can't be printed. Raises `UsageError`, `OutputError`.
     """
     people = read_people(listed, sheet.digits) if listed else [("", "")]
     keys = ""
@@ -186,3 +189,4 @@ def write_sheets(out: Path, sheet: AnswerSheet, listed: Path | None) -> None:
         sheet.draw().reduce(REDUCED).save(path, "PNG")
     with replacing(out.with_suffix(".toml")) as path:
         path.write_text(sheet.describe(blank.name, keys), encoding="utf-8")
+    return [name for _, name in people if lacks_letters(name)]

@@ -10,7 +10,8 @@ from digitq.commands.run import exec_module
 from digitq.protocol.errors import UsageError
 from digitq.protocol.host.folders import check_folder
 from digitq.protocol.settings import INSPECT_SUFFIX
-from digitq.terminal import require
+from digitq.protocol.text import in_one_line, plural
+from digitq.terminal import echo_err, require
 
 MAX_SHEET_DIGITS = 8  # of a number, beside the name
 
@@ -71,7 +72,12 @@ def sheet(
         raise UsageError(f"{out} must end in .pdf")
     for suffix in (".pdf", ".toml", ".png"):
         options.check_new(out.with_suffix(suffix), overwrite)
-    write_sheets(out, AnswerSheet(questions, read_options(letters), digits), listed)
+    sheet = AnswerSheet(questions, read_options(letters), digits)
+    if incomplete := write_sheets(out, sheet, listed):
+        echo_err(
+            f"no font here has all letters of {plural(len(incomplete), 'name')}, such as "
+            f"{in_one_line(incomplete[0])}: what is missing is a box; the number is right"
+        )
     click.echo(f"print {out}; {out.with_suffix('.toml')} reads it")
 
 

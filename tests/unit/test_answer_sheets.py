@@ -12,6 +12,7 @@ from benchmarks.marks import read_sheet
 from digitq.answer_sheets import AnswerSheet, read_options, write_sheets
 from digitq.protocol.asked.form import read_form
 from digitq.protocol.errors import UsageError
+from digitq.protocol.host import fonts
 
 
 @pytest.mark.parametrize("is_photo", [False, True])
@@ -38,8 +39,22 @@ def test_a_sheet_of_a_class_is_read(is_photo: bool, tmp_path: Path) -> None:
     assert answers["number"][0] == "20538"
 
 
+def test_names_without_a_letter_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "class.csv").write_text("id,name\n1,Ada\n2,Łukasz\n3,Zoë\n", encoding="utf-8")
+    monkeypatch.setattr(fonts, "FONT_FILES", ())
+    fonts.load_font.cache_clear()
+    sheet = AnswerSheet(2, "AB", 1)
+    told = write_sheets(tmp_path / "sheet.pdf", sheet, tmp_path / "class.csv")
+    fonts.load_font.cache_clear()
+    assert told == ["Łukasz", "Zoë"]
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="at most 60 questions with 5 options fit"):
         AnswerSheet(61, "ABCDE", 5)
-    with pytest.raises(UsageError, match="such as A-E"):
-        read_options("A")
+    for options in ("A", "A-", "!-)", "E-A", "A-Z"):
+        with pytest.raises(UsageError, match="such as A-E"):
+            read_options(options)
+    assert read_options("1-4") == [*"1234"]

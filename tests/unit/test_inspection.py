@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from digitq.protocol.chunk import Chunk
+from digitq.protocol.host import fonts
 from digitq.protocol.settings import settings
 from digitq.worker.classify import classify_chunk
 from digitq.worker.models.card import WEIGHTS_FOLDER
 from digitq.worker.models.model import load_model
-from digitq.worker.show import drawings
 from digitq.worker.show.inspection import (
     PANEL_WIDTH,
     Panels,
@@ -61,16 +61,16 @@ def test_a_long_name_is_wrapped() -> None:
     assert np.asarray(long)[:, -10:].min() == 255  # no letter is cut off
 
 
-@pytest.mark.parametrize("fonts", [drawings.FONT_FILES, ()], ids=["fonts", "no fonts"])
+@pytest.mark.parametrize("files", [fonts.FONT_FILES, ()], ids=["fonts", "no fonts"])
 def test_any_name_can_be_drawn(
-    fonts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawings, "FONT_FILES", fonts)
-    drawings.load_font.cache_clear()
+    monkeypatch.setattr(fonts, "FONT_FILES", files)
+    fonts.load_font.cache_clear()
     path = tmp_path / "Größe 数字.png"
     draw_one().save(path)
     assert inspect(path, "--out", str(tmp_path / "steps.png")).exit_code == 0
-    drawings.load_font.cache_clear()
+    fonts.load_font.cache_clear()
     assert (tmp_path / "steps.png").is_file()
 
 

@@ -7,12 +7,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
-from functools import cache
 from itertools import chain, count
 from pathlib import Path
 
 import PIL.Image
-from PIL.ImageFont import FreeTypeFont, ImageFont, load_default, truetype
 from PIL.PngImagePlugin import PngInfo
 
 from digitq.protocol.errors import OutputError, UsageError
@@ -25,7 +23,6 @@ from digitq.worker.sight.decoding.pillow import prepare_libraries
 
 PAGE_OF = re.compile(r"(.+\.(?:pdf|tiff?))#([1-9]\d*)", re.IGNORECASE)  # as SOURCEs name pages
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file
-FONT_FILES = ("DejaVuSans.ttf", "Arial.ttf")  # a system has one of these; PIL's own is ASCII only
 # What is printed, the picture if there is one, and the exit status
 Inspected = tuple[list[str], PIL.Image.Image | None, int]
 
@@ -130,11 +127,3 @@ def save_picture(picture: PIL.Image.Image, out: Path, source: str) -> None:
         signal.signal(signal.SIGINT, handler)
     if interrupts:
         signal.raise_signal(signal.SIGINT)
-
-
-@cache
-def load_font(size: int) -> FreeTypeFont | ImageFont:
-    for name in FONT_FILES:
-        with suppress(OSError):
-            return truetype(name, size)
-    return load_default(size)

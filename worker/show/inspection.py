@@ -20,6 +20,7 @@ from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Risk
 from digitq.protocol.chunk import ABSENT, Chunk, FoundDigit, Reason
 from digitq.protocol.errors import UsageError
+from digitq.protocol.host.fonts import load_font
 from digitq.protocol.settings import NUMBER
 from digitq.worker.classify import (
     MIN_DIGIT_CONFIDENCE,
@@ -31,7 +32,7 @@ from digitq.worker.classify import (
 )
 from digitq.worker.models.model import Model, load_model
 from digitq.worker.picture import ImageError, error_of_row
-from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
+from digitq.worker.show.drawings import Inspected, draw_file, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import (
     decode_image,

@@ -16,9 +16,10 @@ from PIL.ImageDraw import Draw
 from digitq.protocol.asked.form import Form, read_form
 from digitq.protocol.asked.form_file import Box
 from digitq.protocol.errors import UsageError
+from digitq.protocol.host.fonts import load_font
 from digitq.protocol.text import plural
 from digitq.worker.picture import Grey, ImageError, error_of_row
-from digitq.worker.show.drawings import Inspected, draw_file, load_font, read
+from digitq.worker.show.drawings import Inspected, draw_file, read
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.decoding.scales import scale_to_file
