@@ -72,6 +72,11 @@ WORKER_GAUGES = (
         "Images per second of a worker that lives, over the last ten seconds",
     ),
     ("worker_processes", "processes", "Processes of a worker that lives"),
+    (
+        "worker_ready",
+        lambda worker: not worker.missing,
+        "0 if a worker that lives is not ready, or has the name of another: `digitq doctor` says",
+    ),
 )
 JOB_GAUGES = (
     ("job_images_stored", "images", f"Images that were stored in Redis, {OLDEST}{UNREAD}"),

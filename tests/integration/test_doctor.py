@@ -21,6 +21,7 @@ from digitq import __version__
 from digitq.cli import digitq
 from digitq.operate.doctor import examine
 from digitq.operate.facts import Facts, gather_facts, look_at_flower
+from digitq.operate.metrics import StateCollector
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.app import app
@@ -590,3 +591,6 @@ def test_two_workers_of_one_name(redis_only: Local) -> None:
         "workers: twin@h is not ready: another worker has this name: start each with a --hostname"
     )
     assert found(gather_facts(redis_only.url, None), "workers").startswith(text)
+    families = {one.name: one for one in StateCollector(ledger).collect()}
+    (ready,) = families["digitq_worker_ready"].samples
+    assert ready.labels["worker"] == "twin@h" and ready.value == 0
