@@ -405,7 +405,8 @@ function send(closing) {
  * to what this page has sent, or that there is another page now. Its first message has all answers. */
 function take({ answers = [], rules = {}, trouble = "", others, isReply, isOther }) {
   clearTimeout(waitForMessage.timer);
-  if (isOther) return location.reload();
+  const isTyping = part(".card input:focus:not(:placeholder-shown)");
+  if (isOther) return void (isTyping ? say("A page was read again: reload this one to see it") : location.reload());
   if (others) return meet(others);
   if (isReply) return void ((isSending = false), part("#trouble").textContent || sendIn(0));
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
@@ -799,7 +800,7 @@ function fillItem(one) {
   for (const field of item.querySelectorAll("[data-key]")) {
     const value = one.keys[field.dataset.key];
     if (field.type === "checkbox") field.checked = value ?? false;
-    else if (field.dataset.key === "optional") field.value = `${value ?? one.kind !== "fields"}`;
+    else if (field.dataset.key === "optional") field.value = `${value ?? (one.kind === "choices" ? "" : one.kind === "tables")}`;
     else field.value = Array.isArray(value) ? value.join(", ") : (value ?? "");
     if (field.dataset.key === "box") field.disabled = !value; // each bubble has a box of its own
   }

@@ -67,7 +67,10 @@ class WholePages:
         return read_with(file.form, risk=file.results.record.risk, like=file.results.record.like)
 
     def read(self, page: str, content: bytes, corners: list[tuple[float, float]]) -> PageAgain:
-        """Read a page whose form has these corners. Raises `UsageError` if it can't be read."""
+        """Read a page whose form has these corners. Raises `UsageError` if it can't be read, or if
+        a random sample would have been drawn otherwise with its new rows."""
+        if self.desk.file.drawn:
+            raise UsageError("a random sample is drawn from the rows: read pages again before that")
         with TemporaryDirectory() as folder:
             paths = {name: str(Path(folder, name)) for name in ("known", "page", "out")}
             Path(paths["known"]).write_bytes(self.reading.known)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from digitq.private.processes import find_free_port
 from digitq.producer.results import open_results
 from digitq.protocol.asked.form import read_form
 from digitq.protocol.errors import UsageError
+from digitq.serving.whole_page import WholePages
 from tests.browser import open_browser
 from tests.drawing import draw_one
 from tests.forms import draw_blank
@@ -297,6 +299,13 @@ def test_a_refused_page_is_read_where_a_person_shows_the_form(
     os.utime(results.with_suffix(".again.parquet"), (0, 0))
     with pytest.raises(UsageError, match="is older than the results"):
         open_results(results)
+
+
+def test_no_page_is_read_again_once_a_sample_is_drawn() -> None:
+    """More rows would be unmarked, and other ones drawn."""
+    desk = Mock(file=Mock(drawn={"a.png/q1": 1}))
+    with pytest.raises(UsageError, match="a random sample is drawn from the rows"):
+        WholePages(desk, Mock(), []).read("b.png", b"", [])
 
 
 def test_a_double_click_is_one_answer(digits: Path, person: Person) -> None:
