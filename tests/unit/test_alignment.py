@@ -225,6 +225,15 @@ def test_two_forms_on_one_photo_are_not_aligned() -> None:
         cut_cells(form(), page)
 
 
+def test_no_guess_chooses_one_of_two_forms() -> None:
+    """The outline of either sheet is clear."""
+    page = np.full((HEIGHT + 200, 2 * WIDTH + 300), 90, np.uint8)
+    for at, left in enumerate((100, WIDTH + 200)):
+        page[100 : 100 + HEIGHT, left : left + WIDTH] = fill(blank(), at)
+    with pytest.raises(ImageError, match="page not aligned: the form is on it twice"):
+        cut_cells(form(), page)
+
+
 SHEET_BOXES: list[Box] = [
     (100.0 + 26 * column, 250.0 + 24 * row, 116.0 + 26 * column, 266.0 + 24 * row)
     for row, column in product(range(30), range(25))

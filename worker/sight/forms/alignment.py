@@ -51,6 +51,7 @@ PLACE_SEARCH = 8  # px
 SHIFT_COST = 0.25  # a shift by all of PLACE_SEARCH needs this much more correlation than none
 MIN_PLACE_FIT = 0.15  # with a lower correlation, the place keeps the smooth shift
 NOT_ALIGNED = "page not aligned"
+TWICE = f"{NOT_ALIGNED}: the form is on it twice"
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def find_form(
     outside = (back != back.clip(0, (width, height))).any(1)
     _, others = fit_homography(sources[outside], targets[outside], max(shape))
     if others.sum() > MAX_SECOND * is_inlier.sum():
-        raise ImageError(f"{NOT_ALIGNED}: the form is on it twice")
+        raise ImageError(TWICE)
     misses = back - sources
     bent = np.abs(misses).max(1) < MAX_BEND * max(height, width)
     terms = monomials(sources[bent], (width, height))

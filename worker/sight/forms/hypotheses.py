@@ -11,6 +11,7 @@ from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.forms.alignment import (
     GUESS,
     NOT_ALIGNED,
+    TWICE,
     Alignment,
     Template,
     centre,
@@ -42,6 +43,8 @@ def align(template: Template, page: Grey) -> Alignment:
                 return found
         except ImageError as error:
             problem = error
+            if str(error) == TWICE:  # no guess may choose one of both in silence
+                break
     raise problem
 
 
