@@ -109,19 +109,19 @@ def report_risk(
     if risk is None:
         return
     what, others = ("numbers", "the other numbers") if has_form else ("answers", "the others")
-    for below in all_thresholds(sink.parts):
-        echo_err(
-            f"{what} below a confidence of {below:.2%} are marked: at most {show_bound(risk)} of "
-            f"{others} are wrong, as in {like or 'the handwriting by which that was measured'}"
-        )
+    there = like or "the handwriting by which that was measured"
     likeness = join_likeness(sink.parts)
+    promise = "" if likeness.is_harder else f": at most {show_bound(risk)} of {others} are wrong"
+    for below in all_thresholds(sink.parts):
+        as_there = f"{promise}, as in {there}" if promise else ""
+        echo_err(f"{what} below a confidence of {below:.2%} are marked{as_there}")
     if likeness.is_harder:
         share = likeness.unsure / likeness.compared
         echo_err(
-            f"these images are harder: {share:.0%} of the {what} are as unsure as "
-            f"{likeness.usual:.0%} were there. {show_bound(risk)} can't be promised: look at a "
-            "random sample of them (`digitq report --sample 600`, `digitq correct`), and name it "
-            "with --like"
+            f"these images are harder than {there}: {share:.0%} of the {what} are as unsure as "
+            f"{likeness.usual:.0%} are there. A risk of {show_bound(risk)} can't be promised: look "
+            "at a random sample (`digitq report --sample 600`, `digitq correct`), and name it with "
+            "--like"
         )
 
 

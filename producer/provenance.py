@@ -140,16 +140,6 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def refuse_older(path: Path, record: Record | None) -> None:
-    """Raises `UsageError` if a file that belongs to results is of earlier ones."""
-    finished = datetime.fromisoformat(record.finished).timestamp() if record else 0
-    if path.exists() and path.stat().st_mtime < finished - 1:
-        raise UsageError(
-            f"{path} is older than the results, so what it has is of earlier ones: "
-            "rename it, or `touch` it if it is of these"
-        )
-
-
 def find_record(results: Path) -> Record | None:
     """The record of a result file; None if there is none. Raises `UsageError` if it is damaged or
     can't be read."""

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from digitq.producer.provenance import Record, find_record, refuse_older
+from digitq.producer.provenance import Record, find_record
 from digitq.producer.read_again import PageAgain, again_path, read_pages_again
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
@@ -24,6 +24,7 @@ from digitq.protocol.chunk import (
     CELL_FIELDS,
     CLASSES,
     CORRECTED,
+    NUMBER_TRUTH,
     PROBABILITIES,
     named_schema,
     truth_field,
@@ -77,7 +78,35 @@ class ResultFile:
         Raises `UsageError` if a row can't be read, or if there are not as many rows as the record
         counts.
         """
-        rows, replaced = 0, set[str]()
+        if not self.again:
+            yield from self._own_batches()
+            return
+        truths = dict[str, str | None]()
+        if NUMBER_TRUTH.name in self.schema.names:  # a page may be in two batches
+            for batch in self._own_batches():
+                batch = batch.filter(pc.is_in(batch["page"], pa.array([*self.again])))
+                truths |= dict(
+                    zip(*(batch[name].to_pylist() for name in ("id", "truth")), strict=True)
+                )
+        replaced = set[str]()
+        for batch in self._own_batches():
+            pages = batch.column("page").to_pylist()
+            for page, numbers in groupby(range(len(pages)), pages.__getitem__):
+                first, *others = numbers
+                if page not in self.again:
+                    yield batch.slice(first, 1 + len(others))
+                elif page not in replaced:
+                    replaced.add(page)
+                    yield self._fit(self.again[page].rows, truths)
+
+    def _fit(self, rows: pa.RecordBatch, truths: Mapping[str, str | None]) -> pa.RecordBatch:
+        """The rows of a page that was read again, with the columns of the file."""
+        right = pa.array([truths.get(id) for id in rows["id"].to_pylist()], pa.string())
+        rows = rows.append_column(NUMBER_TRUTH, right)
+        return pa.record_batch([fit_column(rows, one) for one in self.schema], schema=self.schema)
+
+    def _own_batches(self) -> Iterator[pa.RecordBatch]:
+        rows = 0
         with read_errors(self.path):
             for batch in READERS[self.path.suffix.lower()](self):
                 columns = [fit_column(batch, one) for one in self.schema]
@@ -85,27 +114,12 @@ class ResultFile:
                 batch.validate(full=True)  # the readers of JSON and Parquet let any text pass
                 check_rows(self.path, rows, batch)
                 rows += batch.num_rows
-                yield from self._replace_pages(batch, replaced)
+                yield batch
         if self.record and (images := self.record.counts.images) != rows:
             raise UsageError(
                 f"{self.path} has {rows:,} rows, but its record counts {images:,}: "
                 "it was cut off or changed"
             )
-
-    def _replace_pages(self, batch: pa.RecordBatch, replaced: set[str]) -> Iterator[pa.RecordBatch]:
-        if not self.again:
-            yield batch
-            return
-        pages = batch.column("page").to_pylist()
-        for page, numbers in groupby(range(len(pages)), pages.__getitem__):
-            first, *others = numbers
-            if page not in self.again:
-                yield batch.slice(first, 1 + len(others))
-            elif page not in replaced:
-                replaced.add(page)
-                rows = self.again[page].rows
-                columns = [fit_column(rows, one) for one in self.schema]
-                yield pa.record_batch(columns, schema=self.schema)
 
     def places(self) -> Iterator[pa.RecordBatch]:
         """`batches`, in which the rows of pages also have the column `table`: the name of their
@@ -215,17 +229,16 @@ def open_results(path: Path) -> ResultFile:
     for one in (truth_field(read), CORRECTED):
         if one.name in names:
             schema = schema.append(one)
-    again = open_pages_again(again_path(path), record) if has_form else {}
+    again = open_pages_again(again_path(path), record) if has_form and record else {}
     return ResultFile(path, read, schema, record, again)
 
 
-def open_pages_again(path: Path, record: Record | None) -> dict[str, PageAgain]:
+def open_pages_again(path: Path, record: Record) -> dict[str, PageAgain]:
     """The pages that were read again, if there are any. Raises `UsageError`."""
     if not path.exists():
         return {}
-    refuse_older(path, record)
     with read_errors(path):
-        return read_pages_again(path)
+        return read_pages_again(path, record)
 
 
 def read_names(path: Path) -> Sequence[str]:

@@ -70,10 +70,10 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     from digitq.review.corrections import (
         Looked,
         check_again,
-        checksum,
         correct_rows,
         count_learned,
         find_other_zeros,
+        identify,
         measure_sample,
         read_corrections,
         suggest_training,
@@ -90,8 +90,10 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         curve = ", and the file measures no risk" if given.drawn else ""
         echo_err(f"the form can't be read: its rules are not checked again{curve}")
     looked = measure_sample(table, given, form) if given.drawn else Looked()
-    run = {"results": checksum(results), "corrections": checksum(corrections)}
-    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
+    with (
+        closing(open_sink(out, identify(table, corrections), overwrite)) as sink,
+        report_interruption(sink, overwrite),
+    ):
         for batch in correct_rows(table, answers, sink.counts.images, checked):
             sink.write(batch)
         record = table.record and replace(table.record, counts=sink.counts)

@@ -1,6 +1,7 @@
 """`review`: serves the page of results, and saves the answers that are given there."""
 
 import shlex
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def review(
     from digitq.serving.whole_page import WholePage, WholePages
 
     table, what = open_results(results), f"the page of {results}"
+    table = replace(table, path=results.absolute())  # the current folder may change
     hold(results)
     bind(host, port, what).close()  # raises before the page is made, which may take a while
     saved = AnswerFile(table)
@@ -52,6 +54,7 @@ def review(
     ]
     serve(routes, host, port, what, desk.look)
     if saved.answers:
-        command = shlex.join(["digitq", "correct", str(results), str(saved.path), "-o", "FINAL"])
+        path = str(results.with_name(saved.path.name))
+        command = shlex.join(["digitq", "correct", str(results), path, "-o", "FINAL"])
         count = plural(len(saved.answers), "answer")
-        echo_err(f"{count} in {saved.path}: `{command}` writes the table with them")
+        echo_err(f"{count} in {path}: `{command}` writes the table with them")

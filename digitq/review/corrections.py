@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from digitq.producer.counts import differ_in_zeros
 from digitq.producer.provenance import Record, all_thresholds
+from digitq.producer.read_again import again_path
 from digitq.producer.results import ResultFile
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
@@ -46,11 +47,19 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
 
 
+def identify(results: ResultFile, corrections: Path) -> dict[str, str]:
+    """What differs if `correct` writes other rows."""
+    files = {"results": results.path, "corrections": corrections}
+    files |= {"again": again_path(results.path)} if results.again else {}
+    return {name: checksum(path) for name, path in files.items()}
+
+
 class Given(NamedTuple):
     """What a page has saved."""
 
     answers: Corrections
     drawn: Mapping[str, int]  # by id: the place of a row in the page's random sample, from 1
+    path: Path
 
 
 def read_corrections(path: Path, results: ResultFile, form: Form | None = None) -> Given:
@@ -87,7 +96,7 @@ def read_corrections(path: Path, results: ResultFile, form: Form | None = None) 
                     "place in the draw, such as 17, or empty"
                 )
             drawn[id] = int(place)
-    return Given(found, drawn)
+    return Given(found, drawn, path)
 
 
 def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> str:
@@ -149,8 +158,14 @@ def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Look
 
     Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
     to read would find too few errors. An illegible row counts as wrong. There is no sample without
-    a row that counts. Raises `UsageError` if a row can't be read.
+    a row that counts. Raises `UsageError` if a row can't be read, or if pages were read again after
+    the draw: other rows are unmarked now.
     """
+    if results.again and given.path.stat().st_mtime < again_path(results.path).stat().st_mtime:
+        raise UsageError(
+            f"the sample in {given.path} was drawn before pages were read again: other rows are "
+            "unmarked now, so draw it anew"
+        )
     rows = answered = corrected = 0
     # Confidence, is wrong, is a number; by the place in the draw
     found: dict[int, tuple[float, bool, bool]] = {}

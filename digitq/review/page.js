@@ -150,6 +150,12 @@ function chooseByKey({ dataset }) {
   if (dataset.option === undefined) goTo(nextAfter(current));
 }
 
+/** Say by a key that there is nothing to read, or that nobody can: after a question, the next card comes as by its options. */
+function refuseByKey(answer) {
+  giveByKey(answer);
+  if (read === "number" && !part("input", current)) goTo(nextAfter(current));
+}
+
 function select(card, focus = true) {
   if (current) {
     if (current !== card) show(current), current.classList.remove("large");
@@ -403,10 +409,10 @@ function send(closing) {
 
 /** What the server says: answers that are saved, rules, why nothing is saved, or that this was all
  * to what this page has sent, or that there is another page now. Its first message has all answers. */
-function take({ answers = [], rules = {}, trouble = "", others, isReply, isOther }) {
+function take({ answers = [], rules = {}, trouble = "", others, isReply, version }) {
   clearTimeout(waitForMessage.timer);
-  const isTyping = part(".card input:focus:not(:placeholder-shown)");
-  if (isOther) return void (isTyping ? say("A page was read again: reload this one to see it") : location.reload());
+  if (version) return void (take.version === undefined ? (take.version = version) : version === take.version || loadOther());
+  answers = answers.filter(([id]) => cardOf.has(id)); // there may be another page
   if (others) return meet(others);
   if (isReply) return void ((isSending = false), part("#trouble").textContent || sendIn(0));
   part("#trouble").textContent = trouble && `Nothing is saved: ${trouble}`;
@@ -424,7 +430,7 @@ function take({ answers = [], rules = {}, trouble = "", others, isReply, isOther
   merge();
   keep();
   for (const [id] of answers) show(cardOf.get(id), !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too
-  for (const [id, each] of Object.entries(rules)) showRules(cardOf.get(id), each);
+  for (const [id, each] of Object.entries(rules)) if (cardOf.has(id)) showRules(cardOf.get(id), each);
   showProgress();
 }
 
@@ -453,21 +459,24 @@ async function showPage(card = current) {
   if (!beside || beside.hidden || !sheet || beside.sheet === sheet) return;
   Object.assign(beside, { sheet, card });
   part("strong", beside).textContent = "";
+  part("img", beside).src = "";
+  part("#again").disabled = true;
+  drawCorners(START);
   beside.classList.toggle("refused", Boolean(part(".refused", sheet)));
   const uri = await fetch(pageOf(card)).then((answer) => answer.text(), () => "");
   if (beside.sheet !== sheet) return; // another page is asked for
-  part("img", beside).src = uri.startsWith("data:") ? uri : "";
-  if (!uri) beside.sheet = undefined;
-  drawCorners(START);
+  if (!uri.startsWith("data:")) return void (beside.sheet = undefined);
+  part("img", beside).src = uri;
+  part("#again").disabled = false;
 }
 
 const pageOf = (card) => `page${location.search}&id=${encodeURIComponent(ids.get(card))}`;
 
 /** Show the whole page, or hide it. */
-function changePage(isShown) {
+function changePage(isShown, card = current) {
   part("#page").setAttribute("aria-pressed", isShown);
   part("#whole").hidden = !isShown;
-  showPage();
+  showPage(card);
 }
 
 /** Draw the outline of the form, its upper side, and its corners. */
@@ -493,7 +502,7 @@ function dragCorner(event) {
   svg.onpointerup = svg.onpointercancel = () => (svg.onpointermove = null);
 }
 
-/** Let the server read the page again where the corners are. All pages show what it has read, or this one why it has not. */
+/** Let the server read the page again where the corners are; then there is another page of results, or a problem is told. */
 async function readAgain(button) {
   const { card } = part("#whole");
   const told = part("#whole strong");
@@ -501,8 +510,18 @@ async function readAgain(button) {
   button.disabled = true;
   const how = { method: "POST", body: JSON.stringify(corners) };
   const { problem } = await fetch(pageOf(card), how).then((answer) => answer.json()).catch(() => ({ problem: "digitq does not answer" }));
+  if (!problem) return location.reload();
+  if (part("#whole").card !== card) return say(problem);
   told.textContent = problem;
   button.disabled = false;
+}
+
+/** Show another page of results, unless a person would lose what they do. */
+function loadOther() {
+  const isTyping = part(".card input:focus:not(:placeholder-shown)");
+  const isPlacing = corners !== START && part("#whole.refused:not([hidden])");
+  if (isTyping || isPlacing) say("A page was read again: reload this one to see it");
+  else location.reload();
 }
 
 /** Another person's answer beside ours. */
@@ -569,9 +588,9 @@ document.addEventListener("keydown", (event) => {
   else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) goTo(cards[cards.indexOf(current) + 1]);
   else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) goTo(cards[cards.indexOf(current) - 1] ?? current);
   else if (key === "Tab" && !event.shiftKey && target === document.body) select(current); // the framed one
-  else if (key === "x") giveByKey("");
+  else if (key === "x") refuseByKey("");
   else if (key === "w") confirmRules(rulesOf.get(current));
-  else if (key === "i") giveByKey(illegible);
+  else if (key === "i") refuseByKey(illegible);
   else if (key === "Escape") current.classList.remove("large");
   else if (key === "Backspace" || key === "Delete") {
     if (field?.value) return; // of what is being typed
@@ -625,11 +644,10 @@ document.addEventListener("click", ({ target, detail, pointerType }) => {
   else if (button?.id === "save") save();
   else if (button?.id === "signs") changeKeys(button);
   else if (button?.id === "page") changePage(button.getAttribute("aria-pressed") !== "true");
-  else if (button?.id === "turn") drawCorners([corners[3], ...corners.slice(0, 3)]);
+  else if (button?.id === "turn") drawCorners([corners[3], ...corners.slice(0, 3)]), (part("#whole strong").textContent = "");
   else if (button?.id === "again") readAgain(button);
   else if (button?.matches("[data-find]")) {
-    changePage(true);
-    showPage(all.find((one) => button.closest(".sheet").contains(homes.get(one))));
+    changePage(true, all.find((one) => button.closest(".sheet").contains(homes.get(one))));
   }
   else if (target.matches("#whole:not(.refused) img")) target.classList.toggle("large");
 });

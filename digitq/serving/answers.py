@@ -3,12 +3,12 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from digitq.producer.provenance import refuse_older
 from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import DigitqError, UsageError
@@ -46,7 +46,13 @@ class AnswerFile:
         self.answers: Answers = {}
         self.drawn: dict[str, int] = {}  # by id: the place of a row in a page's random sample
         self._seen: object = None  # the state of the file that was read or written last
-        refuse_older(self.path, results.record)
+        record = results.record
+        finished = datetime.fromisoformat(record.finished).timestamp() if record else 0
+        if self.path.exists() and self.path.stat().st_mtime < finished - 1:
+            raise UsageError(
+                f"{self.path} is older than the results, so its answers are of earlier ones: "
+                "rename it, or `touch` it if they are of these"
+            )
         self.read_again()
 
     def read_again(self) -> set[str]:
@@ -60,7 +66,7 @@ class AnswerFile:
             return set()
         now, before = describe(self.path), self.answers
         if now != self._seen:
-            found, drawn = read_corrections(self.path, self.results, self.form)
+            found, drawn, _ = read_corrections(self.path, self.results, self.form)
             self.answers = {id: one or "" for id, one in found.items()}
             self.drawn |= drawn
             self._seen = now
@@ -100,6 +106,7 @@ class Desk:
         self.connections: set[Connection] = set()
         self._trouble = ""  # why nothing is saved
         self._results_seen = describe(file.results.path)
+        self.version = 0  # of the page; a browser may miss that there is another one
         self.put(page)
 
     def put(self, page: ReviewPage) -> None:
@@ -110,8 +117,9 @@ class Desk:
         shown = {*self.shown.values()}
         pages = read_pages(self.file.results) if self.file.form else ()
         self._pages = {one[0]["page"]: one for one in pages if one[0]["page"] in shown}
+        self.version += 1
         for one in self.connections:
-            one.tell({"isOther": True})
+            one.tell({"version": self.version})
 
     def look(self) -> None:
         """Tell all pages what another program has written. Called each second, too."""
@@ -185,6 +193,7 @@ class Connection(LiveConnection):
 
     def open(self, *_: str, **__: str) -> None:
         self.desk.connections.add(self)
+        self.tell({"version": self.desk.version})
         self.desk.tell(self.desk.shown, self)
         self.desk.tell_places({self})
 

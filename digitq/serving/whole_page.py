@@ -2,19 +2,21 @@
 
 import asyncio
 import json
+from asyncio import Future
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 from annotated_types import Len
 from pydantic import Field, TypeAdapter
 
 from digitq.producer.found_images import find_images
-from digitq.producer.provenance import all_weights
+from digitq.producer.provenance import Record, all_weights
 from digitq.producer.read_again import PageAgain, again_path, write_pages_again
 from digitq.producer.results import ResultFile, open_results
 from digitq.protocol.asked.reading import Reading
@@ -32,13 +34,16 @@ from digitq.terminal import echo_err
 
 WHOLE_SIDES = (1600,)  # px: the longer side of the picture
 KEPT_PICTURES = 32  # so many pictures are kept, of some 300 kB
+# Pictures are found in the folder of the record, which becomes the current one meanwhile. So one
+# thread does this, and all others name files by whole paths
+FINDER = ThreadPoolExecutor(1)
+T = TypeVar("T")
 Share = Annotated[float, Field(ge=-1, le=2)]
 PLACED_CORNERS = TypeAdapter(Annotated[list[tuple[Share, Share]], Len(4, 4)])
 
 
 class WholePages:
-    """The pages of the cards at a desk. Pictures are found in the folder of the record, which
-    becomes the current one meanwhile: this is no work for a thread."""
+    """The pages of the cards at a desk."""
 
     def __init__(
         self, desk: Desk, make: Callable[[ResultFile], ReviewPage], sources: Sequence[str]
@@ -47,24 +52,31 @@ class WholePages:
         self.show = lru_cache(KEPT_PICTURES)(self._show)
 
     def find(self, page: str) -> bytes:
-        """The file of a page; nothing if it is not found."""
-        with suppress(UsageError):
-            for found in find_images(self.desk.file.results.record, self.sources, [page]):
-                return found.content or b""
-        return b""
+        """The file of a page. Raises `UsageError` if it is not found."""
+        found = next(find_images(self.record, self.sources, [page] if page else []), None)
+        if not found or not found.content:
+            raise UsageError(f"the page is {found and found.problem or 'not shown here'}")
+        return found.content
 
     def _show(self, page: str) -> str:
         """The picture of a page as a `data:` URL; "" if there is none."""
-        picture = make_thumbnail(self.find(page), WHOLE_SIDES)
-        return picture.uri if picture else ""
+        with suppress(UsageError):
+            picture = make_thumbnail(self.find(page), WHOLE_SIDES)
+            return picture.uri if picture else ""
+        return ""
 
     @cached_property
     def reading(self) -> Reading[dict[str, NumberPrediction]]:
         """How the pages were read. Raises `UsageError`."""
-        file = self.desk.file
-        if not file.form or not file.results.record:
+        if not (form := self.desk.file.form):
             raise UsageError("the form is not on record, or can't be read any more")
-        return read_with(file.form, risk=file.results.record.risk, like=file.results.record.like)
+        return read_with(form, risk=self.record.risk, like=self.record.like)
+
+    @property
+    def record(self) -> Record:
+        record = self.desk.file.results.record
+        assert record  # which names the form
+        return record
 
     def read(self, page: str, content: bytes, corners: list[tuple[float, float]]) -> PageAgain:
         """Read a page whose form has these corners. Raises `UsageError` if it can't be read, or if
@@ -77,10 +89,9 @@ class WholePages:
             Path(paths["page"]).write_bytes(content)
             status, text, error = run_worker("form", json.dumps(paths | {"corners": corners}))
             if status:
-                raise UsageError(in_one_line(error).removeprefix("digitq: "))
+                raise UsageError(error.strip().splitlines()[-1].removeprefix("digitq: "))
             picture = Path(paths["out"]).read_bytes()
-        found, record = json.loads(text), self.desk.file.results.record
-        known = all_weights(record.parts) if record else ()
+        found, known = json.loads(text), all_weights(self.record.parts)
         if known and found["weights"] not in known:
             raise UsageError(
                 f"the pages were read with other weights ({', '.join(known)}): start `digitq "
@@ -96,18 +107,37 @@ class WholePages:
         ]
         return PageAgain(name_rows(pa.RecordBatch.from_pylist(rows, PAGE_SCHEMA)), picture)
 
-    def put(self, page: str, again: PageAgain) -> None:
+    async def put(self, page: str, again: PageAgain) -> None:
         """Keep a page that was read again, and show it. Raises `OutputError`."""
-        path = self.desk.file.results.path
-        write_pages_again(again_path(path), {**self.desk.file.results.again, page: again})
-        self.desk.file.results = open_results(path)
+        file = self.desk.file
+        path, pages = file.results.path, {**file.results.again, page: again}
+        write_pages_again(again_path(path), self.record, pages)
+        file.results = open_results(path)
         echo_err(f"{in_one_line(page)} was read again: {plural(again.rows.num_rows, 'field')}")
-        self.desk.put(self.make(self.desk.file.results))
+        self.desk.put(await run_with(FINDER, self.make, file.results))
+
+    async def answer(self, page: str, body: bytes) -> str:
+        """Read a page whose form has the corners in a message; gives what is wrong, in words."""
+        try:
+            corners = PLACED_CORNERS.validate_json(body)
+            content = await run_with(FINDER, self.find, page)
+            await self.put(page, await run_with(WORKERS, self.read, page, content, corners))
+        except DigitqError as error:
+            return in_one_line(error.for_others)
+        except OSError as error:
+            return str(error.strerror or error)
+        except ValueError:  # that of pydantic
+            return "a form has four corners, each with two numbers"
+        return ""
+
+
+def run_with(threads: ThreadPoolExecutor, call: Callable[..., T], *given: Any) -> "Future[T]":
+    return asyncio.get_running_loop().run_in_executor(threads, call, *given)
 
 
 class WholePage(Guarded):
     """Answers the id of a card with the picture of its page, and corners of the form on it with
-    what can't be read there, or nothing."""
+    what is wrong, if anything is."""
 
     def initialize(self, pages: WholePages) -> None:
         self.pages = pages
@@ -115,20 +145,9 @@ class WholePage(Guarded):
     def find_page(self) -> str:
         return self.pages.desk.shown.get(self.get_query_argument("id", ""), "")
 
-    def get(self) -> None:
-        page = self.find_page()
+    async def get(self) -> None:
         self.set_header("Content-Type", "text/plain")
-        self.finish(self.pages.show(page) if page else "")
+        self.finish(await run_with(FINDER, self.pages.show, self.find_page()))
 
     async def post(self) -> None:
-        page, problem = self.find_page(), ""
-        try:
-            corners = PLACED_CORNERS.validate_json(bytes(self.received))
-            work = partial(self.pages.read, page, self.pages.find(page), corners)
-            again = await asyncio.get_running_loop().run_in_executor(WORKERS, work)
-            self.pages.put(page, again)
-        except DigitqError as error:
-            problem = in_one_line(error.for_others)
-        except ValueError:  # that of pydantic
-            problem = "a form has four corners, each with two numbers"
-        self.finish({"problem": problem})
+        self.finish({"problem": await self.pages.answer(self.find_page(), bytes(self.received))})

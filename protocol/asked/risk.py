@@ -7,7 +7,7 @@ results that a person has corrected.
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -152,15 +152,17 @@ class Likeness:
     unsure: int = 0  # so many are less sure than a threshold of the curve
     compared: int = 0  # of so many
     usual: float = 0.0  # the share of the curve's own answers that was
+    measured: int = 0  # of so many of these, at least
 
     def __add__(self, other: Self) -> Self:
         sums = self.unsure + other.unsure, self.compared + other.compared
-        return type(self)(*sums, other.usual or self.usual)
+        return replace(other if other.measured else self, unsure=sums[0], compared=sums[1])
 
     @property
     def is_harder(self) -> bool:
         expected = self.usual * self.compared
-        by_chance = HARDER_BY_CHANCE * math.sqrt(expected * (1 - self.usual))
+        both = 1 + self.compared / max(1, self.measured)  # the curve is of a sample, too
+        by_chance = HARDER_BY_CHANCE * math.sqrt(expected * (1 - self.usual) * both)
         return self.unsure > max(HARDER * expected, expected + by_chance)
 
 
@@ -168,13 +170,16 @@ LIKENESS = TypeAdapter(Likeness)  # reads what JSON has of one
 
 
 def compare(curve: Curve, confidences: NDArray[np.floating]) -> Likeness:
-    """Compare answers that can be unsure, (N,), with those of a curve; a curve of one threshold
-    says nothing of them. As `measure_curve` has it, the share below a threshold is a square."""
-    if not (at := round(REFERENCE * len(curve))):
+    """Compare answers that can be unsure, (N,), with those of a curve. As `measure_curve` has it,
+    the share below a threshold is a square, unless some of them were equal. Such a curve, or one of
+    one threshold, says nothing."""
+    at, has_equal = round(REFERENCE * len(curve)), len(curve) < MAX_THRESHOLDS and curve[-1][0] == 1
+    if not at or has_equal:
         return Likeness()
     compared = confidences[confidences >= curve[0][0]]
     usual = round((at / len(curve)) ** 2, 4)
-    return Likeness(int((compared < curve[at][0]).sum()), len(compared), usual)
+    unsure = int((compared < curve[at][0]).sum())
+    return Likeness(unsure, len(compared), usual, ROWS_PER_THRESHOLD * len(curve))
 
 
 def find_threshold(curve: Curve, share: float, name: str) -> float:

@@ -33,7 +33,7 @@ from digitq.producer.sinks.encoders import encode_csv
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources.opening import describe_origin, open_sources
 from digitq.producer.sources.truth import read_truths
-from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
 from digitq.protocol.errors import OutputError, UsageError
 from digitq.protocol.formats.csv_text import guard_text, plain_text
 from digitq.protocol.origin import Origin
@@ -165,20 +165,21 @@ def test_a_page_that_was_read_again_may_have_more_rows(tmp_path: Path, suffix: s
     path, many = tmp_path / f"pages{suffix}", [f"f{n}" for n in range(READ_ROWS)]
     refused = {"error": "page not aligned", "review": True, "reason": "error"}
     found = rows("a", many[1:], number="1") + rows("b", many, **refused) + rows("c", ["f0"])
-    batch = pa.RecordBatch.from_pylist(found, FORM_SCHEMA)
+    found = [row | {"truth": "3"} for row in found]
+    batch = pa.RecordBatch.from_pylist(found, FORM_SCHEMA.append(NUMBER_TRUTH))
     record = write(path, batch, Origin(form="form.toml"), model="number")
     again = pa.RecordBatch.from_pylist(rows("b", [*many, "more"], number="2"), FORM_SCHEMA)
-    write_pages_again(again_path(path), {"b": PageAgain(again, b"picture")})
+    write_pages_again(again_path(path), record, {"b": PageAgain(again, b"picture")})
     results = open_results(path)
     assert record.counts.images == len(found)
     read = [row for part in results.batches() for row in part.to_pylist()]
-    assert [row["id"] for row in read] == [
-        *(row["id"] for row in found[:-1]),
-        "b/more",
-        "c/f0",
-    ]
+    ids = [row["id"] for row in found]
+    assert [row["id"] for row in read] == [*ids[:-1], "b/more", ids[-1]]
     assert {row["number"] for row in read if row["page"] == "b"} == {"2"}
+    assert [row["truth"] for row in read] == [*["3"] * (len(found) - 1), None, "3"]
     assert results.again["b"].picture == b"picture"
+    write(path, batch, Origin(form="form.toml"), model="number", parts=(replace(PART, job="k"),))
+    assert not open_results(path).again  # they are of earlier results
     again_path(path).write_bytes(b"no table")
     with pytest.raises(UsageError, match="can't read the rows of .*again.parquet"):
         open_results(path)

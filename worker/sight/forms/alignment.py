@@ -34,7 +34,7 @@ MIN_INLIERS = 12
 MIN_FORM_AREA = 0.04  # the form covers at least this share of the page
 MAX_STRETCH = 3.0  # a side of the form is at most this many times as long as the opposite one
 MAX_BEND = 0.02  # a bent page is so far from a flat one, in shares of the blank's longer side
-MAX_SECOND = 0.5  # a second place with this share of the first one's matches is a second form
+MAX_SECOND = 0.2  # a second place with this share of the first one's matches is a second form
 
 TILE_SIDE = 600  # px: the blank's longer side where tiles are compared
 TILE = 60  # px
@@ -215,8 +215,9 @@ def find_form(
         raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
     back = project(np.asarray(np.linalg.inv(matrix), np.float64), targets)
     outside = (back != back.clip(0, (width, height))).any(1)
-    _, others = fit_homography(sources[outside], targets[outside], max(shape))
-    if others.sum() > MAX_SECOND * is_inlier.sum():
+    second, others = fit_homography(sources[outside], targets[outside], max(shape))
+    is_second = second is not None and is_plausible(second, (width, height), shape)
+    if is_second and others.sum() > MAX_SECOND * is_inlier.sum():
         raise ImageError(TWICE)
     misses = back - sources
     bent = np.abs(misses).max(1) < MAX_BEND * max(height, width)

@@ -27,6 +27,7 @@ from digitq.worker.sight.forms.smooth_shift import NO_SHIFT
 LOOKS = (400, 1000), (1100, 1800)
 MAX_SCAN_RATIO, MAX_PHOTO_RATIO = 1.04, 1.25  # so much longer may a sheet be, in its breadths
 SHEET_SIDE = 400  # px: a sheet's edges are sought where the page's longer side is this
+MAX_ALONE = 0.6  # a form that covers less of the page leaves room for another one
 MIN_SHEET = 0.2  # a sheet covers at least this share of the page
 MAX_EDGE_ERROR = 0.02  # so far is a sheet's outline from its four corners, in its circumference
 
@@ -40,12 +41,26 @@ def align(template: Template, page: Grey) -> Alignment:
     for way in [*ways, lay_on_sheet]:
         try:
             if found := way(template, page):
+                if way is first:
+                    check_alone(template, page, found)
                 return found
         except ImageError as error:
             problem = error
             if str(error) == TWICE:  # no guess may choose one of both in silence
                 break
     raise problem
+
+
+def check_alone(template: Template, page: Grey, found: Alignment) -> None:
+    """Raises `ImageError` if there is a second form on the page, where there is room for one: the
+    first look may be too coarse to see it."""
+    corners = found.to_page(to_corners((0, 0, *template.grey.shape[::-1])))
+    if cv2.contourArea(corners.astype(np.float32)) < MAX_ALONE * page.size:
+        try:
+            find_form(template, page.shape, *find_features(page, *LOOKS[1]))
+        except ImageError as error:
+            if str(error) == TWICE:
+                raise
 
 
 def guess_corners(template: Template, page: Grey) -> Points:
