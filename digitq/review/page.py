@@ -166,7 +166,7 @@ def make_page(
     """
     form, notes = find_form(results.record) if results.has_form else (None, [])
     notes += call_roll(results, form)
-    survey = Survey(results.read, mark_repeated(results, form), sample)
+    survey = Survey(results.read, mark_repeated(results, form), sample, results.has_form)
     images = list_images(survey)
     if results.has_form:
         told = tell_broken_rules(images, results, form) if form else {}

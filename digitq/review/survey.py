@@ -19,6 +19,7 @@ from digitq.review.scores import ScoreSink
 # A page shows at most this many images
 MAX_REVIEW = 500  # the least sure answers of those to review
 MAX_FAILED = 100  # the first images that failed
+MAX_FAILED_FIELDS = 2000  # of pages: a refused one is one card
 MAX_OF_DIGIT = 100  # the page shows this many answers of a digit that need no review
 MAX_SURE_NUMBERS = 200  # the least sure whole numbers that need no review
 MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
@@ -69,7 +70,13 @@ class Smallest:
 class Survey:
     """The figures of a page about all rows, in memory that does not grow with them."""
 
-    def __init__(self, read: What, batches: Iterable[pa.RecordBatch] = (), sample: int = 0) -> None:
+    def __init__(
+        self,
+        read: What,
+        batches: Iterable[pa.RecordBatch] = (),
+        sample: int = 0,
+        has_form: bool = False,
+    ) -> None:
         """Count the rows of the batches, and draw so many of the unmarked ones at random."""
         self.scores = ScoreSink(read)
         self.reasons: Counter[str] = Counter()  # why answers are to review
@@ -85,7 +92,7 @@ class Survey:
         is_number = read == "number"
         self._kept: dict[Group, Smallest] = {
             "review": Smallest(MAX_REVIEW),
-            "failed": Smallest(MAX_FAILED),
+            "failed": Smallest(MAX_FAILED_FIELDS if has_form else MAX_FAILED),
             "wrong": Smallest(MAX_WRONG_NUMBERS if is_number else MAX_IN_CELL),
             "answers": Smallest(MAX_SURE_NUMBERS if is_number else MAX_OF_DIGIT),
         }

@@ -46,6 +46,7 @@ from digitq.review.page import MEANINGS, PageImage, list_images, list_tabs
 from digitq.review.page_fields import find_form
 from digitq.review.people import OCCURS_TWICE
 from digitq.review.survey import (
+    MAX_FAILED,
     MAX_IN_CELL,
     MAX_OF_DIGIT,
     MAX_REVIEW,
@@ -146,6 +147,9 @@ def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
         ],
         NUMBER_SCHEMA.append(NUMBER_TRUTH),
     )
+    failed = pa.concat_batches([batch.slice(3)] * 150)
+    for has_form, shown in ((False, MAX_FAILED), (True, 150)):  # a refused page is one card
+        assert len(Survey("number", [failed], has_form=has_form).groups()["failed"]) == shown
     survey = Survey("number", [batch])
     counts = survey.counts
     assert (counts.failed, counts.labelled, counts.correct, counts.other_zeros) == (1, 3, 1, 0)
