@@ -39,6 +39,31 @@ def test_a_sheet_of_a_class_is_read(is_photo: bool, tmp_path: Path) -> None:
     assert answers["number"][0] == "20538"
 
 
+@pytest.mark.parametrize("seed", [0, 18, 21, 22])
+def test_a_photo_of_two_sheets_is_refused(seed: int, tmp_path: Path) -> None:
+    """Neither is read in silence, also if the other one is farther away."""
+    random, pages = np.random.default_rng(seed), list[np.ndarray]()
+    sheet, size = AnswerSheet(30, "ABCD", 5), np.array((1950, 2700))
+    write_sheets(tmp_path / "sheet.pdf", sheet, None)
+    for turns in random.integers(4) + random.choice([0, 2], 2):
+        number = f"{random.integers(10**5):05}"
+        page = sheet.draw(number, number)
+        for row in sheet.bubbles:
+            ImageDraw.Draw(page).ellipse(row[random.integers(4)], 60)
+        turned = np.rot90(np.asarray(page.reduce(2)), turns)
+        pages.append(cv2.copyMakeBorder(turned, *(30,) * 4, cv2.BORDER_CONSTANT, value=150))
+    both = (np.vstack if pages[0].shape[1] > pages[0].shape[0] else np.hstack)(pages)
+    (high, wide), inset = both.shape, random.uniform(0, 0.2, 4)
+    across = inset[0], 1 - inset[1], 1 - inset[2] / 3, inset[3] / 3
+    down = *random.uniform(0.02, 0.2, 2), 0.96, 0.97
+    corners = np.float32([(0, 0), (wide, 0), (wide, high), (0, high)])
+    placed = np.stack([across, down], 1) * size
+    matrix = cv2.getPerspectiveTransform(corners, placed.astype(np.float32))
+    photo = cv2.warpPerspective(both, matrix, size.tolist(), borderValue=170)
+    answers = read_sheet(read_form(tmp_path / "sheet.toml"), cv2.GaussianBlur(photo, (0, 0), 1))
+    assert {error for _, error in answers.values()} == {"page not aligned: the form is on it twice"}
+
+
 def test_names_without_a_letter_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,6 +136,8 @@ def test_answers_are_harder_if_clearly_more_are_unsure() -> None:
     whole = compare(curve, harder[:100]) + compare(curve, harder[100:])
     assert whole == compare(curve, harder) and whole.usual == 0.1225
     assert compare(curve[:1], harder) == Likeness() and not Likeness().is_harder
+    equal = (*curve[:7], (1.0, 0.01))  # a share of them is not known
+    assert compare(equal, harder) == Likeness()
 
 
 def images(*contents: bytes) -> Chunk:

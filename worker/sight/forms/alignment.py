@@ -34,7 +34,6 @@ MIN_INLIERS = 12
 MIN_FORM_AREA = 0.04  # the form covers at least this share of the page
 MAX_STRETCH = 3.0  # a side of the form is at most this many times as long as the opposite one
 MAX_BEND = 0.02  # a bent page is so far from a flat one, in shares of the blank's longer side
-MAX_SECOND = 0.2  # a second place with this share of the first one's matches is a second form
 
 TILE_SIDE = 600  # px: the blank's longer side where tiles are compared
 TILE = 60  # px
@@ -207,7 +206,7 @@ def find_form(
     """Where the features of a page put the blank. Raises `ImageError`."""
     pairs = match(template, points, descriptors)
     sources, targets = template.points[pairs[:, 0]], points[pairs[:, 1]]
-    matrix, is_inlier = fit_homography(sources, targets, max(shape))
+    matrix = fit_homography(sources, targets, max(shape))
     if matrix is None:
         raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
     height, width = template.grey.shape
@@ -215,9 +214,8 @@ def find_form(
         raise ImageError(f"{NOT_ALIGNED}: the form is not found on it")
     back = project(np.asarray(np.linalg.inv(matrix), np.float64), targets)
     outside = (back != back.clip(0, (width, height))).any(1)
-    second, others = fit_homography(sources[outside], targets[outside], max(shape))
-    is_second = second is not None and is_plausible(second, (width, height), shape)
-    if is_second and others.sum() > MAX_SECOND * is_inlier.sum():
+    second = fit_homography(sources[outside], targets[outside], max(shape))
+    if second is not None and is_plausible(second, (width, height), shape):
         raise ImageError(TWICE)
     misses = back - sources
     bent = np.abs(misses).max(1) < MAX_BEND * max(height, width)
@@ -227,19 +225,15 @@ def find_form(
     return Alignment(matrix, fit_shift(terms, misses[bent], weights, near), (width, height))
 
 
-def fit_homography(
-    sources: Points, targets: Points, side: int
-) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
-    """The homography of most matches, or `None`, and which matches those are."""
+def fit_homography(sources: Points, targets: Points, side: int) -> NDArray[np.float64] | None:
+    """The homography of most matches, or `None`."""
     if len(sources) < MIN_INLIERS:
-        return None, np.zeros(0, bool)
+        return None
     threshold = MAGSAC_PX * side / MAGSAC_SIDE
     matrix, inliers = cv2.findHomography(
         sources, targets, cv2.USAC_MAGSAC, threshold, None, MAGSAC_ITERATIONS, MAGSAC_CONFIDENCE
     )
-    if matrix is None or inliers.sum() < MIN_INLIERS:
-        return None, np.zeros(0, bool)
-    return matrix, inliers[:, 0] > 0
+    return None if matrix is None or inliers.sum() < MIN_INLIERS else matrix
 
 
 def is_plausible(
