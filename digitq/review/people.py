@@ -41,7 +41,7 @@ def call_roll(results: ResultFile, form: Form | None) -> Iterator[str]:
             if len(pages.get(number, ())) > 1
         ]
         file = in_one_line(people.file.name)
-        for who, where in ((missing, "no page"), (twice, "several pages")):
+        for who, where in ((missing, "no page"), (twice, "several pages, all to review")):
             if who:
                 count = f"{len(who):,} of {len(names):,} in {file}"
                 yield f"{field}: {count} read on {where}: {name_some(who, MAX_TOLD)}"
