@@ -53,7 +53,8 @@ class WholePages:
 
     def find(self, page: str) -> bytes:
         """The file of a page. Raises `UsageError` if it is not found."""
-        found = next(find_images(self.record, self.sources, [page] if page else []), None)
+        record = self.desk.file.results.record
+        found = next(find_images(record, self.sources, [page] if page else []), None)
         if not found or not found.content:
             raise UsageError(f"the page is {found and found.problem or 'not shown here'}")
         return found.content
@@ -74,8 +75,8 @@ class WholePages:
 
     @property
     def record(self) -> Record:
-        record = self.desk.file.results.record
-        assert record  # which names the form
+        if not (record := self.desk.file.results.record):
+            raise UsageError("the results have no record: nobody knows how they were read")
         return record
 
     def read(self, page: str, content: bytes, corners: list[tuple[float, float]]) -> PageAgain:
