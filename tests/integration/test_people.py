@@ -43,7 +43,8 @@ def test_names_are_beside_numbers_but_not_in_redis(
     status, _, err = ask("collect", job.strip(), "-o", out, "--wide", "--broker", local.url)
     assert [line for line in err.splitlines() if line.startswith("student:")] == [
         "student: 1 of 2 in class.csv read on no page: 40000 Ben",
-        "student: 1 of 2 in class.csv read on several pages, all to review: 31275 Ada (a.png, b.png)",
+        "student: 1 of 2 in class.csv read on several pages, all to review: "
+        "31275 Ada (a.png, b.png)",
         "student: 1 page without a number of class.csv: c.png",
     ]
     first = out.with_name("out-wide.jsonl").read_text().splitlines()[0]

@@ -140,7 +140,8 @@ def test_who_is_missing_or_occurs_twice_is_told_and_marked(
     out = write_pages(form, "1007", "1019", "1007", "9999", None, "1023", unsure="1023")
     told = [
         "id: 1 of 4 in class.csv read on no page: 1012 Ben 2",
-        "id: 1 of 4 in class.csv read on several pages, all to review: 1007 Ada <i> 2 (0.png, 2.png)",
+        "id: 1 of 4 in class.csv read on several pages, all to review: "
+        "1007 Ada <i> 2 (0.png, 2.png)",
         "id: 2 pages without a number of class.csv: 3.png, 4.png",
     ]
     wide, page = form.with_name("wide.csv"), out.with_suffix(".html")
