@@ -180,9 +180,10 @@ def test_a_thousand_calls_leave_nothing_in_redis(
     assert client.ledger.redis.scard(ACTIVE) == 0 and client.ledger.redis.llen(CALLS_QUEUE) == 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def harmed() -> Iterator[Local]:
-    """A Redis with a worker of its own, for tests that harm them."""
+    """A Redis with a worker of its own, for a test that harms them. A worker that had calls which
+    Redis forgot may still be busy with them, and takes no others once it is frozen."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
         with Local(workers=1) as local:
