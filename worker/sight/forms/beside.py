@@ -31,7 +31,8 @@ MIN_STROKE_LENGTH = 8  # px: a shorter stroke is a speck
 MIN_OUTSIDE = 8  # px: a stroke with less of its ink outside of boxes is not beside one
 MIN_NEAR = 0.2  # with a smaller share of it near to boxes, a stroke is writing, unless in a box
 MIN_SHARED = 4  # px: with so much of its ink in each of two boxes, a stroke may mean either
-DIRECTIONS, MIN_DIRECTIONS = 24, 20  # a circle has ink in so many directions from its box
+# A circle has ink in so many directions from its box, and the arc of one in fewer
+DIRECTIONS, MIN_DIRECTIONS, MIN_ARC = 24, 20, 8
 # in sides of the usual box: what is larger, such as the edge of a page, is no circle around a box
 MIN_CIRCLE, MAX_CIRCLE = 1.0, 8.0
 MIN_RING_GAP = 2.0  # px: a circle is mostly so far from the lines of its box: else it may be these
@@ -118,31 +119,9 @@ def weigh(around: Surroundings, ink: NDArray[np.bool_]) -> list[Beside]:
         for size in (JOIN_OVER_PRINT, JOIN)
     )
     is_label = (around.printed > STROKE_INK) & (around.distances > EDGE + 2)
-    whole = ink.astype(np.uint8)
-    through = cv2.dilate(whole, joint) * is_label
-    joined = cv2.morphologyEx(whole | through, cv2.MORPH_CLOSE, disc)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
-    amounts, shared = share_out(around, ink, labels, stats)
-    # What is joined may be two strokes, each of a box of its own
-    _, parts, sizes, _ = cv2.connectedComponentsWithStats(whole)
-    amounts = np.maximum(amounts, share_out(around, ink, parts, sizes)[0])
-    circled, rounded = find_circled(around, labels, stats, ink)
-    shared |= rounded
-    return [
-        Beside(float(amount), one in circled, one in shared) for one, amount in enumerate(amounts)
-    ]
-
-
-def share_out(
-    around: Surroundings,
-    ink: NDArray[np.bool_],
-    labels: NDArray[np.int32],
-    stats: NDArray[np.int32],
-) -> tuple[NDArray[np.signedinteger], set[int]]:
-    """The ink around each box, of the strokes that are its own, (N,); and the boxes that have a
-    stroke which goes into another one, too. `labels` are those of strokes, and `stats` their
-    sizes."""
-    strokes = len(stats)
+    through = cv2.dilate(ink.astype(np.uint8), joint) * is_label
+    joined = cv2.morphologyEx(ink | through, cv2.MORPH_CLOSE, disc)
+    strokes, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
     down, right = np.nonzero(ink)
     stroke, box = labels[down, right], around.nearest[down, right]
     distance = around.distances[down, right]
@@ -162,10 +141,21 @@ def share_out(
     )
     is_stroke = (stats[:, 2:4].max(1) >= MIN_STROKE_LENGTH) & (outside >= MIN_OUTSIDE)
     is_stroke &= weights >= MIN_NEAR * np.bincount(stroke, minlength=strokes)
+    amounts = np.bincount(owners, near * is_stroke, count)
+    # Strokes that touch are one: what goes around a box is its own, too
+    is_around = is_stroke[stroke] & is_near & (distance > EDGE + 2)
+    middles = (around.boxes[:, :2] + around.boxes[:, 2:]) / 2
+    across, below = (np.stack([right, down], 1) - middles[box])[is_around].T
+    turns = (np.arctan2(below, across) / (2 * np.pi) * DIRECTIONS).round() % DIRECTIONS
+    seen = np.unique(box[is_around] * DIRECTIONS + turns.astype(int)) // DIRECTIONS
+    has_arc = np.bincount(seen, minlength=count) >= MIN_ARC
+    amounts = np.maximum(amounts, has_arc * np.bincount(box, is_around, count))
     in_box = inside >= MIN_SHARED
     crossing = np.bincount(of_stroke, in_box, strokes) > 1
-    amounts = np.bincount(owners, near * is_stroke, count)
-    return amounts, {*of_box[in_box & crossing[of_stroke]].tolist()}
+    shared = {*of_box[in_box & crossing[of_stroke]].tolist()}
+    circled, rounded = find_circled(around, labels, stats, ink)
+    shared |= rounded
+    return [Beside(float(amounts[one]), one in circled, one in shared) for one in range(count)]
 
 
 def find_circled(
