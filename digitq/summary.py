@@ -109,19 +109,19 @@ def report_risk(
     if risk is None:
         return
     what, others = ("numbers", "the other numbers") if has_form else ("answers", "the others")
-    there = like or "the handwriting by which that was measured"
+    measured = f"the images of {like}" if like else "handwriting of other people"
     likeness = join_likeness(sink.parts)
-    promise = "" if likeness.is_harder else f": at most {show_bound(risk)} of {others} are wrong"
+    promise = f": at most {show_bound(risk)} of {others} are wrong, as measured on {measured}"
     for below in all_thresholds(sink.parts):
-        as_there = f"{promise}, as in {there}" if promise else ""
-        echo_err(f"{what} below a confidence of {below:.2%} are marked{as_there}")
+        is_promised = not likeness.is_harder
+        echo_err(f"{what} below a confidence of {below:.2%} are marked{promise * is_promised}")
     if likeness.is_harder:
         share = likeness.unsure / likeness.compared
         echo_err(
-            f"these images are harder than {there}: {share:.0%} of the {what} are as unsure as "
-            f"{likeness.usual:.0%} are there. A risk of {show_bound(risk)} can't be promised: look "
-            "at a random sample (`digitq report --sample 600`, `digitq correct`), and name it with "
-            "--like"
+            f"a risk of {show_bound(risk)} can't be promised: these images are harder than "
+            f"{measured}, as {share:.0%} of the {what} are no surer than the least sure "
+            f"{likeness.usual:.0%} there. Look at a random sample (`digitq report --sample 600`, "
+            "`digitq correct`), and name it with --like"
         )
 
 

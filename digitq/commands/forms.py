@@ -76,7 +76,7 @@ def sheet(
     if incomplete := write_sheets(out, sheet, listed):
         echo_err(
             f"no font here has all letters of {plural(len(incomplete), 'name')}, such as "
-            f"{in_one_line(incomplete[0])}: what is missing is a box; the number is right"
+            f"{in_one_line(incomplete[0])}: a box is printed for each that is missing"
         )
     click.echo(f"print {out}; {out.with_suffix('.toml')} reads it")
 

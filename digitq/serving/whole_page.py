@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
-from annotated_types import Len
 from pydantic import Field, TypeAdapter
 
 from digitq.producer.found_images import find_images
@@ -39,7 +38,9 @@ KEPT_PICTURES = 32  # so many pictures are kept, of some 300 kB
 FINDER = ThreadPoolExecutor(1)
 T = TypeVar("T")
 Share = Annotated[float, Field(ge=-1, le=2)]
-PLACED_CORNERS = TypeAdapter(Annotated[list[tuple[Share, Share]], Len(4, 4)])
+PLACED_CORNERS = TypeAdapter(
+    Annotated[list[tuple[Share, Share]], Field(min_length=4, max_length=4)]
+)
 
 
 class WholePages:

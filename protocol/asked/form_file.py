@@ -95,7 +95,7 @@ FieldName = Annotated[Name, AfterValidator(refuse_column)]
 
 def check_option(option: str) -> str:
     if option in NO_VALUES:
-        raise ValueError("these words stand for what has no value")
+        raise ValueError("this word says that there is no value")
     if OPTION_SEPARATOR in option or option != option.strip() or not option.isprintable():
         raise ValueError(f"an option has no {OPTION_SEPARATOR}, and no space around it")
     return option

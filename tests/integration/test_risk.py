@@ -70,9 +70,13 @@ def test_a_risk_is_not_promised_of_images_that_are_harder(
         out, asked = tmp_path / f"{name}.csv", ["--model", "mlp", "--risk", "1%"]
         run("classify", tmp_path / name, *asked, "-o", out, "--broker", local.url)
         said, record = capsys.readouterr().err, find_record(out)
-        promise = "at most 1.0 % of the others are wrong, as in the handwriting by which that was"
+        promise = (
+            "at most 1.0 % of the others are wrong, as measured on handwriting of other people"
+        )
         assert (promise in said) == (name == "usual"), said
-        assert ("A risk of 1.0 % can't be promised" in said) == (name == "harder"), said
+        assert ("a risk of 1.0 % can't be promised: these images are harder" in said) == (
+            name == "harder"
+        ), said
         assert record and record.parts[0].likeness
         assert 50 < record.parts[0].likeness.compared <= 150
         assert record.parts[0].likeness.is_harder == (name == "harder")

@@ -341,7 +341,7 @@ def test_a_column_may_have_values_of_its_own(tmp_path: Path) -> None:
             "fields.agreed: a box to mark is at least",
         ),
         ("rows = 20", "rows = 900", "a form has at most 4,000 bubbles, not 4,595"),
-        ('"B", ', '"illegible", ', "choices.q1.options.2: 'illegible': these words stand for w"),
+        ('"B", ', '"illegible", ', "choices.q1.options.2: 'illegible': this word says that there"),
         ("rows = 20", "rows = 20\ncolumns = 2", "choices.answers: rows are questions below each"),
         (
             "[160, 240, 510, 270]",
