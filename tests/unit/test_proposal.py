@@ -9,8 +9,15 @@ import pytest
 from digitq.protocol.asked.form import read_form
 from digitq.worker.picture import Grey
 from digitq.worker.sight.forms.new_form import drop_overlapping, find_faults, write_proposal
-from digitq.worker.sight.forms.proposal import RuledBox, count_rows, find_boxes, propose
+from digitq.worker.sight.forms.proposal import (
+    RuledBox,
+    count_rows,
+    find_boxes,
+    list_proposed,
+    propose,
+)
 from digitq.worker.sight.forms.questions import propose_marks
+from tests.forms import FONT
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "forms"
 
@@ -81,6 +88,22 @@ def test_rows_of_square_cells_are_counted(tmp_path: Path) -> None:
     blank = tmp_path / "blank.png"
     cv2.imwrite(str(blank), page)
     assert count_rows("marks", blank, (100, 300, 350, 500), 5) == 4
+
+
+@pytest.mark.parametrize("has_lines", [True, False])
+def test_faint_lines_are_found_where_nothing_else_is(has_lines: bool, tmp_path: Path) -> None:
+    page = np.random.default_rng(1).normal(250, 2, (1400, 1000))
+    for x in (300, 450, 600) if has_lines else ():
+        page[400:900, x : x + 2] -= 4
+    for y in range(400, 901, 50) if has_lines else ():
+        page[y : y + 2, 300:602] -= 4
+    image = page.clip(0, 255).astype(np.uint8)
+    for line in range(8):  # words are no lines
+        cv2.putText(image, "what the form asks", (100, 60 + 34 * line), FONT, 1, 40, 2)
+    cv2.imwrite(str(tmp_path / "blank.png"), image)
+    parts = list_proposed(tmp_path / "blank.png")
+    assert [kind for kind, *_ in parts] == ["table"] * has_lines
+    assert all(part["rows"] == 10 and len(part["columns"]) == 2 for *_, part in parts)
 
 
 def test_the_form_of_the_example_is_proposed(tmp_path: Path) -> None:

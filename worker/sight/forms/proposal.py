@@ -31,6 +31,8 @@ MAX_PRINT_HEIGHT = 0.7  # a guide in a digit's box is lower than this share of i
 MIN_RECTANGULAR = 0.85  # a box fills this share of the rectangle around it
 MIN_LINE = 25  # px: a line is at least this long
 MIN_DRAWN = 0.7  # this share of each stretch of MIN_LINE px of a line is drawn
+FAINT_LINE, MAX_FAINT = 41, 9  # px: how long a faint line is at least, and how thick at most
+MIN_FAINT_CONTRAST = 1.5  # grey values: so much darker than the paper beside it a faint line is
 MAX_CLOSED_GAP = 5  # px: a longer gap in a line stays open
 CORNER_SIDE = 17  # px: a square of this side around a line's end has the ink of a round corner
 HALF_LINE = 3  # px: from a box's inside to the middle of its line
@@ -86,7 +88,7 @@ def list_proposed(blank: Path) -> list[tuple[str, str, Proposed]]:
     marks = [*propose_marks(small)]
     boxes = [one for one in find_boxes(small) if not any(one.is_within(part) for part in marks)]
     parts, counts = list[tuple[str, str, Proposed]](), Counter[str]()
-    for part in (*propose(boxes), *marks):
+    for part in [*propose(boxes), *marks] or propose(find_boxes(small, are_faint=True)):
         part["box"] = (scale * part["box"]).round().astype(int).tolist()
         kind = "choice" if "options" in part else "table" if "rows" in part else "field"
         counts[kind] += 1
@@ -132,9 +134,11 @@ def read_small(blank: Path) -> tuple[Grey, NDArray[np.float64]]:
     return small, np.tile(np.array(size) / small.shape[::-1], 2)
 
 
-def find_boxes(small: Grey) -> list[RuledBox]:
-    """The areas that lines enclose, in a blank at WORK_SIDE."""
+def find_boxes(small: Grey, are_faint: bool = False) -> list[RuledBox]:
+    """The areas that lines enclose, in a blank at WORK_SIDE, perhaps also faint ones."""
     ink = find_ink(small)
+    if are_faint:
+        ink |= find_faint_lines(small)
     outlines, tree = cv2.findContours(1 - find_walls(ink), cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
     (high, wide), paper = small.shape, float(np.median(small))
     parents = tree[0, :, 3].tolist() if outlines else []
@@ -158,6 +162,16 @@ def find_boxes(small: Grey) -> list[RuledBox]:
             if not (around and around.is_for_digit and height < MAX_PRINT_HEIGHT * around.height):
                 boxes[number] = RuledBox(left, top, right, bottom, is_empty)
     return [*boxes.values()]
+
+
+def find_faint_lines(small: Grey) -> Mask:
+    """What is darker than the paper beside it in the mean along a line."""
+    lines = np.zeros_like(small)
+    for along, across in (((1, FAINT_LINE), (MAX_FAINT, 1)), ((FAINT_LINE, 1), (1, MAX_FAINT))):
+        mean = cv2.blur(small.astype(np.float32), along[::-1])
+        beside = cv2.morphologyEx(mean, cv2.MORPH_CLOSE, np.ones(across, np.uint8))
+        lines |= (beside - mean > MIN_FAINT_CONTRAST).astype(np.uint8)
+    return lines
 
 
 def find_walls(ink: Mask) -> Mask:
