@@ -448,7 +448,7 @@ function meet(others) {
   else if (isFirst) tellPlace();
 }
 
-// Where the form is on a refused page: its corners, clockwise from its own left upper one, as shares of the picture
+// The corners of the form on a refused page, clockwise from its top left one, as shares of the picture's sides
 const START = [[0.05, 0.05], [0.95, 0.05], [0.95, 0.95], [0.05, 0.95]];
 let corners = START;
 
@@ -646,9 +646,7 @@ document.addEventListener("click", ({ target, detail, pointerType }) => {
   else if (button?.id === "page") changePage(button.getAttribute("aria-pressed") !== "true");
   else if (button?.id === "turn") drawCorners([corners[3], ...corners.slice(0, 3)]), (part("#whole strong").textContent = "");
   else if (button?.id === "again") readAgain(button);
-  else if (button?.matches("[data-find]")) {
-    changePage(true, all.find((one) => button.closest(".sheet").contains(homes.get(one))));
-  }
+  else if (button?.matches("[data-find]")) changePage(true, all.find((one) => button.closest(".sheet").contains(homes.get(one))));
   else if (target.matches("#whole:not(.refused) img")) target.classList.toggle("large");
 });
 
@@ -791,7 +789,7 @@ function drawPart(one) {
   const write = (text, x, y) => group.append(element("text", { x, y, "font-size": 14 * px, "stroke-width": 4 * px }, text));
   const heads = headsOf(one);
   group.append(...boxesOf(one).map((box) => rectangle("box", box)));
-  const blocks = hasBlocks(one) ? boxesOf(one) : [around(boxesOf(one))];
+  const blocks = sizable(one).length ? sizable(one) : [around(boxesOf(one))];
   const places = blocks.flatMap((block) => form.places.find(([box]) => `${box}` === `${block}`)?.[1] ?? []);
   for (const [at, place] of places.entries()) {
     const head = heads[at % heads.length];
@@ -874,11 +872,15 @@ function repeat(one, way) {
   const count = Math.min(Number(prompt("How many more?", 1)) || 0, 200);
   const moved = (box, by) => box.map((side, at) => (at % 2 === way ? side + by : side));
   for (let at = 1; at <= count; at++) {
+    if (hasBlocks(one)) {
+      one.keys.boxes = [...boxesOf(one), moved(box, at * step)];
+      delete one.keys.box;
+      continue;
+    }
     const keys = structuredClone(one.keys);
-    if (hasBlocks(one)) (one.keys.boxes = [...boxesOf(one), moved(box, at * step)]), delete one.keys.box;
-    else if (keys.boxes) keys.boxes = keys.boxes.map((bubble) => moved(bubble, at * step));
+    if (keys.boxes) keys.boxes = keys.boxes.map((bubble) => moved(bubble, at * step));
     else keys.box = moved(box, at * step);
-    if (!hasBlocks(one)) addPart(one.kind, form.selected.name, keys, form.selected);
+    addPart(one.kind, form.selected.name, keys, form.selected);
   }
 }
 
