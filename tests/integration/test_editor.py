@@ -198,7 +198,7 @@ def test_edits_leave_what_others_wrote(browser: Browser, folder: Path) -> None:
         person.fill("Rows", "2")
         person.press("Enter")
         answer = person.page.locator(".part.selected").get_by_label("Without an answer")
-        expect(answer.locator(":checked")).to_have_text("May it stay empty?")
+        expect(answer.locator(":checked")).to_have_text("Choose …")
         answer.select_option("Must be answered")
         wait_for(lambda: "optional = false" in form.read_text())
         wait_for(lambda: 'options = ["A", "B"]\nrows = 2' in form.read_text())
