@@ -18,7 +18,6 @@ from digitq.protocol.settings import (
     LOG_FORMATS,
     MODELS,
     find_weights,
-    settings,
     use_weights,
 )
 
@@ -99,7 +98,8 @@ overwrite = click.option(
 
 
 def weights(command: Callable[..., None]) -> Callable[..., None]:
-    """`--weights`, which sets `DIGITQ_WEIGHTS`; a broker's workers keep those that they have."""
+    """`--weights`: the network travels with the job of a command that has one; for others this sets
+    `DIGITQ_WEIGHTS`."""
 
     @click.option(
         "--weights",
@@ -110,12 +110,13 @@ def weights(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run(own_weights: Path | None, **others: Any) -> None:
-        if own_weights:
-            broker = others.get("broker") or settings().broker_url
-            if broker and "broker" in others and command.__name__ != "worker":
-                named = "--broker" if others["broker"] else "DIGITQ_BROKER_URL"
-                raise UsageError(f"--weights is for private workers: it does not go with {named}")
-            reading = others.get("reading")
+        from digitq.protocol.asked.own_network import find_own_network
+
+        reading = others.get("reading")
+        if own_weights and reading and "broker" in others:
+            network = find_own_network(own_weights, reading.model, "--weights ")
+            others["reading"] = reading.with_network(network)
+        elif own_weights:
             model = reading.model if reading else others.get("name")  # `train` names a network
             use_weights(find_weights(own_weights, model, "--weights ", reading is not None))
         command(**others)

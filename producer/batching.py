@@ -259,12 +259,17 @@ class Batcher:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
         job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
         source = "single images from Python"
-        model, known = queue.reading.model, queue.reading.known
+        reading = queue.reading
         spec = JobSpec(
-            job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS, known=known
+            *(job_id, reading.model, source),
+            attached=True,
+            in_flight=1,
+            ttl=CALL_TTL_SECONDS,
+            known=reading.known,
+            network=reading.network,
         )
         # A worker classifies shared calls together, with the model's own threshold
-        is_shared = queue.is_fast and not known
+        is_shared = queue.is_fast and not reading.known
         stored, checks = False, 0
         try:
             while True:

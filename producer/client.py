@@ -124,7 +124,10 @@ class Client:
             risk=reading.risk,
             like=reading.like,
         )
-        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
+        spec = JobSpec(
+            *(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin),
+            network=reading.network,
+        )
         batches = read_source(source, reading, resume.done, resume.ids)
         chunks = cut_chunks(
             batches, model, reading.cells, resume.done, lambda kind: feeder.paces[kind]

@@ -99,7 +99,7 @@ def join_likeness(parts: Parts) -> Likeness:
 def own_weights_name(model: str) -> str | None:
     """How results name the user's own network for a model; None if the built-in one is used."""
     card = settings().own_card(model)
-    return name_network(card) if card else None
+    return name_network(card.read_bytes()) if card else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest numb
 PRIORITY_MARK = "\x06\x16"  # stands before the priority in kombu's name for a list
 CALLS_QUEUE = f"{QUEUE}{PRIORITY_MARK}{CALLS_PRIORITY}"  # kombu's name for its list
 JOB = "digitq:job:"  # with a job's id: the key of its record
+NETWORK = "digitq:network:"  # with its name: the key of a network that jobs have brought
 KNOWN = "digitq:known:"  # with its name: the key of what is known of the numbers of single calls
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 TASK_EVENTS = "/{}.celeryev/task."  # with a database's number: begins the channels of task events

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 from pydantic import TypeAdapter
 
 from digitq.protocol.asked.known import name_known
+from digitq.protocol.asked.own_network import OwnNetwork
 from digitq.protocol.broker.connection import Payload
 from digitq.protocol.chunk import Kind
 from digitq.protocol.errors import JobCancelledError, JobFailedError
@@ -74,6 +75,7 @@ class JobSpec(NamedTuple):
     ttl: int  # seconds that Redis keeps the job after its last change
     known: bytes = b""  # what is known of its numbers; the record only has a name of it
     origin: Origin = Origin()
+    network: OwnNetwork | None = None  # a person's own that must answer; the record has its name
 
     def flat(self) -> list[str | int]:
         """The names and values in turn."""
@@ -83,6 +85,8 @@ class JobSpec(NamedTuple):
         }
         if fields.pop("origin") != Origin():  # a single call has none
             fields["origin"] = json.dumps(asdict(self.origin))
+        if network := fields.pop("network"):
+            fields["network"] = network.name
         return [part for pair in fields.items() for part in pair]
 
 

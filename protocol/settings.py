@@ -1,12 +1,9 @@
 """The settings: every `DIGITQ_*` variable of the environment, its default and its meaning."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,9 +21,6 @@ CELERY_VARIABLES = (
     "CELERY_RESULT_BACKEND",
 )
 WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
-# This variable is set where only this user can reach the worker's Redis: then it loads networks
-# from the folders that jobs name
-TRUSTS_JOBS = "_DIGITQ_TRUSTS_JOBS"
 ModelName = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(ModelName)  # every worker has them
 NUMBER = "number"  # the network of `--read number`
@@ -112,10 +106,8 @@ class Settings(BaseSettings):
     )
 
     def own_weights(self) -> Path | None:
-        """The folder of `in_use`, else of `weights`, as an absolute path. Raises `UsageError` if it
-        contains no model."""
-        if named := _in_use.get():
-            return find_weights(named.folder, named="weights=")
+        """The folder of `weights` as an absolute path. Raises `UsageError` if it contains no
+        model."""
         return self.weights and find_weights(self.weights)
 
     def own_card(self, model: str) -> Path | None:
@@ -129,31 +121,6 @@ class Settings(BaseSettings):
     def mnist_root(self) -> Path:
         """The folder that contains `MNIST/raw`. Raises `UsageError` for an unknown home folder."""
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
-
-
-class NamedWeights(NamedTuple):
-    """A folder with networks, and what tells it from the same folder before it was changed."""
-
-    folder: Path
-    name: str
-
-
-_in_use: ContextVar[NamedWeights | None] = ContextVar("weights", default=None)
-
-
-@contextmanager
-def in_use(folder: str, name: str) -> Iterator[None]:
-    """Within this context, networks are loaded from this folder in place of `DIGITQ_WEIGHTS`."""
-    token = _in_use.set(NamedWeights(Path(folder), name))
-    try:
-        yield
-    finally:
-        _in_use.reset(token)
-
-
-def named_weights() -> NamedWeights | Path | None:
-    """What is in use, else `DIGITQ_WEIGHTS` as it was given."""
-    return _in_use.get() or settings().weights
 
 
 def use_weights(folder: Path) -> None:

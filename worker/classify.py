@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.risk import compare
+from digitq.protocol.asked.risk import Risk, compare
 from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
@@ -27,7 +27,6 @@ from digitq.protocol.chunk import (
     REASONS,
     RESULT_SCHEMA,
     REVIEW_BELOW_KEY,
-    WEIGHTS_DIGITS,
     WEIGHTS_KEY,
     Chunk,
     Kind,
@@ -38,7 +37,8 @@ from digitq.protocol.chunk import (
 )
 from digitq.protocol.errors import BrokerError, DigitqError
 from digitq.protocol.settings import read_by
-from digitq.worker.models.card import CachedByWeights, Card, hash_card
+from digitq.worker.models.card import Card
+from digitq.worker.models.lent import describe_weights
 from digitq.worker.models.model import Model, load_on_device
 from digitq.worker.models.number_networks import load_networks
 from digitq.worker.picture import INPUT_SIDE, ImageError, error_of_row
@@ -93,7 +93,8 @@ def classify_chunk(
 
     The row of an image that can't be read has an error. The model `number` reads whole numbers,
     with what is `known` of them, or the fields of pages that have a form. Raises `UnmetError` if
-    the risk that is asked for can't be promised, or if another network must answer.
+    the risk that is asked for can't be promised, or if the network that the job has brought can't
+    be used.
     """
     read_what = read_by(model)
     try:
@@ -102,11 +103,13 @@ def classify_chunk(
         else:
             loaded = load_on_device(model)
             card = loaded.card
+    except UnmetError:
+        raise
     except DigitqError as error:  # the producer has another version, or the weights are damaged
         failed = [build_row(None, str(error))] * chunk.rows
         return build_rows(failed, chunk.batch, result_schema(read_what))
     weights = describe_weights(model)
-    below = check_asked(card, known, weights)
+    below = check_asked(card, known.risk, weights)
     if isinstance(known, Form):
         result = read_pages(chunk.batch, read, known)
     elif read_what == "number":
@@ -129,27 +132,15 @@ def find_comparable(result: pa.RecordBatch, known: Known | Form) -> NDArray[np.f
     return np.asarray(sure.filter(is_compared).drop_null())
 
 
-def check_asked(card: Card, known: Known | Form, weights: str) -> float:
-    """The confidence below which answers are to be reviewed. Raises `UnmetError`, also if the job
-    names other weights, or its risk was measured with others."""
-    risk, network = known.risk, known.network
-    if network and network.name != weights:
-        raise UnmetError(
-            f"the weights of {card.name} are to be {network.name}, which were in {network.folder}, "
-            f"but this worker has {weights}: start workers with `--weights {network.folder}`"
-        )
+def check_asked(card: Card, risk: Risk | None, weights: str) -> float:
+    """The confidence below which answers are to be reviewed. Raises `UnmetError`, also if the risk
+    was measured with other weights."""
     if risk and risk.weights and weights not in risk.weights:
         raise UnmetError(
             f"the results that --like names were read with other weights of {card.name}: "
             f"{', '.join(risk.weights)}, and not {weights}"
         )
     return card.find_threshold(risk)
-
-
-@CachedByWeights
-def describe_weights(model: str) -> str:
-    """The first digits of the SHA-256 of the model's card, which has that of its weights."""
-    return hash_card(model)[:WEIGHTS_DIGITS]
 
 
 def classify_digits(chunk: Chunk, model: Model, read: Read, below: float) -> pa.RecordBatch:

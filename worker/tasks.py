@@ -1,6 +1,5 @@
 """The Celery task: takes a chunk from the ledger, has it classified, and hands in the result."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from digitq.protocol.app import CLASSIFY, app
 from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.own_network import use_network
 from digitq.protocol.asked.reading import decode_known
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.chunk import (
@@ -29,9 +27,10 @@ from digitq.protocol.chunk import (
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import Begun, BegunCall, ChunkResult
-from digitq.protocol.settings import TRUSTS_JOBS, settings
+from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 from digitq.worker.classify import Read, Reader, T, classify_chunk, watch
+from digitq.worker.models.lent import use_network
 from digitq.worker.picture import ImageError, describe
 from digitq.worker.service.identity import own_fingerprint
 from digitq.worker.service.worker_log import log_begin, log_chunk, log_trouble
@@ -95,7 +94,7 @@ def classify_queued(job_id: str, number: int, worker: str) -> str:
         is_careful = begun.attempt >= CAREFUL_ATTEMPT
         read = careful_reader(deadline) if is_careful else deadline.read
         known = fetch_known(job_id, begun.known) if begun.known else Known()
-        with use_network(known.network if os.environ.get(TRUSTS_JOBS) else None):
+        with use_network(begun.model, known.network, ledger().network):
             result = classify_chunk(chunk, begun.model, read, known)
     except BrokerError:
         raise

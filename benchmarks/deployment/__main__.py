@@ -10,6 +10,7 @@ from benchmarks.deployment.measures import MEASURES, RATIOS, Bench
 from benchmarks.rounds import run_rounds, tabulate
 from digitq import cli, options
 from digitq.__main__ import hide_password
+from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import settings
 from digitq.terminal import echo_err, find_missing, require
 
@@ -51,6 +52,8 @@ def bench(
     numbers     whole numbers in PNG files, and their network alone, which looks once
     """
     broker = broker or settings().broker_url
+    if broker and settings().weights:
+        raise UsageError("--weights is for private workers: it does not go with --broker")
     names = [name for name in MEASURES if name in (only or MEASURES)]
     if not broker or "network" in only:
         require("worker")

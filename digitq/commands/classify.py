@@ -74,6 +74,7 @@ def classify(
     from digitq.protocol.formats.stores import is_stored
 
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
+    shared_weights = None if has_broker else own_weights_name(reading.model)
     reading.check_default(has_broker)
     if page:
         check_page(page, overwrite, out)
@@ -94,7 +95,7 @@ def classify(
         "limit": limit,
         "truth": truth,
         "digitq": version("digitq"),
-        "weights": None if has_broker else own_weights_name(reading.model),
+        "weights": reading.network.name if reading.network else shared_weights,
     }
     files: list[str | Path] = [*filter(is_set, sources)]
     if answers:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.command(epilog=options.SOURCES_HELP)
 @options.sources
 @options.reading
+@options.weights
 @options.broker
 @options.limit
 @options.truth

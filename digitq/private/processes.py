@@ -23,7 +23,6 @@ from digitq.protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from digitq.protocol.host.thread import DaemonThread
 from digitq.protocol.settings import (
     CELERY_VARIABLES,
-    TRUSTS_JOBS,
     WORKER_INDEX,
     read_settings,
 )
@@ -195,7 +194,7 @@ class Local:
         command = [self.app, f"{name}@%h", level, str(PROCESSES_PER_WORKER)]
         events = ["events"] if self.flower else []
         index = [*self._processes, name].index(name) - 1  # Redis is first
-        variables = {WORKER_INDEX: str(index), TRUSTS_JOBS: "" if self.port else "1"}
+        variables = {WORKER_INDEX: str(index)}
         self._start_module(name, "digitq.private.start_worker", *command, *events, **variables)
 
     def _start_flower(self) -> None:

@@ -22,7 +22,6 @@ from digitq.protocol.asked.form_file import (
     telling,
 )
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.own_network import OwnNetwork
 from digitq.protocol.asked.risk import Risk
 from digitq.protocol.asked.rules import Place, Value, bind_rule, parse_rule, read_values
 from digitq.protocol.asked.values import encode
@@ -137,7 +136,7 @@ class Form:
     tables: tuple[Table, ...]
     checks: tuple[Check, ...]
     risk: Risk | None = None  # what is asked of the answers that are not marked
-    network: OwnNetwork | None = None  # the one that must answer; None for any
+    network: str | None = None  # the name of the one that must answer; None for any
     choices: tuple[Choice, ...] = ()
 
     @cached_property

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from digitq.protocol.asked.own_network import OWN_NETWORK, OwnNetwork
 from digitq.protocol.asked.risk import RISK, Risk
 from digitq.protocol.asked.values import (
     MAX_DIGITS,
@@ -62,6 +62,9 @@ class People:
 NOBODY = People()
 
 
+NAME = TypeAdapter(str | None)  # reads what JSON has of a name
+
+
 @dataclass(frozen=True, eq=False)
 class Known:
     """What is known beforehand; by default nothing."""
@@ -70,7 +73,7 @@ class Known:
     allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in Latin-1
     fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
     risk: Risk | None = None  # what is asked of the answers that are not marked
-    network: OwnNetwork | None = None  # the one that must answer; None for any
+    network: str | None = None  # the name of the one that must answer; None for any
     options: tuple[str, ...] = ()  # the answer is the text of what is marked, and no number
     many: bool = False  # whether several options may be marked
     people: People = NOBODY  # those of the list of allowed numbers; they stay where it was read
@@ -159,7 +162,7 @@ class Known:
         """The pattern, the fill, the risk, the network and the options as JSON in the first line,
         then an allowed number in each line; empty for nothing."""
         asked: list[Any] = [self.pattern, self.fill]
-        asked += (one and asdict(one) for one in (self.risk, self.network))
+        asked += self.risk and asdict(self.risk), self.network
         asked.append([self.options, self.many] if self.options else None)
         while asked[2:] and asked[-1] is None:
             asked.pop()
@@ -180,7 +183,7 @@ class Known:
             allowed,
             fill,
             None if risk is None else RISK.validate_python(risk),
-            None if network is None else OWN_NETWORK.validate_python(network),
+            NAME.validate_python(network),
             tuple(options),
             many,
         )

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, cast
+from typing import Any, Generic, Self, TypeAlias, cast
 
 import pyarrow as pa
 from typing_extensions import TypeVar
 
 from digitq.protocol.asked.form import FORM_MAGIC, Cell, Form, read_form
 from digitq.protocol.asked.known import Known, describe_known
-from digitq.protocol.asked.own_network import find_own_network
+from digitq.protocol.asked.own_network import OwnNetwork, find_own_network
 from digitq.protocol.asked.risk import choose_risk, describe_way
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.prediction import Answer, NumberPrediction, Prediction, to_answers
@@ -44,6 +44,7 @@ class Reading(Generic[AnswerT]):
     form_name: str | None = None  # the form's file
     risk: float | None = None  # so much may be wrong among the answers that are not marked
     like: str | None = None  # the corrected results of which the risk was measured
+    network: OwnNetwork | None = None  # the one that must answer; its name is in what is known
     # Whether anybody has chosen the model
     is_named: bool = field(default=True, compare=False, repr=False)
 
@@ -79,11 +80,17 @@ class Reading(Generic[AnswerT]):
         """The answers of whole images, from their rows of the results."""
         return cast(Sequence[AnswerT], to_answers(rows))
 
+    def with_network(self, network: OwnNetwork) -> Self:
+        """The same reading by this network."""
+        known = replace(decode_known(self.known), network=network.name).encode()
+        return replace(self, known=known, network=network)
+
     def check_default(self, has_broker: bool = False) -> None:
         """Raises `UsageError` if nobody has chosen the model and `DIGITQ_WEIGHTS` does not have it:
         nobody would see that digitq's own network is used. A broker's workers have weights of their
         own."""
-        if not (self.is_named or has_broker) and (folder := settings().weights):
+        is_chosen = self.is_named or self.network is not None or has_broker
+        if not is_chosen and (folder := settings().weights):
             find_weights(folder, self.model)
 
 
@@ -99,8 +106,8 @@ def decode_known(payload: bytes) -> Known | Form:
     except (ValueError, TypeError) as error:
         reason = in_one_line(str(error).partition("\n")[0])
         raise DigitqError(
-            "what is known of the numbers is damaged, or of a newer version of digitq than this "
-            f"worker's: update the worker ({reason})"
+            "what is known of the numbers is damaged, or of another version of digitq than this "
+            f"worker's: update the older one ({reason})"
         ) from None
 
 
@@ -114,8 +121,7 @@ def digits(
     """The digit in each image is read, with the network `mlp`, `cnn` or `random`; by default that
     of `DIGITQ_MODEL`, else `mlp`.
 
-    `weights` is a folder of `digitq train`, whose network must answer. Private workers and `reader`
-    load it from there; other workers must have been started with these weights, or the job fails.
+    `weights` is a folder of `digitq train`, whose network must answer. It travels with the job.
 
     With a `risk`, such as `0.005` or `"0.5%"`, so many answers are marked that at most this share
     of the others is wrong, on images like those that the model was measured with; or `like` those
@@ -189,11 +195,11 @@ def ask(
     form has no numbers."""
     if weights is None and risk is None and like is None:
         return reading
-    asked = decode_known(reading.known)
     if weights is not None:
-        asked = replace(asked, network=find_own_network(weights, reading.model))
+        reading = reading.with_network(find_own_network(weights, reading.model))
     if risk is None and like is None:
-        return replace(reading, known=asked.encode())
+        return reading
+    asked = decode_known(reading.known)
     if reading.form and all(cell.known.options for cell in reading.cells):
         raise UsageError(
             "a risk holds for numbers, and the form has none: it weighs no ticks, so leave it out"

@@ -21,6 +21,10 @@ def know(base: int, base_row: int, payload: Payload, *spec: str | int) -> None: 
 
 
 @lua_step
+def lend(base: int, base_row: int, payload: Payload, *spec: str | int) -> int | None: ...
+
+
+@lua_step
 def dispatch(base: int, base_row: int, n: int, count: int, *spec: str | int) -> int | None: ...
 
 
@@ -33,8 +37,10 @@ def submit(
     count: int,
     payload: Payload,
     known_payload: Payload,
+    network_payload: Payload,
     call: Literal["shared", "alone"],
     name: str,
+    network: str,
     *spec: str | int,
 ) -> int | None: ...
 

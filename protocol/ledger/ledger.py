@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import NoScriptError
 
 from digitq.protocol.asked.known import name_known
+from digitq.protocol.asked.own_network import MAX_NETWORK_BYTES, OwnNetwork
 from digitq.protocol.broker.connection import (
     Command,
     Payload,
@@ -32,6 +33,7 @@ from digitq.protocol.keys import (
     JOBS,
     KNOWN,
     LIVING,
+    NETWORK,
     TAKEN,
     TASK_EVENTS,
     WORKER,
@@ -110,9 +112,12 @@ class Ledger:
         self.know(spec, (0, 0))
 
     def know(self, spec: JobSpec, base: tuple[int, int]) -> None:
-        """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
+        """Store what is known of the job's numbers, and the network that must answer, unless Redis
+        has them. `base` is `dispatch`'s."""
         if spec.known:
             self._run(spec.id, atomic.know(*base, spec.known, *spec.flat()))
+        if spec.network and self._run(spec.id, atomic.lend(*base, b"", *spec.flat())):
+            self._run(spec.id, atomic.lend(*base, spec.network.payload, *spec.flat()))
 
     def known(self, job_id: str, name: str) -> bytes:
         """What `know` or `submit` stored. Raises `BrokerError` if Redis has lost it."""
@@ -120,6 +125,13 @@ class Ledger:
         if (payload := own or shared) is None:
             raise BrokerError(f"Redis has lost what is known of the numbers of job {job_id}")
         return bytes(payload)
+
+    def network(self, name: str) -> OwnNetwork:
+        """What `know` or `submit` stored of a network. Raises `BrokerError` if Redis has lost
+        it."""
+        if not (payload := self.redis.getrange(NETWORK + name, 0, MAX_NETWORK_BYTES)):
+            raise BrokerError(f"Redis has lost the network {name}, which a job has brought")
+        return OwnNetwork(name, bytes(payload))
 
     def dispatch(
         self,
@@ -170,17 +182,20 @@ class Ledger:
         together with those of other clients. With `wait_seconds`, give what `take` does, in the
         same round trip. Raises as `dispatch`."""
         kind: Literal["shared", "alone"] = "shared" if is_shared else "alone"
-        name, fields = name_known(spec.known), spec.flat()
+        fields = spec.flat()
+        names = name_known(spec.known), spec.network.name if spec.network else ""
 
-        def store(known: bytes, *others: Command) -> list[Any]:
-            step = atomic.submit(rows, payload, known, kind, name, *fields)
+        def store(known: bytes, network: bytes, *others: Command) -> list[Any]:
+            step = atomic.submit(rows, payload, known, network, kind, *names, *fields)
             (stored, _), *replies = self._run_before(spec.id, step, *others)
             return [self._unless_stopped(spec.id, stored), *(reply for reply, _ in replies)]
 
-        # Redis mostly has what is known from the calls before
-        known = b"" if spec.known and store(b"")[0] else spec.known
+        # Redis mostly has what is known, and the network, from the calls before
+        known, network = spec.known, spec.network.payload if spec.network else b""
+        if known and store(b"", b"")[0]:
+            known = network = b""
         others = (self._take(spec.id, wait_seconds),) if wait_seconds else ()
-        _, *answers = store(known, *others)
+        _, *answers = store(known, network, *others)
         return answers[0][1] if any(answers) else None
 
     def take(self, job_id: str, wait_seconds: float) -> bytes | None:

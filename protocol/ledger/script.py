@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from digitq.protocol import keys
+from digitq.protocol.asked.own_network import MAX_NETWORK_BYTES
 from digitq.protocol.broker.connection import Payload
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
@@ -32,6 +33,7 @@ QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this ma
 PRODUCER_STEPS = {
     **dict.fromkeys(("open", "dispatch", "seal", "heartbeat", "free", "sweep_job", "close"), 65536),
     **dict.fromkeys(("know", "submit"), 1 << 30),
+    "lend": MAX_NETWORK_BYTES + 65536,
 }
 CONSTANTS = f"""
 local PRODUCER_STEPS = {{{", ".join(f"{step} = {most}" for step, most in PRODUCER_STEPS.items())}}}
@@ -44,6 +46,7 @@ local watermark, active, jobs = '{keys.WATERMARK}', '{keys.ACTIVE}', '{keys.JOBS
 local queue, calls_queue, ended = '{keys.QUEUE}', '{keys.CALLS_QUEUE}', '{keys.ENDED}'
 local counters, workers, sweeping = '{keys.COUNTERS}', '{keys.LIVING}', '{keys.SWEEPING}'
 local WORKER, JOB, KNOWN = '{keys.WORKER}', '{keys.JOB}', '{keys.KNOWN}'
+local NETWORK = '{keys.NETWORK}'
 local IMAGES, DEFAULT_QUEUE = '{keys.IMAGES_QUEUE}', '{keys.DEFAULT_QUEUE}'
 local UNBOOKED = {{'{"', '".join([keys.TAKEN, *keys.lists_of(keys.IMAGES_QUEUE)])}'}}
 local BOOKED, ANSWER = '{keys.BOOKED_QUEUE}', '{keys.ANSWER}'

@@ -70,6 +70,30 @@ local function tally(field, count) counts[field] = (counts[field] or 0) + count 
 local function own_queue() return get('task') and BOOKED or get('call') and calls_queue or queue end
 local function own_watermark() return get('task') and watermark .. ':images' or watermark end
 
+-- The keys of a network that jobs have brought, if there is one: the network, and who uses it.
+local function network_keys(name)
+  return name and {NETWORK .. name, NETWORK .. name .. ':users'} or {}
+end
+
+-- Stores a network, if it is given, and notes who uses it. Returns false if it is not there.
+local function lend(name, payload, user)
+  local network, users = unpack(network_keys(name))
+  if payload ~= '' then redis.call('SET', network, payload) end
+  if redis.call('EXISTS', network) == 0 then return false end
+  redis.call('SADD', users, user)
+  return true
+end
+
+-- Deletes what workers need of a job, and the network that it has brought, unless others use it.
+local function delete_work()
+  redis.call('DEL', unpack(work))
+  local network, users = unpack(network_keys(get('network')))
+  if network then
+    redis.call('SREM', users, get('id'))
+    if redis.call('EXISTS', users) == 0 then redis.call('DEL', network) end
+  end
+end
+
 -- Postpones the expiry of all keys of a job once the step is done.
 local function touch() is_changed = true end
 
@@ -80,6 +104,9 @@ local function settle()
   if not ttl then return end -- nothing has changed; or the record is gone, and the other keys expire
   for _, key in ipairs({record, results, truths, done, unpack(work)}) do redis.call('EXPIRE', key, ttl) end
   if get('call') then redis.call('EXPIRE', KNOWN .. get('known'), ttl) end
+  for _, key in ipairs(network_keys(get('network'))) do
+    if redis.call('TTL', key) < tonumber(ttl) then redis.call('EXPIRE', key, ttl) end
+  end
   if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
 end
 
@@ -200,7 +227,7 @@ local function finish_if_done()
   if get('state') == 'running' and number('done_chunks') == number('stored') then
     set('state', 'done', 'finished', stamp(now), 'bytes', 0)
     redis.call('SREM', active, get('id'))
-    redis.call('DEL', unpack(work))
+    delete_work()
     tell_end()
   end
 end

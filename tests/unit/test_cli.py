@@ -34,7 +34,6 @@ from digitq.protocol.errors import (
 )
 from digitq.protocol.host.process import Unfailing
 from digitq.summary import report_interruption
-from digitq.worker.models.card import WEIGHTS_FOLDER
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ
 
@@ -616,15 +615,6 @@ def test_weights_of_another_network_are_refused(
 ) -> None:
     (tmp_path / "mlp.json").touch()
     check(capsys, 2, "json, but mlp", *command.split(), "--weights", str(tmp_path))
-
-
-@pytest.mark.parametrize("command", ["classify x.png", "evaluate"])
-def test_weights_do_not_go_with_running_workers(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--weights", str(WEIGHTS_FOLDER), "--broker", "redis://h/0"]
-    message = "--weights is for private workers: it does not go with --broker"
-    check(capsys, 2, message, *command.split(), *options)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
+from digitq.protocol.asked.own_network import OwnNetwork, find_own_network
 from digitq.protocol.chunk import TILE_ROWS
 from digitq.protocol.errors import DigitqError, UsageError
-from digitq.protocol.settings import MODELS, in_use, settings
+from digitq.protocol.settings import MODELS, settings
 from digitq.worker.dataset import load_mnist
 from digitq.worker.learning.calibration import measure
 from digitq.worker.models import card as cards
 from digitq.worker.models import model as models
+from digitq.worker.models.lent import use_network
 from digitq.worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
 from digitq.worker.models.network import Network
 from digitq.worker.sight.normalisation.steps import normalise
@@ -216,10 +218,31 @@ def test_own_weights_take_the_place_of_those_shipped(
 
 def test_own_weights_may_be_those_of_some_calls_only(tmp_path: Path) -> None:
     mine, built_in = copy_weights(tmp_path / "mine", "mlp", temperature=7.0), load_model("mlp")
-    with in_use(str(mine), "a name"):
+    network = find_own_network(mine, "mlp")
+    with use_network("mlp", network.name, lambda name: network):
         own = load_model("mlp")
         assert own.network.temperature == 7 and load_model("mlp") is own
     assert load_model("mlp") is built_in
+
+
+def test_a_process_keeps_four_networks_that_jobs_have_brought(tmp_path: Path) -> None:
+    """It fetches another one, or the one that was used before all others, and no more."""
+    networks = [
+        find_own_network(copy_weights(tmp_path / str(one), "mlp", temperature=1.0 + one), "mlp")
+        for one in range(5)
+    ]
+    fetched = list[str]()
+
+    def use(network: OwnNetwork) -> float:
+        def fetch(name: str) -> OwnNetwork:
+            fetched.append(name)
+            return network
+
+        with use_network("mlp", network.name, fetch):
+            return load_model("mlp").network.temperature
+
+    assert [use(networks[at]) for at in (0, 1, 2, 3, 0, 4, 0, 1)] == [1, 2, 3, 4, 1, 5, 1, 2]
+    assert fetched == [networks[at].name for at in (0, 1, 2, 3, 4, 1)]
 
 
 def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> None:

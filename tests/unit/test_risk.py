@@ -33,9 +33,10 @@ from digitq.protocol.asked.sample import bound_share
 from digitq.protocol.chunk import FORM_SCHEMA, RESULT_SCHEMA, REVIEW_BELOW_KEY, Chunk
 from digitq.protocol.errors import UsageError
 from digitq.protocol.origin import Origin
-from digitq.worker.classify import MIN_DIGIT_CONFIDENCE, classify_chunk, describe_weights
+from digitq.worker.classify import MIN_DIGIT_CONFIDENCE, classify_chunk
 from digitq.worker.dataset import load_mnist
 from digitq.worker.models.card import WEIGHTS_FOLDER, read_card
+from digitq.worker.models.lent import describe_weights
 from digitq.worker.models.model import load_model
 from tests.drawing import draw_tight_ring, encode_image
 from tests.unit.test_results import PART, SHARES, write

@@ -3,21 +3,16 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache, update_wrapper
 from pathlib import Path
-from typing import Generic, ParamSpec, TypeVar
 
 from digitq.protocol.asked.risk import Curve, Risk, find_threshold
 from digitq.protocol.chunk import CLASSES
 from digitq.protocol.errors import DigitqError
-from digitq.protocol.settings import named_weights, settings
+from digitq.protocol.settings import settings
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-P = ParamSpec("P")
-T = TypeVar("T")
 NEVER_SURER = 1e-6  # a probability counts as if it were at least this far from 0 and 1
 
 
@@ -99,27 +94,23 @@ def list_features(chance: float, is_length_known: bool) -> dict[str, float]:
     }
 
 
-def read_card(path: Path) -> Card:
-    """Read a card that `Card.write` wrote. Raises `DigitqError` if it isn't a card."""
+def parse_card(content: bytes, where: str) -> Card:
+    """The card that `Card.write` wrote. Raises `DigitqError` if it isn't one; `where` says whose it
+    is."""
     try:
-        return Card(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return Card(**json.loads(content))
+    except (ValueError, TypeError) as error:
         raise DigitqError(
-            f"{path} isn't a model card ({error}): install digitq again or train the model again"
+            f"{where} isn't a model card ({error}): install digitq again or train the model again"
         ) from error
 
 
-class CachedByWeights(Generic[P, T]):
-    """A function that is called once for the same arguments and the same folder of own weights."""
-
-    def __init__(self, load: Callable[P, T]) -> None:
-        cached = cache(lambda folder, *args, **options: load(*args, **options))
-        self._cached: Callable[..., T] = cached
-        self.cache_clear = cached.cache_clear
-        update_wrapper(self, load)
-
-    def __call__(self, *args: P.args, **options: P.kwargs) -> T:
-        return self._cached(named_weights(), *args, **options)
+def read_card(path: Path) -> Card:
+    """Read a card. Raises `DigitqError` if it isn't one."""
+    try:
+        return parse_card(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DigitqError(f"{path} can't be read ({error}): install digitq again") from error
 
 
 def card_path(name: str) -> Path:

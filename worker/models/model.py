@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from billiard.process import current_process
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 from torch.nn.functional import pad
@@ -19,8 +20,9 @@ from torch.nn.functional import pad
 from digitq.protocol.chunk import CLASSES, MODEL_ROWS, TILE_ROWS
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.settings import MODELS, WORKER_INDEX, settings
-from digitq.worker.models.card import CachedByWeights, Card, card_path, read_card
+from digitq.worker.models.card import Card, card_path, parse_card, read_card
 from digitq.worker.models.fast import FastNetwork
+from digitq.worker.models.lent import CachedByWeights, fetch_lent
 from digitq.worker.models.network import NETWORKS, NUMBER_READER, Mlp, Network
 
 TORCH_THREADS = 1  # a worker process has one; two threads would add sums in another order
@@ -88,10 +90,7 @@ def load_model(name: str) -> Model:
     torch.set_num_threads(TORCH_THREADS)
     if name == "random":
         return build_random_model()
-    path, own = card_path(name), settings().own_weights()
-    if own and path.parent != own:
-        logger.warning("DIGITQ_WEIGHTS=%s has no %s.json: digitq's own %s is used", own, name, name)
-    return read_model(path)
+    return make_model(*find_weights_of(name))
 
 
 def build_model(network: Network, card: Card) -> Model:
@@ -113,37 +112,66 @@ def build_random_model() -> Model:
     return build_model(network, Card("random", network.architecture, 0.5, 0.5))
 
 
-def read_weights(card_path: Path) -> tuple[Card, bytes]:
+def find_weights_of(name: str) -> tuple[Card, dict[str, Tensor]]:
+    """The card and the weights with which a model is to answer: those that the job has brought,
+    else those in `DIGITQ_WEIGHTS`, else digitq's own. Raises `DigitqError` if they don't match."""
+    if lent := fetch_lent():
+        card = parse_card(lent[0], "its card")
+        if card.name != name:
+            raise DigitqError(f"it is of {card.name}, and not of {name}")
+        return card, check_weights(card, lent[1], "its card", "its file of weights")
+    path, own = card_path(name), settings().own_weights()
+    if own and path.parent != own:
+        logger.warning("DIGITQ_WEIGHTS=%s has no %s.json: digitq's own %s is used", own, name, name)
+    return read_weights(path)
+
+
+def read_weights(card_path: Path) -> tuple[Card, dict[str, Tensor]]:
     """Read a card and the file of its weights. Raises `DigitqError` if they don't match."""
-    card = read_card(card_path)
-    path = card_path.with_suffix(".safetensors")
+    card, path = read_card(card_path), card_path.with_suffix(".safetensors")
     try:
-        data = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise DigitqError(f"{path} can't be read ({error}): install digitq again") from error
-    if hashlib.sha256(data).hexdigest() != card.sha256:
+    return card, check_weights(card, content, str(card_path), str(path))
+
+
+def check_weights(card: Card, content: bytes, card_name: str, name: str) -> dict[str, Tensor]:
+    """The weights in a file of this content. Raises `DigitqError`, with the name of the card or of
+    the file, if they don't match, or if this digitq has no such network."""
+    if hashlib.sha256(content).hexdigest() != card.sha256:
         raise DigitqError(
-            f"{path} isn't the file that its card describes (the SHA-256 differs): "
+            f"{name} isn't the file that its card describes (the SHA-256 differs): "
             "install digitq again or train the model again"
         )
     known = [*NETWORKS, NUMBER_READER]
     if card.architecture not in known:
         raise DigitqError(
-            f"{card_path} asks for {card.architecture!r}, which this digitq does not have; "
+            f"{card_name} asks for {card.architecture!r}, which this digitq does not have; "
             f"it has: {'; '.join(known)}"
         )
-    return card, data
+    try:
+        weights = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise DigitqError(f"{name} is damaged ({error})") from None
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise DigitqError(f"{card_name}: some weights are not finite: train the model again")
+    return weights
 
 
 def read_model(card_path: Path) -> Model:
     """Read a model from its card and weights. Raises `DigitqError` if they don't match."""
-    card, data = read_weights(card_path)
-    weights = load(data)
-    if not all(tensor.isfinite().all() for tensor in weights.values()):
-        raise DigitqError(f"{card_path}: some weights are not finite: train the model again")
+    return make_model(*read_weights(card_path))
+
+
+def make_model(card: Card, weights: dict[str, Tensor]) -> Model:
+    """The model with these weights. Raises `DigitqError` if the network has others."""
     with torch.inference_mode():
         network = NETWORKS[card.architecture](card.mean, card.std, card.temperature)
-        network.load_state_dict(weights)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise DigitqError(f"the weights are not of this network: {error}") from None
     return build_model(network, card)
 
 

@@ -18,14 +18,15 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load
 from torch import Tensor
 
 from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.chunk import CLASSES
+from digitq.protocol.errors import DigitqError
 from digitq.protocol.settings import NUMBER
-from digitq.worker.models.card import CachedByWeights, Card, card_path
-from digitq.worker.models.model import TORCH_THREADS, read_weights
+from digitq.worker.models.card import Card
+from digitq.worker.models.lent import CachedByWeights
+from digitq.worker.models.model import TORCH_THREADS, find_weights_of
 
 CELL = 4  # px: side of a cell of the map
 MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px
@@ -113,17 +114,22 @@ def take_weights(weights: Weights, network: str) -> Weights:
 
 
 def read_number_weights() -> tuple[Weights, Card]:
-    """The installed weights, with their card. Raises `DigitqError` if they differ.
+    """The weights with which numbers are to be read, with their card. Raises `DigitqError` if they
+    differ.
 
     Some are saved in 16 bits, which halves their size.
     """
-    card, content = read_weights(card_path(NUMBER))
-    return {name: value.astype(np.float32) for name, value in load(content).items()}, card
+    card, weights = find_weights_of(NUMBER)
+    return {name: value.float().numpy() for name, value in weights.items()}, card
 
 
 @CachedByWeights
 def load_networks() -> tuple[NumberReader, Card]:
-    """The installed networks, ready to read. Raises what `read_number_weights` raises."""
+    """The networks with these weights, ready to read. Raises what `read_number_weights` raises, and
+    `DigitqError` for weights of other networks."""
     torch.set_num_threads(TORCH_THREADS)
     weights, card = read_number_weights()
-    return make_reader(weights), card
+    try:
+        return make_reader(weights), card
+    except Exception as error:  # those of ONNX Runtime have no class of their own
+        raise DigitqError(f"the weights are not of these networks: {error}") from None

@@ -27,9 +27,9 @@ from digitq.worker.classify import (
     TTA_BELOW,
     classify_chunk,
     combine_views,
-    describe_weights,
     watch,
 )
+from digitq.worker.models.lent import describe_weights
 from digitq.worker.models.model import Model, load_model
 from digitq.worker.picture import ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, read

@@ -2,7 +2,8 @@
 function steps.close(state, reason)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('SREM', active, get('id'))
-  redis.call('DEL', results, truths, unpack(work))
+  redis.call('DEL', results, truths)
+  delete_work()
   if state ~= get('state') and not is_stopped() then -- the first end counts
     set('state', state, 'bytes', 0)
     if reason then set('reason', reason) end
