@@ -1,6 +1,5 @@
 """`classify` and `demo`, which start private workers."""
 
-import hashlib
 import os
 import sys
 from contextlib import closing
@@ -70,6 +69,7 @@ def classify(
     from digitq.backend import open_client, take_results
     from digitq.producer.provenance import own_weights_name
     from digitq.producer.sources.opening import count_files, find_change, is_set, open_sources
+    from digitq.protocol.asked.known import name_known
     from digitq.protocol.formats.csv_rows import find_column
     from digitq.protocol.formats.stores import is_stored
 
@@ -83,6 +83,7 @@ def classify(
     if out:
         _refuse_source(sources, out)
     answers = options.truth_file(truth)
+    asked = reading.with_network(None) if reading.network else reading
     run: dict[str, Any] = {
         "sources": [
             shown(name)
@@ -91,7 +92,7 @@ def classify(
             for name in sources
         ],
         "model": reading.model,
-        "known": hashlib.sha256(reading.known).hexdigest()[:16] if reading.known else None,
+        "known": name_known(asked.known) or None,
         "limit": limit,
         "truth": truth,
         "digitq": version("digitq"),

@@ -44,7 +44,8 @@ class Reading(Generic[AnswerT]):
     form_name: str | None = None  # the form's file
     risk: float | None = None  # so much may be wrong among the answers that are not marked
     like: str | None = None  # the corrected results of which the risk was measured
-    network: OwnNetwork | None = None  # the one that must answer; its name is in what is known
+    # The network that must answer, if it is a person's own; its name is in what is known
+    network: OwnNetwork | None = field(default=None, repr=False)
     # Whether anybody has chosen the model
     is_named: bool = field(default=True, compare=False, repr=False)
 
@@ -80,9 +81,10 @@ class Reading(Generic[AnswerT]):
         """The answers of whole images, from their rows of the results."""
         return cast(Sequence[AnswerT], to_answers(rows))
 
-    def with_network(self, network: OwnNetwork) -> Self:
-        """The same reading by this network."""
-        known = replace(decode_known(self.known), network=network.name).encode()
+    def with_network(self, network: OwnNetwork | None) -> Self:
+        """The same reading by this network, or by that of the workers."""
+        name = network.name if network else None
+        known = replace(decode_known(self.known), network=name).encode()
         return replace(self, known=known, network=network)
 
     def check_default(self, has_broker: bool = False) -> None:

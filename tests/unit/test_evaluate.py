@@ -252,17 +252,15 @@ def test_what_does_not_go_together(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DIGITQ_WEIGHTS", "")  # --weights sets it, and it is unset again at the end
-    monkeypatch.delenv("DIGITQ_WEIGHTS")
     paths = {
         "RESULTS": write_results(tmp_path / "results.csv", make_digits()),
         "TABLE": str(tmp_path / "table.csv"),
         "SHORT": str(tmp_path / "short.csv"),
         "DIR": str(tmp_path),
     }
-    (tmp_path / "mlp.json").touch()  # the folder of some weights
+    for suffix in ("json", "safetensors"):  # the folder of some weights
+        (tmp_path / f"mlp.{suffix}").touch()
     Path(paths["SHORT"]).write_text("id,label,confidence,error\na,1,0.5,\n")
     Path(paths["TABLE"]).write_text("id,label\na,1\n")
     status, out, err = run(capsys, *(paths.get(argument, argument) for argument in arguments))
