@@ -31,13 +31,14 @@ PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bits each, a l
 IMAGE_FIELD = pa.field("image", pa.binary())  # an image file, or `ARRAY` and `PIXELS` bytes
 ARRAY = b"\x93digitq 28x28\n"  # marks 28×28 pixels among image files
 ERROR = pa.field("error", pa.string())  # null if there is none
+BEFORE = pa.field("before", pa.string())  # the answer of an earlier reading; null if it had none
 TRUTH = pa.field("truth", pa.int8())  # the label in the source; null if unknown
 NUMBER_TRUTH = pa.field("truth", pa.string())  # a whole number is text: `007` stays `007`
 CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer of a result
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
 
 CHUNK_TYPES = {  # the columns that a chunk may have, and their types
-    field.name: field.type for field in (ID, *PLACE, PIXELS_FIELD, IMAGE_FIELD, ERROR)
+    field.name: field.type for field in (ID, *PLACE, PIXELS_FIELD, IMAGE_FIELD, ERROR, BEFORE)
 }
 
 Kind = Literal["pixels", "image"]  # the column of a chunk that contains its images
@@ -63,6 +64,7 @@ Reason = Literal[
     "half filled",
     "crossed out?",
     "check failed",
+    "read otherwise before",
     "error",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -360,7 +362,7 @@ class Chunk:
 
     first_row: int  # the first image's position in the job, and so in the network's tiles
     # `id`, or the columns `PLACE`; either `pixels` or `image`; and perhaps `error` for files that
-    # the producer could not read, whose `image` is null
+    # the producer could not read, whose `image` is null, and `before`
     batch: pa.RecordBatch
     truth: pa.Array | None = None  # the right answers, which the producer keeps to itself
 

@@ -19,6 +19,7 @@ from digitq.protocol.asked.risk import Risk, compare
 from digitq.protocol.chunk import (
     ABSENT,
     ARRAY,
+    BEFORE,
     CLASSES,
     LIKENESS_KEY,
     NUMBER_SCHEMA,
@@ -31,9 +32,11 @@ from digitq.protocol.chunk import (
     Chunk,
     Kind,
     Reason,
+    answers,
     kind_of,
     naming_fields,
     result_schema,
+    unmarked,
 )
 from digitq.protocol.errors import BrokerError, DigitqError
 from digitq.protocol.settings import read_by
@@ -73,6 +76,7 @@ NO_REASON, UNSURE, UNSURE_AT_FIRST, NOT_A_DIGIT, FAILED = map(
 PGM = b"P5 %d %d 255\n" % (INPUT_SIDE, INPUT_SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
+OTHERWISE: Reason = "read otherwise before"
 BY_CONFIDENCE: tuple[Reason, ...] = ("unsure", "unsure at first")  # the threshold decides
 
 watch = Watch()
@@ -116,11 +120,24 @@ def classify_chunk(
         result = read_numbers(chunk.batch, read, known)
     else:
         result = classify_digits(chunk, loaded, read, below)
+    if BEFORE.name in chunk.batch.schema.names:
+        result = mark_changed(result, chunk.batch.column(BEFORE.name))
     metadata = {WEIGHTS_KEY: weights, REVIEW_BELOW_KEY: str(below)}
     if known.risk:
         likeness = compare(card.find_curve(known.risk), find_comparable(result, known))
         metadata[LIKENESS_KEY] = json.dumps(asdict(likeness))
     return result.replace_schema_metadata(metadata)
+
+
+def mark_changed(result: pa.RecordBatch, before: pa.StringArray) -> pa.RecordBatch:
+    """Mark the answers that differ from those of an earlier reading, which had them or none."""
+    is_same = pc.equal(pc.cast(answers(result), pa.string()), before).fill_null(False)
+    is_changed = pc.and_not(unmarked(result), is_same)
+    for name, value in (("review", True), ("reason", OTHERWISE)):
+        index = result.schema.get_field_index(name)
+        column = pc.if_else(is_changed, value, result.column(name))
+        result = result.set_column(index, result.schema.field(name), column)
+    return result
 
 
 def find_comparable(result: pa.RecordBatch, known: Known | Form) -> NDArray[np.float64]:

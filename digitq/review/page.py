@@ -50,6 +50,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "erased?": "a mark is faint, or there are remains of one",
     "half filled": "only a part of a bubble is filled",
     "crossed out?": "a filled bubble may be crossed out",
+    "read otherwise before": "the network read it otherwise before it learned from this batch",
     "check failed": "the rules of the form do not hold for what is written",
     "other signs": "letters, something crossed out, a fraction, or a 1 that may be a slash",
     "not allowed": "no number that was allowed is plausible",

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from digitq.producer.sources.arrays import number_ids
 from digitq.producer.sources.in_memory import image_source
-from digitq.protocol.chunk import REASONS, RESULT_SCHEMA, Chunk, pixels_batch
+from digitq.protocol.chunk import (
+    BEFORE,
+    ID,
+    IMAGE_FIELD,
+    REASONS,
+    RESULT_SCHEMA,
+    Chunk,
+    pixels_batch,
+)
 from digitq.protocol.errors import BrokerError, UsageError
 from digitq.worker import classify
 from digitq.worker.classify import (
@@ -149,6 +157,22 @@ def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
     unread = classify_chunk(next(cut_items(image_source([b""]).items)), "mlp")
     assert unread.column("review").to_pylist() == [True]
     assert unread.column("reason").to_pylist() == ["error"]
+
+
+def test_an_answer_that_was_another_one_before_is_to_be_reviewed() -> None:
+    images = [encode_image(draw_one())] * 4 + [b"no image"]
+    batch = pa.record_batch(
+        {"id": [*"abcde"], "image": images}, schema=pa.schema([ID, IMAGE_FIELD])
+    )
+    result = classify_chunk(Chunk(0, batch), "cnn")
+    assert result["label"].to_pylist() == [1] * 4 + [None]
+    assert result["reason"].to_pylist() == [None] * 4 + ["error"]
+    before = batch.append_column(BEFORE, pa.array(["1", "7", None, "1", None], BEFORE.type))
+    again = classify_chunk(Chunk.decode(Chunk(0, before).encode()), "cnn")
+    marks = [None, "read otherwise before", "read otherwise before", None, "error"]
+    assert again["reason"].to_pylist() == marks
+    assert again["review"].to_pylist() == [mark is not None for mark in marks]
+    assert again.drop_columns(["review", "reason"]) == result.drop_columns(["review", "reason"])
 
 
 def test_the_reason_for_review_is_the_first_that_holds() -> None:
