@@ -94,17 +94,16 @@ def load_rehearsed(part: Part) -> Rehearsed:
     )
 
 
-def mix(own: Sequence[OwnImage[SeenDigit]], rehearsed: Rehearsed) -> DigitData:
-    """What there is to learn: own images and their other views, and MNIST's."""
-    shown, labels = [], []
-    for _, (pixels, views, _), label in own:
-        shown += [pixels.reshape(INPUT_SIDE, INPUT_SIDE), *views.values()]
-        labels += [label] * (1 + len(views))
-    times = max(1, round(OWN_ROWS / len(shown)))
-    images, targets = torch.from_numpy(np.stack(shown)), name_exactly(torch.tensor(labels))
+def mix(own: Sequence[SeenDigit], targets: Tensor, rehearsed: Rehearsed) -> DigitData:
+    """What there is to learn: own images and their other views, with the probabilities to learn,
+    (N, 10), and MNIST's."""
+    shown = [[seen.pixels.reshape(INPUT_SIDE, INPUT_SIDE), *seen.views.values()] for seen in own]
+    counts = torch.tensor([*map(len, shown)])
+    images = torch.from_numpy(np.stack([image for views in shown for image in views]))
+    times = max(1, round(OWN_ROWS / len(images)))
     return DigitData(
         images.repeat_interleave(times, 0),
-        targets.repeat_interleave(times, 0),
+        targets.repeat_interleave(counts, 0).repeat_interleave(times, 0),
         rehearsed.learned[0],
         name_exactly(rehearsed.learned[1]),
     )
@@ -115,15 +114,24 @@ def name_exactly(labels: Tensor) -> Tensor:
     return F.one_hot(labels, CLASSES).float()
 
 
-def judge_own(model: Model, own: Sequence[OwnImage[SeenDigit]]) -> Judged:
-    """What a worker would answer to own images; the surety of its first answer counts, too."""
-    probabilities = model.classify(np.stack([seen.pixels for _, seen, _ in own]))
+def answer_own(
+    model: Model, own: Sequence[SeenDigit]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """What a worker would answer to own images: the probabilities, (N, 10), and how sure it is,
+    (N,), which is 0 where it doubts the image. The surety of its first answer counts, too."""
+    probabilities = model.classify(np.stack([seen.pixels for seen in own]))
     _, first = find_best(probabilities)
     for row in np.flatnonzero(first < TTA_BELOW).tolist():
-        probabilities[row] = combine_views(model, probabilities[row], own[row][1].views)
-    answers, last = find_best(probabilities)
-    is_doubted = [seen.is_doubted for _, seen, _ in own]
-    confidence = np.where(is_doubted, 0.0, np.minimum(first, last))
+        probabilities[row] = combine_views(model, probabilities[row], own[row].views)
+    _, last = find_best(probabilities)
+    is_doubted = [seen.is_doubted for seen in own]
+    return probabilities, np.where(is_doubted, 0.0, np.minimum(first, last))
+
+
+def judge_own(model: Model, own: Sequence[OwnImage[SeenDigit]]) -> Judged:
+    """What is right of the answers to own images."""
+    probabilities, confidence = answer_own(model, [seen for _, seen, _ in own])
+    answers, _ = find_best(probabilities)
     is_right = answers == [label for _, _, label in own]
     return Judged(torch.from_numpy(confidence), torch.from_numpy(is_right))
 
@@ -163,14 +171,9 @@ def calibrate(
     )
 
 
-def train_own_digits(
-    name: str, chunks: Iterable[Chunk], seed: int, epochs: int | None, mnist: Part
-) -> Trained:
-    """Go on training `mlp` or `cnn`, and rehearse a part of MNIST."""
-    before = load_model(name)  # sets torch to one thread
-    learned, held_back, left_out = read_own(chunks, read_digits, "digit", seed)
-    rehearsed = load_rehearsed(mnist)
-    data, recipe = mix(learned, rehearsed), OWN_RECIPES[name]
+def learn_digits(before: Model, data: DigitData, seed: int, epochs: int | None) -> Network:
+    """The network of a model after it has gone on to learn; its own recipe says for how long."""
+    name, recipe = before.card.name, OWN_RECIPES[before.card.name]
     share = min(1.0, MNIST_TIMES[name] * len(data.images) / len(data.more_images))
     recipe = replace(recipe, epochs=epochs or recipe.epochs, more_share=share)
     torch.manual_seed(seed)
@@ -181,6 +184,19 @@ def train_own_digits(
     learner = Learner(network, partial(measure_loss, recipe, 1.0), recipe, optimisers)
     network = recipe.finish(learner.train(batches))
     blend_weights(network, before.network, NEW_SHARE[name])
+    return network
+
+
+def train_own_digits(
+    name: str, chunks: Iterable[Chunk], seed: int, epochs: int | None, mnist: Part
+) -> Trained:
+    """Go on training `mlp` or `cnn`, and rehearse a part of MNIST."""
+    before = load_model(name)  # sets torch to one thread
+    learned, held_back, left_out = read_own(chunks, read_digits, "digit", seed)
+    rehearsed = load_rehearsed(mnist)
+    targets = name_exactly(torch.tensor([label for _, _, label in learned]))
+    data = mix([seen for _, seen, _ in learned], targets, rehearsed)
+    network = learn_digits(before, data, seed, epochs)
     print("calibrating and testing …", file=sys.stderr)
     card = replace(
         calibrate(network, before.card, held_back, rehearsed),
