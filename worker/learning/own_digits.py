@@ -40,6 +40,7 @@ from digitq.worker.learning.calibration import (
 from digitq.worker.learning.courses import OWN_RECIPES, DigitData, draw_batches, measure_loss
 from digitq.worker.learning.learner import Learner, blend_weights
 from digitq.worker.learning.own import Compared, OwnImage, Trained, read_own
+from digitq.worker.learning.surest import ROUNDS, choose_surest, refuse_few
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import Model, build_model, load_model
 from digitq.worker.models.network import Cnn, Mlp, Network
@@ -185,6 +186,39 @@ def learn_digits(before: Model, data: DigitData, seed: int, epochs: int | None) 
     network = recipe.finish(learner.train(batches))
     blend_weights(network, before.network, NEW_SHARE[name])
     return network
+
+
+def teach_itself(
+    before: Model,
+    own: Sequence[SeenDigit],
+    labels: Sequence[int | None],
+    rehearsed: Rehearsed,
+    seed: int,
+    epochs: int | None,
+) -> Model:
+    """The model after it has learned own images by its own answers, the surest of each round, and
+    by the right ones where there are any. Raises `TooFewError`.
+
+    It learns how sure it was of each digit, so what it was unsure of changes little (D.-H. Lee,
+    "Pseudo-label", 2013; Q. Xie et al., "Self-training with noisy student", 2020).
+    """
+    model = before
+    is_labelled = np.array([label is not None for label in labels])
+    exact = name_exactly(torch.tensor([label or 0 for label in labels]))
+    for number, share in enumerate(ROUNDS):
+        probabilities, confidence = answer_own(model, own)
+        confidence[is_labelled] = 1.0
+        classes = np.where(is_labelled, exact.argmax(1), find_best(probabilities)[0])
+        rows = choose_surest(confidence, classes, share)
+        if not number:
+            refuse_few(classes[rows], before.card.labels)
+        answered = torch.from_numpy(probabilities)
+        targets = torch.where(torch.from_numpy(is_labelled)[:, None], exact, answered)[rows]
+        data = mix([own[row] for row in rows.tolist()], targets, rehearsed)
+        network = learn_digits(model, data, seed + number, epochs)
+        network.temperature = model.network.temperature
+        model = build_model(network, before.card)
+    return model
 
 
 def train_own_digits(
