@@ -1,7 +1,7 @@
 """How networks of single digits are trained, and in which batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ class BaseRecipe(Recipe):
 
     batch_rows: int = 512
     bfloat16: bool = False  # training multiplies in 16 bits if the processor can
+    most_rows: int | None = None  # an epoch shows at most so many of `DigitData.images`
     more_share: float = 0.25  # an epoch shows this share of `DigitData.more_images`
     distortion: Distortion = Distortion()
     mean: float = 0.1307  # the mean of MNIST's training pixels, scaled to 0..1
@@ -99,6 +100,17 @@ OWN_RECIPES: dict[str, DigitRecipe] = {
         distortion=Distortion(thresholded_share=0.04, faded_share=0.04),
     ),
 }
+# How it goes on with its own answers to a user's images
+ADAPTING_RECIPES: dict[str, DigitRecipe] = {
+    "mlp": replace(OWN_RECIPES["mlp"], epochs=20, most_rows=6000),
+    "cnn": CnnRecipe(
+        epochs=6,
+        learning_rate=6e-4,
+        ema_decay=0.99,
+        most_rows=6000,
+        distortion=OWN_RECIPES["cnn"].distortion,
+    ),
+}
 DigitBatch = tuple[Tensor, Tensor]  # (N, 784) pixels and the probabilities to learn, (N, 10)
 
 
@@ -117,8 +129,12 @@ def draw_batches(
     """The batches of an epoch in random order, with the share of the images before each."""
     part = round(len(data.more_images) * recipe.more_share)
     chosen = torch.randperm(len(data.more_images))[:part]
-    shown = torch.cat([data.images, data.more_images[chosen]])
-    targets = torch.cat([data.targets, data.more_targets[chosen]])
+    images, targets = data.images, data.targets
+    if recipe.most_rows and recipe.most_rows < len(images):
+        rows = torch.randperm(len(images))[: recipe.most_rows]
+        images, targets = images[rows], targets[rows]
+    shown = torch.cat([images, data.more_images[chosen]])
+    targets = torch.cat([targets, data.more_targets[chosen]])
     order = torch.randperm(len(shown))
     for start in range(0, len(shown), recipe.batch_rows):
         rows = order[start : start + recipe.batch_rows]

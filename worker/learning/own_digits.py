@@ -37,7 +37,14 @@ from digitq.worker.learning.calibration import (
     classify,
     measure,
 )
-from digitq.worker.learning.courses import OWN_RECIPES, DigitData, draw_batches, measure_loss
+from digitq.worker.learning.courses import (
+    ADAPTING_RECIPES,
+    OWN_RECIPES,
+    DigitData,
+    DigitRecipe,
+    draw_batches,
+    measure_loss,
+)
 from digitq.worker.learning.learner import Learner, blend_weights
 from digitq.worker.learning.own import Compared, OwnImage, Trained, read_own
 from digitq.worker.learning.surest import ROUNDS, choose_surest, refuse_few
@@ -50,6 +57,7 @@ from digitq.worker.sight.normalisation.steps import Views
 
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one
+ADAPTING_TIMES = 1 / 3  # the same where a network learns its own answers
 NEW_SHARE = {"mlp": 1.0, "cnn": 0.85}  # so much of the new weights, the rest of the old
 VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
 SAMPLE_VALIDATION = 1_000  # this many images of MNIST's sample are held back
@@ -172,10 +180,14 @@ def calibrate(
     )
 
 
-def learn_digits(before: Model, data: DigitData, seed: int, epochs: int | None) -> Network:
-    """The network of a model after it has gone on to learn; its own recipe says for how long."""
-    name, recipe = before.card.name, OWN_RECIPES[before.card.name]
-    share = min(1.0, MNIST_TIMES[name] * len(data.images) / len(data.more_images))
+def learn_digits(
+    before: Model, data: DigitData, recipe: DigitRecipe, times: float, seed: int, epochs: int | None
+) -> Network:
+    """The network of a model after it has gone on to learn. An epoch shows so many `times` the own
+    images of MNIST."""
+    name = before.card.name
+    shown = min(len(data.images), recipe.most_rows or len(data.images))
+    share = min(1.0, times * shown / len(data.more_images))
     recipe = replace(recipe, epochs=epochs or recipe.epochs, more_share=share)
     torch.manual_seed(seed)
     network: Network = (Mlp if name == "mlp" else Cnn)(recipe.mean, recipe.std)
@@ -215,7 +227,9 @@ def teach_itself(
         answered = torch.from_numpy(probabilities)
         targets = torch.where(torch.from_numpy(is_labelled)[:, None], exact, answered)[rows]
         data = mix([own[row] for row in rows.tolist()], targets, rehearsed)
-        network = learn_digits(model, data, seed + number, epochs)
+        network = learn_digits(
+            model, data, ADAPTING_RECIPES[before.card.name], ADAPTING_TIMES, seed + number, epochs
+        )
         network.temperature = model.network.temperature
         model = build_model(network, before.card)
     return model
@@ -230,7 +244,7 @@ def train_own_digits(
     rehearsed = load_rehearsed(mnist)
     targets = name_exactly(torch.tensor([label for _, _, label in learned]))
     data = mix([seen for _, seen, _ in learned], targets, rehearsed)
-    network = learn_digits(before, data, seed, epochs)
+    network = learn_digits(before, data, OWN_RECIPES[name], MNIST_TIMES[name], seed, epochs)
     print("calibrating and testing …", file=sys.stderr)
     card = replace(
         calibrate(network, before.card, held_back, rehearsed),
