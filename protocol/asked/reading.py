@@ -108,8 +108,8 @@ def decode_known(payload: bytes) -> Known | Form:
     except (ValueError, TypeError) as error:
         reason = in_one_line(str(error).partition("\n")[0])
         raise DigitqError(
-            "what is known of the numbers is damaged, or of another version of digitq than this "
-            f"worker's: update the older one ({reason})"
+            "update this worker or the submitter, whichever is older: what is known of the numbers "
+            f"is of another version of digitq, or damaged ({reason})"
         ) from None
 
 

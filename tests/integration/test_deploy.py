@@ -23,7 +23,7 @@ from digitq.cli import digitq
 from digitq.private.processes import Local, find_free_port, find_redis_server
 from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
-from digitq.protocol.asked.reading import numbers
+from digitq.protocol.asked.reading import digits, numbers
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.keys import CALLS_QUEUE, TASK_EVENTS
@@ -32,6 +32,7 @@ from digitq.protocol.ledger.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
 from tests.waiting import children_of, run_digitq, wait_for
+from tests.weights import copy_weights
 
 LOOP = "while true do end"
 
@@ -122,6 +123,10 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
         assert client.classify(pixels[0]).error is None
         assert client.classify(pixels[0], numbers(length=2)).error is None
         assert client.submit(pixels).table().num_rows == 3000
+        own = digits("cnn", weights=copy_weights(tmp_path / "own", "cnn", temperature=7.0))
+        (answer,) = client.submit(pixels[:1], own).table()["confidence"].to_pylist()
+        assert client.classify(pixels[0], own).confidence == answer
+        assert client.classify(pixels[0], digits("cnn")).confidence != answer
         job = client.submit(pixels, detached=True)
         admin.script_flush()
         assert job.table().num_rows == 3000

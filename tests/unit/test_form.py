@@ -64,7 +64,7 @@ def test_a_worker_refuses_a_form_with_a_key_that_it_does_not_know(
 ) -> None:
     """A worker that passed it over, such as `optional`, gave wrong answers in silence."""
     assert isinstance(decode_known(change_form(place)), Form)
-    told = "or of another version of digitq than this worker's: update the older one"
+    told = "update this worker or the submitter, whichever is older"
     for payload in (change_form(place, new=True), b"FORM4" + change_form(place)[5:]):
         with pytest.raises(DigitqError, match=told):
             decode_known(payload)
