@@ -698,8 +698,8 @@ async function askServer(path, body) {
 /** Show what the file says; what a person has changed since this was asked for counts. */
 function showForm(answer, changes = form.changes) {
   if (form.changes > changes) return void (form.version = answer.version ?? form.version);
-  const at = form.parts.indexOf(form.selected);
-  if (answer.parts) Object.assign(form, answer, { isUnsaved: false, selected: answer.parts[at] });
+  const inAnswer = (one) => answer.parts[form.parts.indexOf(one)];
+  if (answer.parts) Object.assign(form, answer, { isUnsaved: false, selected: inAnswer(form.selected), others: form.others.map(inAnswer).filter(Boolean) });
   listParts();
   tell(answer);
 }
@@ -807,7 +807,7 @@ function listParts() {
   form.items = new Map(form.parts.map((one) => [one, part(one.kind === "checks" ? "#check" : "#part").content.firstElementChild.cloneNode(true)]));
   for (const list of document.querySelectorAll("#parts, #rules")) list.replaceChildren();
   for (const [one, item] of form.items) part(one.kind === "checks" ? "#rules" : "#parts").append(item), fillItem(one);
-  selectPart(form.selected);
+  selectPart(form.selected, form.others);
 }
 
 function fillItem(one) {
@@ -856,7 +856,7 @@ function freeName(name) {
 
 /** Add a part after another one, and select it. */
 function addPart(kind, name, keys, after = form.parts.findLast((one) => one.kind !== "checks")) {
-  form.selected = { kind, name: freeName(name), was: null, keys };
+  Object.assign(form, { selected: { kind, name: freeName(name), was: null, keys }, others: [] });
   form.parts.splice(kind === "checks" ? form.parts.length : form.parts.indexOf(after) + 1, 0, form.selected);
 }
 
