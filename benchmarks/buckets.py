@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import digitq
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.opening import open_sources

@@ -14,8 +14,8 @@ import numpy as np
 import PIL.Image
 
 import digitq
+from digitq import Client
 from digitq.private.processes import Local, find_free_port
-from digitq.producer import Client
 from digitq.protocol.formats.mnist import load_mnist
 
 ARRAYS, FILES = 600_000, 60_000

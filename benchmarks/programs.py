@@ -11,8 +11,8 @@ from pathlib import Path
 
 from celery import Celery
 
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE
 from digitq.protocol.broker.address import read_address
 from digitq.protocol.keys import IMAGES_QUEUE

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from digitq.backend import local as local
     from digitq.notebook import Results as Results
     from digitq.notebook import classify as classify
+    from digitq.phases import Client as Client
     from digitq.producer import *  # noqa: F403 (`__getattr__` imports these names)
     from digitq.without_queue import reader as reader
 
     __version__: str
 
 OWN = {
+    "Client": "digitq.phases",
     "Results": "digitq.notebook",
     "classify": "digitq.notebook",
     "local": "digitq.backend",

@@ -7,21 +7,22 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from threading import Thread
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 from rich.text import Text
 
+from digitq import phases
 from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.private.processes import Local
 from digitq.producer.client import Client
 from digitq.producer.job import Job
-from digitq.producer.provenance import Record
 from digitq.producer.sinks.sink import Sink, StreamSink
 from digitq.progress import Pace, progress_bar
 from digitq.protocol.broker.address import url_in_command
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.host.cores import usable_cores
-from digitq.protocol.settings import read_by, settings
+from digitq.protocol.settings import settings
 from digitq.protocol.text import plural
 from digitq.summary import describe_flaws
 from digitq.terminal import echo_err
@@ -30,7 +31,7 @@ FILES_PER_WORKER = 64  # while one more worker starts, the others classify this 
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
 
 
-class LocalClient(Client):
+class LocalClient(phases.Client):
     """A `Client` of a private Redis and workers. They end when it is closed, once it and its jobs
     are deleted, and with this process. Workers that die are started again."""
 
@@ -82,7 +83,7 @@ def open_client(
             raise UsageError(f"--workers starts private workers: it does not go with {named}")
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
-        with Client(url) as client:
+        with phases.Client(url) as client:
             yield client
         return
     if not workers:
@@ -96,89 +97,114 @@ def open_client(
         yield private
 
 
+class Bar:
+    """The progress bar of a run, which may have several phases: then one share of the bar is that
+    of each, and the time left is that of all."""
+
+    def __init__(self, progress: Progress, phases: int = 1) -> None:
+        self.progress, self.phases = progress, phases
+        self.task = progress.add_task("", total=None, done="", rate="", waiting="", flaws=[])
+        self.phase, self.begun = 0, time.monotonic()
+        self.later: Callable[[float], float] = lambda seconds: 0.0
+        self.done, self.rows = 0, 0  # rows of this phase, and how many it has; 0 if unknown
+
+    def begin(self, phase: int, later: Callable[[float], float] = lambda seconds: 0.0) -> None:
+        """Begin a phase, from 0 on. `later` gives how many seconds those after it take, by what
+        this one takes."""
+        self.phase, self.later, self.begun = phase, later, time.monotonic()
+        self.done, self.rows = 0, 0
+        self.update(done="", rate="", waiting="", flaws=[])
+
+    def show(self, share: float, left: float, **fields: Any) -> None:
+        """So much of the phase is done, and so many seconds of it are left."""
+        left += self.later(time.monotonic() - self.begun + left)
+        completed, ends = self.phase + share, time.monotonic() + left
+        self.update(completed=completed, total=self.phases, ends=ends, **fields)
+
+    def update(self, **fields: Any) -> None:
+        self.progress.update(self.task, **fields)
+
+
+@contextmanager
+def open_bar(sink: Sink | None, phases: int = 1) -> Iterator[Bar]:
+    """A bar for what is written to a sink; it is hidden if the rows are shown."""
+    rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
+    with progress_bar(hidden=rows_are_shown) as progress:
+        yield Bar(progress, phases)
+
+
 def take_results(
     client: Client,
     job: Job,
     sink: Sink,
     count: Callable[[], int | None],
     sync: Callable[[], None] | None = None,
+    shown: Bar | None = None,
 ) -> None:
-    """Write a job's results and show the progress.
+    """Write a job's results and show the progress, as a phase of a bar if one is `shown`.
 
-    `count` gives the number of images, which may take a while; `sync` is that of `Job.results`.
-    After an error or Ctrl-C an attached job is removed from Redis; the rows that are written stay.
+    `count` gives the number of images, which may take a while; `sync` and the rest are those of
+    `Client.write_results`.
     """
-    before = sink.counts.done
-    sink.begin(job.id)
-    rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
-    try:
-        with progress_bar(hidden=rows_are_shown) as progress, ExitStack() as stack:
-            bar = progress.add_task(
-                "", total=None, completed=before, of="", rate="", waiting="", flaws=[]
-            )
+    with ExitStack() as stack:
+        bar = shown or stack.enter_context(open_bar(sink))
+        bar.done, pace = sink.counts.done, Pace()
 
-            def show_total() -> None:
-                with suppress(DigitqError, OSError):  # the bar then shows no total
-                    if total := count():
-                        progress.update(bar, total=total, of=f"/{total:,}")
+        def show_total() -> None:
+            with suppress(DigitqError, OSError):  # the bar then shows no total
+                bar.rows = count() or 0
 
-            def report_disconnect(text: str) -> None:
-                progress.update(bar, rate="", waiting="no Redis")
-                _print_above(progress, text)
+        def report_disconnect(text: str) -> None:
+            bar.update(rate="", waiting="no Redis")
+            _print_above(bar.progress, text)
 
-            if not progress.disable:
-                Thread(target=show_total, daemon=True).start()
-            job.on_idle = watch_idle(job, progress, bar)
-            watchers = job.ledger.redis.watchers  # other jobs may run at the same time
-            watchers.append(report_disconnect)
-            stack.callback(watchers.remove, report_disconnect)
-            pace = Pace()
-            for batch in job.results(before, sync):
-                sink.write(batch)
-                part = sink.parts[-1]
-                left = (progress.tasks[bar].total or 0) - sink.counts.done
-                progress.update(
-                    bar,
-                    completed=sink.counts.done,
-                    rate=f"{part.images_per_second:,.0f} images/s",
-                    waiting="",
-                    ends=pace.end_of(int(left), batch.num_rows),
-                    flaws=describe_flaws(sink.counts),
-                )
-        record = Record.build(job.model, job.origin, sink.counts, sink.parts)
-        sink.finish(read_by(job.model), record)
-    except BaseException:
-        if job.attached:
-            client.abandon(job)
-        raise
-    finally:
-        job.on_idle = None  # it has the job, which would live until a collection
-        sink.close()
+        def show(batch: pa.RecordBatch) -> None:
+            bar.done, rows, part = sink.counts.done, bar.rows, sink.parts[-1]
+            left = pace.end_of(max(0, rows - bar.done), batch.num_rows) - time.monotonic()
+            fields = {
+                "done": f"{bar.done:,}/{rows:,}" if rows else f"{bar.done:,}",
+                "rate": f"{part.images_per_second:,.0f} images/s",
+                "waiting": "",
+                "flaws": describe_flaws(sink.counts),
+            }
+            if rows:
+                bar.show(bar.done / rows, left, **fields)
+            else:
+                bar.update(**fields)
+
+        if not bar.progress.disable:
+            Thread(target=show_total, daemon=True).start()
+        job.on_idle = watch_idle(job, bar)
+        stack.callback(setattr, job, "on_idle", None)  # it has the job, which would live on
+        watchers = job.ledger.redis.watchers  # other jobs may run at the same time
+        watchers.append(report_disconnect)
+        stack.callback(watchers.remove, report_disconnect)
+        client.write_results(job, sink, sync, show)
 
 
-def watch_idle(job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+def watch_idle(job: Job, bar: Bar) -> Callable[[], None]:
     """A function that restarts dead private processes and shows what the job waits for."""
-    idle_since, seen, is_reported = time.monotonic(), 0.0, False
+    idle_since, seen, is_reported = time.monotonic(), 0, False
     ledger = job.ledger
 
     def look() -> None:
         nonlocal idle_since, seen, is_reported
         if ledger.on_idle:
             ledger.on_idle()
-        if seen != progress.tasks[bar].completed:
-            idle_since, seen = time.monotonic(), progress.tasks[bar].completed
+        if seen != bar.done:
+            idle_since, seen = time.monotonic(), bar.done
         what = job.lacks
         is_running = what == "a worker" and bool(ledger.running_chunks([job.id]))
         if is_running or what == "a worker" and ledger.has_worker():
-            progress.update(bar, waiting="" if is_running else "behind other jobs")
+            bar.update(waiting="" if is_running else "behind other jobs")
             idle_since = time.monotonic()
             return
-        progress.update(bar, waiting=f"waiting for {what}")
+        bar.update(waiting=f"waiting for {what}")
         if not is_reported and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
             if what == "a worker" and not ledger.on_idle:
                 broker = url_in_command(ledger.redis.url)
                 what += f": `digitq worker --broker {broker}` starts one"
-            _print_above(progress, f"waiting for {what}")
+            _print_above(bar.progress, f"waiting for {what}")
             is_reported = True
 
     return look

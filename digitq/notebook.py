@@ -9,12 +9,13 @@ from typing import Any, Generic
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from digitq.adapting import report_adapted, take_adapted
 from digitq.backend import open_client, take_results
 from digitq.producer.client import Client
 from digitq.producer.sinks.encoders import describe_rows
 from digitq.producer.sinks.sink import Sink
 from digitq.producer.sources.in_memory import Images
-from digitq.producer.sources.opening import open_images
+from digitq.producer.sources.opening import open_again, open_images
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
 from digitq.protocol.chunk import named_schema, page_starts
@@ -82,7 +83,11 @@ class Results(Generic[AnswerT]):
 
 
 def classify(
-    images: Images, reading: Reading[AnswerT] | None = None, *, client: Client | None = None
+    images: Images,
+    reading: Reading[AnswerT] | None = None,
+    *,
+    client: Client | None = None,
+    adapt: bool = False,
 ) -> Results[AnswerT]:
     """Classify all images, and wait for the results. A bar shows how far it is.
 
@@ -90,6 +95,9 @@ def classify(
 
     Without a `client` it uses the Redis that DIGITQ_BROKER_URL names. If there is none, it starts a
     private Redis and workers, which takes some seconds, and ends them: `local` keeps them running.
+
+    With `adapt=True` the network learns its own surest answers to these images and reads them
+    again, as in `Client.submit`; if nothing is gained, the first answers stay.
 
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
@@ -101,8 +109,12 @@ def classify(
         nullcontext(client) if client else open_client(None, None, asked.count_rows(number))
     )
     with opened as client:
-        job = client.submit_source(source, asked)
-        take_results(client, job, sink, lambda: asked.count_rows(source.count()))
+        if adapt:
+            adapted = take_adapted(client, open_again(images), asked, sink, {})
+            report_adapted(adapted, sink.counts.review)
+        else:
+            job = client.submit_source(source, asked)
+            take_results(client, job, sink, lambda: asked.count_rows(source.count()))
     return build_results(source, asked, sink)
 
 

@@ -90,6 +90,12 @@ wide = click.option(
     is_flag=True,
     help="also write OUT with `-wide` in its name: a row for each page, or for each row of a table",
 )
+adapt = click.option(
+    "--adapt",
+    "adapts",
+    is_flag=True,
+    help="read the images, let the network learn its own surest answers, and read them again",
+)
 overwrite = click.option(
     "--overwrite",
     is_flag=True,

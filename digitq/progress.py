@@ -47,7 +47,7 @@ def progress_bar(hidden: bool = False) -> Progress:
     columns: list[ProgressColumn] = [
         BarColumn(complete_style="cyan", finished_style="green"),
         TaskProgressColumn(),
-        TextColumn("{task.completed:,.0f}{task.fields[of]}", "progress.download"),
+        TextColumn("{task.fields[done]}", "progress.download"),
         TextColumn("{task.fields[rate]}"),
         _TimeLeft(table_column=Column(no_wrap=True)),
     ]
@@ -63,10 +63,10 @@ def progress_bar(hidden: bool = False) -> Progress:
 def show_progress(items: Iterable[T], total: int) -> Iterator[T]:
     """Yield the items unchanged, with a bar that shows how many of them are done."""
     with progress_bar() as progress:
-        bar = progress.add_task("", total=total, of=f"/{total:,}", rate="", waiting="", flaws=[])
-        for item in items:
+        bar = progress.add_task("", total=total, done="", rate="", waiting="", flaws=[])
+        for number, item in enumerate(items, start=1):
             yield item
-            progress.advance(bar)
+            progress.update(bar, completed=number, done=f"{number:,}/{total:,}")
 
 
 class _TimeLeft(TimeRemainingColumn):

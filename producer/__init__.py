@@ -1,4 +1,4 @@
-"""Feeds images to the queue and collects the results: `from digitq.producer import Client`."""
+"""Feeds images to the queue and collects the results."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from digitq.protocol import errors
 
 if TYPE_CHECKING:
-    from digitq.producer.client import Client as Client
     from digitq.producer.job import Job as Job
     from digitq.producer.sources.in_memory import Image as Image
     from digitq.producer.sources.opening import open_sources as open_sources
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 MODULES = {
     "Answer": "digitq.protocol.prediction",
-    "Client": "digitq.producer.client",
     "Image": "digitq.producer.sources.in_memory",
     "Job": "digitq.producer.job",
     "JobRecord": "digitq.protocol.records",

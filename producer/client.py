@@ -7,11 +7,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Self, cast
 
+import pyarrow as pa
+
+from digitq.producer.adapted import Adapted
 from digitq.producer.batching import Batcher, is_pixels, read_call
 from digitq.producer.chunking import cut_chunks
 from digitq.producer.counts import Counts
 from digitq.producer.feeder import Feeder
 from digitq.producer.job import Job
+from digitq.producer.provenance import Record
+from digitq.producer.sinks.sink import Sink
 from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.in_memory import Image, Images
 from digitq.producer.sources.opening import open_images
@@ -23,7 +28,7 @@ from digitq.protocol.errors import BrokerError, UnknownJobError
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.prediction import Answer
 from digitq.protocol.records import JobRecord, JobSpec
-from digitq.protocol.settings import DEFAULT_BROKER, settings
+from digitq.protocol.settings import DEFAULT_BROKER, read_by, settings
 from digitq.protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
@@ -107,10 +112,12 @@ class Client:
         *,
         detached: bool = False,
         resume: Counts = Counts(),  # noqa: B008 (frozen)
+        adapted: Adapted[Answer] | None = None,
     ) -> Job:
         """Start a job over a source from `open_sources`; with `resume`, over what follows those
-        images. Raises as `submit`."""
-        reading = check_reading(reading)
+        images. A network that is `adapted` to them marks what it reads otherwise than before.
+        Raises as `submit`."""
+        reading = adapted.reading if adapted else check_reading(reading)
         model, known, name = reading.model, reading.known, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
         id = secrets.token_hex(6)
@@ -123,6 +130,7 @@ class Client:
             form=reading.form_name,
             risk=reading.risk,
             like=reading.like,
+            adapted=adapted.images or None if adapted else None,
         )
         spec = JobSpec(
             *(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin),
@@ -132,6 +140,8 @@ class Client:
         chunks = cut_chunks(
             batches, model, reading.cells, resume.done, lambda kind: feeder.paces[kind]
         )
+        if adapted and adapted.images:
+            chunks = adapted.add_before(chunks, resume.done)
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
         try:
@@ -141,6 +151,34 @@ class Client:
             self.abandon(job)
             raise
         return job
+
+    def write_results(
+        self,
+        job: Job,
+        sink: Sink,
+        sync: Callable[[], None] | None = None,
+        tell: Callable[[pa.RecordBatch], None] = lambda batch: None,
+    ) -> None:
+        """Write the results of a job that follow what a sink has. `sync` is that of `Job.results`;
+        `tell` is called with each batch once it is written.
+
+        After an error or Ctrl-C an attached job is removed from Redis; the rows that are written
+        stay.
+        """
+        before = sink.counts.done
+        sink.begin(job.id)
+        try:
+            for batch in job.results(before, sync):
+                sink.write(batch)
+                tell(batch)
+            record = Record.build(job.model, job.origin, sink.counts, sink.parts)
+            sink.finish(read_by(job.model), record)
+        except BaseException:
+            if job.attached:
+                self.abandon(job)
+            raise
+        finally:
+            sink.close()
 
     def abandon(self, job: Job) -> bool:
         """Cancel a job without retries; False if Redis or the job is gone."""

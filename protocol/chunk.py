@@ -387,9 +387,10 @@ class Chunk:
 
 
 def write_chunk(file: IO[bytes], chunk: Chunk) -> None:
-    """Append a chunk and its right answers to a file: of each the size in eight bytes, then its
-    stream."""
-    for payload in (chunk.encode(), encode_truth(chunk.truth)):
+    """Append a chunk and its right answers, null if there are none, to a file: of each the size in
+    eight bytes, then its stream."""
+    truth = pa.nulls(chunk.rows) if chunk.truth is None else chunk.truth
+    for payload in (chunk.encode(), encode_truth(truth)):
         file.write(len(payload).to_bytes(8, "big"))
         file.write(payload)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from digitq.protocol.errors import DigitqError, OutputError
+from digitq.protocol.errors import DigitqError, OutputError, UsageError
 from digitq.protocol.settings import NUMBER
 from digitq.protocol.text import in_one_line
 
@@ -62,30 +62,47 @@ def train(task: dict[str, Any]) -> None:
 
     The task, in JSON, has the options of `digitq train`. `images` is the descriptor of a file with
     the images in chunks; `known` is that of one with what is known of numbers, or the form; and
-    `use` has the options with which the network is to be used.
+    `use` has the options with which the network is to be used. If it `tells`, stdout has how much
+    is done. The network must be one of `weights`, as results name them, if the task has any.
     """
     from digitq.protocol.asked.reading import decode_known
     from digitq.protocol.chunk import read_chunks
-    from digitq.worker.learning.own import check_writable, write_if_better
+    from digitq.worker.learning.learner import Course
+    from digitq.worker.learning.own import advise, check_writable, write_if_better
     from digitq.worker.learning.own_digits import train_own_digits
     from digitq.worker.learning.own_numbers import train_own_numbers
+    from digitq.worker.learning.surest import TooFewError
+    from digitq.worker.models.lent import describe_weights
 
     name, out, seed = task["name"], Path(task["out"]), task["seed"]
+    course = Course(seed, task["epochs"], task.get("threads"))
+    if task.get("tells"):
+        course = course._replace(tell=lambda share: print(f"{share:.4f}", flush=True))
     try:
         check_writable(out, name)
+        if (used := task.get("weights")) and (own := describe_weights(name)) not in used:
+            raise UsageError(
+                f"the workers have read with {', '.join(used)}, and {own} would learn: name their "
+                "weights with --weights, or DIGITQ_WEIGHTS"
+            )
         with open(task["images"], "rb") as file:
             chunks = read_chunks(file)
             if name == NUMBER:
                 with open(task["known"], "rb") as known_file:
                     known = decode_known(known_file.read())
-                trained = train_own_numbers(chunks, known, seed, task["epochs"])
+                trained = train_own_numbers(chunks, known, course)
             else:
-                trained = train_own_digits(name, chunks, seed, task["epochs"], task["mnist"])
+                trained = train_own_digits(name, chunks, course, task["mnist"])
         command = f"{trained.before.command}; {task['command']}"
-        if not write_if_better(trained, out, seed=seed, command=command):
-            sys.exit(1)
+        why = write_if_better(trained, out, seed=seed, command=command)
+        advice = advise(trained)
+    except TooFewError as error:
+        why, advice = str(error), ""
     except DigitqError as error:
         sys.exit(tell(error))
+    if why:
+        print(f"{why}, so nothing is written{advice}", file=sys.stderr)
+        sys.exit(1)
     print(
         f"to use {out / name}.safetensors: digitq classify … {task['use']} --weights "
         f"{shlex.quote(str(out))}",

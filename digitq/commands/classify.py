@@ -22,7 +22,7 @@ from digitq.summary import (
     report_rows,
     report_truth,
 )
-from digitq.terminal import ExitStatus, echo_err
+from digitq.terminal import ExitStatus, echo_err, require
 
 if TYPE_CHECKING:
     from digitq.producer.sources.source import Source
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @options.weights
 @options.workers()
 @options.private_broker
+@options.adapt
 @options.limit
 @options.truth
 @options.wide
@@ -48,6 +49,7 @@ def classify(
     reading: "Reading[Answer]",
     workers: int | None,
     broker: str | None,
+    adapts: bool,
     limit: int | None,
     truth: str | None,
     wide: bool,
@@ -59,23 +61,23 @@ def classify(
     \b
     digitq classify photos -o results.csv
     digitq classify scans.zip 7.png --model cnn
-    digitq classify fields --read number --length 9 -o ids.csv
+    digitq classify fields --read number --length 9 -o ids.csv --adapt
     digitq classify scans.pdf --form form.toml -o marks.csv --wide
 
     After an interruption, the same command continues where it stopped. Exit status: 0 if all images
     were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis, a bucket
     or the disk failed, 130 after Ctrl-C.
     """
+    from digitq.adapting import open_each_time, report_adapted, take_adapted
     from digitq.backend import open_client, take_results
-    from digitq.producer.provenance import own_weights_name
-    from digitq.producer.sources.opening import count_files, find_change, is_set, open_sources
-    from digitq.protocol.asked.known import name_known
-    from digitq.protocol.formats.csv_rows import find_column
-    from digitq.protocol.formats.stores import is_stored
+    from digitq.phases import refuse_adapting
+    from digitq.producer.sources.opening import count_files, open_sources
 
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
-    shared_weights = None if has_broker else own_weights_name(reading.model)
     reading.check_default(has_broker)
+    if adapts:
+        require("worker")
+        refuse_adapting(reading)
     if page:
         check_page(page, overwrite, out)
     if wide:
@@ -83,7 +85,55 @@ def classify(
     if out:
         _refuse_source(sources, out)
     answers = options.truth_file(truth)
+    run = _identify(sources, reading, limit, truth, has_broker, adapts)
+    opened: list[Source] = []
+    adapted = None
+
+    def open_source() -> "Source":
+        opened.append(open_sources(sources, truth == "parent", limit, answers))
+        return opened[-1]
+
+    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
+        if sink.counts.images:
+            echo_err(f"continuing {out} after {plural(sink.counts.images, reading.row)}")
+        if not sink.upload():
+            open_again = open_each_time(sources, open_source) if adapts else open_source
+            images = reading.count_rows(count_files(sources))
+            with open_client(broker, workers, images) as client:
+                if adapts:
+                    adapted = take_adapted(
+                        client, open_again, reading, sink, run, workers, overwrite
+                    )
+                else:
+                    source = open_again()
+                    job = client.submit_source(source, reading, resume=sink.counts)
+                    take_results(client, job, sink, lambda: reading.count_rows(source.count()))
+    report_rows(sink, opened[-1].skipped.describe() if opened else "", what=reading.row)
+    if adapted:
+        report_adapted(adapted, sink.counts.review)
+    report_risk(sink, reading.risk, reading.like, bool(reading.form))
+    report_truth(sink.counts, reading.what, truth, opened[-1].gaps if opened else None)
+    show_results(out, wide, page)
+    sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
+
+
+def _identify(
+    sources: tuple[str, ...],
+    reading: "Reading[Answer]",
+    limit: int | None,
+    truth: str | None,
+    has_broker: bool,
+    adapts: bool,
+) -> dict[str, Any]:
+    """What must be equal for a run to continue an interrupted one."""
+    from digitq.producer.provenance import own_weights_name
+    from digitq.producer.sources.opening import find_change, is_set
+    from digitq.protocol.asked.known import name_known
+    from digitq.protocol.formats.csv_rows import find_column
+    from digitq.protocol.formats.stores import is_stored
+
     asked = reading.with_network(None) if reading.network else reading
+    shared_weights = None if has_broker else own_weights_name(reading.model)
     run: dict[str, Any] = {
         "sources": [
             shown(name)
@@ -99,25 +149,13 @@ def classify(
         "weights": reading.network.name if reading.network else shared_weights,
     }
     files: list[str | Path] = [*filter(is_set, sources)]
-    if answers:
+    if answers := options.truth_file(truth):
         files.append(find_column(answers)[0])
     if files:
         run["modified"] = [*map(find_change, files)]
-    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
-        if sink.counts.images:
-            echo_err(f"continuing {out} after {plural(sink.counts.images, reading.row)}")
-        skipped, gaps = "", None
-        if not sink.upload():
-            source = open_sources(sources, truth == "parent", limit, answers)
-            with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
-                job = client.submit_source(source, reading, resume=sink.counts)
-                take_results(client, job, sink, lambda: reading.count_rows(source.count()))
-            skipped, gaps = source.skipped.describe(), source.gaps
-    report_rows(sink, skipped, what=reading.row)
-    report_risk(sink, reading.risk, reading.like, bool(reading.form))
-    report_truth(sink.counts, reading.what, truth, gaps)
-    show_results(out, wide, page)
-    sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
+    if adapts:
+        run["adapt"] = True
+    return run
 
 
 def _refuse_source(sources: tuple[str, ...], out: str) -> None:

@@ -31,9 +31,10 @@ from digitq.summary import (
     report_rows,
     report_truth,
 )
-from digitq.terminal import ExitStatus, echo_err
+from digitq.terminal import ExitStatus, echo_err, require
 
 if TYPE_CHECKING:
+    from digitq.producer.sources.source import Source
     from digitq.protocol.asked.reading import Reading
     from digitq.protocol.ledger import Ledger
     from digitq.protocol.prediction import Answer
@@ -44,30 +45,45 @@ if TYPE_CHECKING:
 @options.reading
 @options.weights
 @options.broker
+@options.adapt
 @options.limit
 @options.truth
 def submit(
     sources: tuple[str, ...],
     reading: "Reading[Answer]",
     broker: str | None,
+    adapts: bool,
     limit: int | None,
     truth: str | None,
 ) -> None:
     """Submit a job to the workers and print its id.
 
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
+    With --adapt, it first waits for the workers that read the images, and trains.
     """
+    from digitq.adapting import adapt_before, open_each_time
+    from digitq.phases import refuse_adapting
     from digitq.producer.counts import Counts
     from digitq.producer.feeder import LACK_OF_ROOM
     from digitq.protocol.capacity import describe_need
 
-    source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
+    if adapts:
+        require("worker")
+        refuse_adapting(reading)
+    answers = options.truth_file(truth)
+
+    def open_source() -> "Source":
+        return digitq.open_sources(sources, truth == "parent", limit, answers)
+
+    open_again = open_each_time(sources, open_source) if adapts else open_source
+    source = open_again()
     client = digitq.Client(broker)
+    adapted = adapt_before(client, open_again, reading) if adapts else None
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     job: digitq.Job | None = None
     reported: str | None = None
     try:
-        job = client.submit_source(source, reading, detached=True)
+        job = client.submit_source(source, reading, detached=True, adapted=adapted)
         collect = f"digitq collect {job.id} -o OUT{at_broker}"
         memory = job.ledger.memory()
         images = reading.count_rows(source.count()) if memory.limit_bytes else None

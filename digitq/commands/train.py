@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
@@ -80,12 +81,14 @@ def train(
     digitq classify more-scans --model cnn --weights mine -o results.csv
     digitq train number --data cells --truth cells.csv --pattern '\\d+\\.\\d' --out mine
     digitq train number --data pages --form form.toml --truth final.csv --out mine
+    digitq train number --data cells --pattern integer --out mine
 
-    `digitq correct` writes such a final.csv. Training begins with digitq's weights, or those of
-    --weights, and takes minutes. A fifth of your images is held back, to measure what is right, to
-    review, and wrong without a mark, before and after: whole folders or pages, if the ids name
-    them. Exit status: 0 if the weights are written, 1 if they would be no better on your images,
-    or if more would be wrong without a mark, 2 for bad usage or input, 3 if the disk failed.
+    `digitq correct` writes such a final.csv. Of images without a right answer, the network learns
+    its own surest answers. Training begins with digitq's weights, or those of --weights, and takes
+    minutes. Of the right answers a fifth is held back, to measure what is right, to review, and
+    wrong without a mark, before and after: whole folders or pages, if the ids name them. Exit
+    status: 0 if the weights are written, 1 if they would be no better on your images, or if more
+    would be wrong without a mark, 2 for bad usage or input, 3 if the disk failed.
     """
     from digitq.form_rows import read_form_file
     from digitq.producer.sources.opening import open_sources
@@ -101,8 +104,6 @@ def train(
     page_form = read_form_file(form) if form else None
     reading = choose_reading(read=read_by(name), page_form=page_form, **known)
     source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
-    if not (source.truths if form else source.has_truth):
-        raise UsageError(f"{source.name} has no right answers: name them with --truth")
     ways = list_given("form", "length", "pattern", "allowed", "fill")
     words = [part for source in sources for part in ("--data", source)]
     words += list_given("truth") + ways + list_given("seed", "epochs", "limit")
@@ -118,10 +119,7 @@ def train(
     }
     # They have no names, so nothing has to remove them
     with TemporaryFile() as file, TemporaryFile() as known_file:
-        if reading.form:
-            spool_pages(file, source, truth, reading)
-        else:
-            spool_labelled(file, source, truth, name)
+        spool_images(file, source, truth, reading)
         known_file.write(reading.known)
         task |= {"images": hand_over(file), "known": hand_over(known_file)}
         exec_module(None, "digitq.worker", "train", json.dumps(task))
@@ -154,70 +152,54 @@ def choose_mnist() -> str:
     return "sample"
 
 
-def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: str) -> None:
-    """Write the images that have a right answer to a file, as chunks.
+def spool_images(
+    file: IO[bytes], source: "Source", truth: str | None, reading: "Reading[Answer]"
+) -> None:
+    """Write the images to a file, as chunks: those that have a right answer, and of the others as
+    many as are looked at.
 
     Raises `UsageError` for right answers that are no digit or no number.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    from digitq.producer.chunking import cut_chunks
-    from digitq.producer.counts import Counts
-    from digitq.producer.sources.contents import read_items
-    from digitq.protocol.chunk import Chunk, write_chunk
-
-    wrong: list[str] = []
-    # Another folder's images have no answer
-    pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."
-    labelled = seen = 0
-    items = find_wrong(source.items, model, pattern, wrong)
-    for chunk in cut_chunks(read_items(items, read_by(model), True, source.gaps), model):
-        answers = pc.cast(chunk.truth, pa.string())
-        is_learned = pc.not_equal(answers, "")  # where nothing is written, nothing is to learn
-        batch = chunk.batch.filter(is_learned)
-        if batch.num_rows:
-            write_chunk(file, Chunk(labelled, batch, pc.filter(chunk.truth, is_learned)))
-        labelled, seen = labelled + batch.num_rows, seen + chunk.rows
-    if wrong:
-        what = "number of at most 20 digits" if model == NUMBER else "digit"
-        hint = ""
-        if model != NUMBER and any(re.search(r"\([0-9]{2,}\)$", one) for one in wrong):
-            hint = f"; `digitq train {NUMBER}` learns whole numbers"
-        raise UsageError(
-            f"{plural(len(wrong), 'right answer')} can't be learned, as a {what} is needed: "
-            f"{name_some(wrong)}{hint}"
-        )
-    notes = [f"{plural(labelled, 'image')} with a right answer"]
-    if seen > labelled:
-        verb = "is" if seen - labelled == 1 else "are"
-        notes.append(f"{seen - labelled:,} without one {verb} left out")
-    if skipped := source.skipped.describe():
-        notes.append(f"{skipped} skipped")
-    echo_err(", ".join(notes))
-    if source.gaps.invalid or source.gaps.unused:
-        report_truth(Counts(seen, unlabelled=seen - labelled), read_by(model), truth, source.gaps)
-
-
-def spool_pages(
-    file: IO[bytes], source: "Source", truth: str | None, reading: "Reading[Answer]"
-) -> None:
-    """Write the pages that have a right answer for any of their fields to a file, as chunks."""
-    import pyarrow as pa
-
+    from digitq.producer.adapted import draw_images
     from digitq.producer.chunking import cut_chunks
     from digitq.producer.counts import Counts
     from digitq.producer.sources.contents import read_source
     from digitq.protocol.chunk import write_chunk
 
-    pages = (
-        batch.filter(pa.array(map(any, batch.column("truth").to_pylist()), pa.bool_()))
-        for batch in read_source(source, reading)
-    )
-    for chunk in cut_chunks(pages, reading.model, reading.cells):
+    wrong: list[str] = []
+    # Another folder's images have no answer
+    pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."
+    rows = reading.count_rows(source.count())
+    if not reading.form:
+        source = replace(source, items=find_wrong(source.items, reading.model, pattern, wrong))
+    labelled = others = 0
+    chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
+    for chunk in draw_images(chunks, reading, rows):
         write_chunk(file, chunk)
-    if source.gaps.unused:
-        report_truth(Counts(), reading.what, truth, source.gaps)
+        known = 0
+        if chunk.truth is not None:  # where nothing is written, there is no right answer
+            known = int(pc.sum(pc.not_equal(pc.cast(chunk.truth, "string"), "")).as_py() or 0)
+        labelled, others = labelled + known, others + chunk.rows - known
+    if wrong:
+        what = "number of at most 20 digits" if reading.model == NUMBER else "digit"
+        hint = ""
+        if reading.model != NUMBER and any(re.search(r"\([0-9]{2,}\)$", one) for one in wrong):
+            hint = f"; `digitq train {NUMBER}` learns whole numbers"
+        raise UsageError(
+            f"{plural(len(wrong), 'right answer')} can't be learned, as a {what} is needed: "
+            f"{name_some(wrong)}{hint}"
+        )
+    notes = [f"{plural(labelled, reading.row)} with a right answer"]
+    if others:
+        notes.append(f"of {others:,} without one, the surest answers are learned")
+    if skipped := source.skipped.describe():
+        notes.append(f"{skipped} skipped")
+    echo_err(", ".join(notes))
+    if source.gaps.invalid or source.gaps.unused:
+        counts = Counts() if reading.form else Counts(labelled + others, unlabelled=others)
+        report_truth(counts, reading.what, truth, source.gaps)
 
 
 def find_wrong(

@@ -1,7 +1,7 @@
 """Opens a SOURCE of any kind as a stream of entries or record batches. No image is decoded here."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, takewhile
@@ -116,6 +116,17 @@ def open_images(images: Images) -> tuple[Source, int | None]:
             return open_sources(paths), files
     source = image_source(images)
     return source, source.count()
+
+
+def open_again(images: Images) -> Callable[[], Source]:
+    """A function that opens the same images each time. Raises `UsageError` if they can be read only
+    once."""
+    if isinstance(images, Iterator):
+        raise UsageError(
+            "adapting reads the images more than once: give a list or a path, and not what can be "
+            "iterated over only once"
+        )
+    return lambda: open_images(images)[0]
 
 
 def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) -> Origin:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.producer.job import Job
 from digitq.protocol.app import CLASSIFY, make_app
 from digitq.protocol.keys import QUEUE

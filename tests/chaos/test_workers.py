@@ -13,8 +13,8 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.errors import JobCancelledError
 from digitq.protocol.keys import QUEUE, SWEEPING

@@ -18,8 +18,8 @@ import redis
 from redis.connection import AbstractConnection, HiredisRespSerializer
 
 import digitq.protocol.broker.connection
+from digitq import Client
 from digitq.private.processes import Local, find_redis_server
-from digitq.producer import Client
 from digitq.protocol.broker.connection import (
     FIRST_RETRY_SECONDS,
     MAX_RETRY_SECONDS,

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import digitq
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
 from digitq.protocol.asked.reading import Reading
 from digitq.protocol.chunk import MODEL_ROWS
@@ -285,7 +285,7 @@ def test_nothing_keeps_python_from_ending(redis_only: Local) -> None:
     """A call that was given up, and one whose thread is interrupted, with no worker to answer."""
     code = f"""
 import asyncio, os, signal, numpy as np
-from digitq.producer import Client
+from digitq import Client
 from tests.waiting import wait_for
 
 client = Client({redis_only.url!r})

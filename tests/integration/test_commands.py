@@ -30,7 +30,7 @@ from rich.progress import Progress
 
 import digitq.backend
 import digitq.producer.job
-from digitq.backend import LocalClient, open_client, watch_idle
+from digitq.backend import Bar, LocalClient, open_client, watch_idle
 from digitq.cli import main
 from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
@@ -329,8 +329,7 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
     with open_client(redis_only.url, None) as running:
         job = running.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
-        bar = progress_bar()
-        look = watch_idle(job, bar, bar.add_task("", rate="", waiting=""))
+        look = watch_idle(job, Bar(progress_bar()))
         look()
         look()  # it is said once
         broker = shlex.quote(redis_only.url)
@@ -354,18 +353,17 @@ def test_a_slow_source_is_what_is_waited_for(
     monkeypatch.setattr(contents, "GATHER_FILES_SECONDS", -1.0)
     with open_client(local.url, None) as running:
         job = running.submit(images())
-        bar = progress_bar()
-        task = bar.add_task("", rate="", waiting="")
-        look = watch_idle(job, bar, task)
+        bar = Bar(progress_bar())
+        look = watch_idle(job, bar)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
         assert next(job.results()).num_rows == 1
         assert job.lacks == "the source"
         look()
         assert capsys.readouterr().err == "waiting for the source\n"
-        look = watch_idle(job, bar, task)
+        look = watch_idle(job, bar)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 60)
         monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
-        bar.update(task, completed=1)
+        bar.done = 1
         look()
         assert capsys.readouterr().err == ""
         go_on.set()
@@ -384,11 +382,11 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
         job = running.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
-        bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
-        look = watch_idle(job, bar, bar.add_task("", waiting=""))
+        bar = Bar(Progress(console=Console(file=(said := io.StringIO())), disable=True))
+        look = watch_idle(job, bar)
         look()
         assert said.getvalue() == ""
-        assert bar.tasks[0].fields["waiting"] == "behind other jobs"
+        assert bar.progress.tasks[0].fields["waiting"] == "behind other jobs"
         client.ledger.redis.delete(LIVING)  # as if it gave no sign of life any more
         look()
         assert said.getvalue().startswith("waiting for a worker: `digitq worker --broker ")

@@ -19,9 +19,9 @@ import yaml
 from click.testing import CliRunner
 from kombu.exceptions import OperationalError
 
+from digitq import Client
 from digitq.cli import digitq
 from digitq.private.processes import Local, find_free_port, find_redis_server
-from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.asked.reading import digits, numbers
 from digitq.protocol.broker.connection import connect

@@ -17,13 +17,12 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner
 
-from digitq import __version__
+from digitq import Client, __version__
 from digitq.cli import digitq
 from digitq.operate.doctor import examine
 from digitq.operate.facts import Facts, gather_facts, look_at_flower
 from digitq.operate.metrics import StateCollector
 from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
-from digitq.producer import Client
 from digitq.protocol.app import app
 from digitq.protocol.asked.reading import digits
 from digitq.protocol.broker.address import read_address

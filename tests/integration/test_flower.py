@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from digitq import Client
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port, is_free
-from digitq.producer import Client, Job
+from digitq.producer import Job
 from digitq.protocol.broker.connection import connect
 from tests.browser import open_browser
 from tests.drawing import draw_one, random_digits

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from digitq.producer import Client
+from digitq import Client
 from digitq.producer.chunking import BOUNDS
 from digitq.protocol.chunk import ARRAY, KINDS, Kind
 from digitq.protocol.errors import UsageError

@@ -20,8 +20,9 @@ import torch
 import digitq
 import digitq.producer.client
 import digitq.producer.job
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client, batching, chunking, feeder, open_sources
+from digitq.producer import batching, chunking, feeder, open_sources
 from digitq.producer.feeder import Feeder
 from digitq.producer.job import MAX_RESULTS
 from digitq.producer.sources import contents
@@ -610,7 +611,7 @@ def test_a_job_is_waited_for_until_another_has_stored_it(client: Client, local: 
 def test_a_process_does_not_end_before_its_detached_job_is_in_redis(client: Client) -> None:
     code = f"""
 import itertools, time, numpy as np
-from digitq.producer import Client
+from digitq import Client
 
 def slowly():
     for _ in range(3):
@@ -631,7 +632,8 @@ def test_no_feeder_is_at_work_as_its_process_ends(redis_only: Local, interrupted
     code = f"""
 import atexit, itertools, threading, numpy as np
 atexit.register(lambda: print(threading.enumerate()))  # after all that comes later
-from digitq.producer import Client, feeder
+from digitq import Client
+from digitq.producer import feeder
 
 def interrupt(thread, timeout):
     del feeder.Feeder.join
@@ -653,7 +655,7 @@ job = Client({redis_only.url!r}).submit(digits, detached={interrupted})
 def test_an_attached_job_whose_source_stands_still_ends_with_its_process(redis_only: Local) -> None:
     code = f"""
 import threading
-from digitq.producer import Client
+from digitq import Client
 
 def stand_still():
     threading.Event().wait()

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from digitq import Client
 from digitq.cli import main
 from digitq.private.processes import Local, find_free_port, kill
-from digitq.producer import Client
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.errors import BrokerError
 from digitq.protocol.ledger import Ledger

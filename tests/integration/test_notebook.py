@@ -49,7 +49,7 @@ SCRIPT = """
 from threading import Thread
 
 from digitq.private.processes import Local
-from digitq.producer import Client
+from digitq import Client
 
 started = []
 starter = Thread(target=lambda: started.append(Local(workers=0).__enter__()))

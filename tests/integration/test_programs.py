@@ -21,9 +21,9 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
 import digitq
+from digitq import Client
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
-from digitq.producer import Client
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.keys import (

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from digitq import Client
 from digitq.cli import main
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.protocol import capacity as room
 from digitq.protocol.errors import ResultsExpiredError
 from digitq.protocol.overview import look_around

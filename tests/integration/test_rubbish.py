@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from digitq import Client
 from digitq.cli import main
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.producer.job import Job
 from digitq.protocol.app import CLASSIFY_IMAGE, make_app
 from digitq.protocol.chunk import PIXELS_FIELD, encode

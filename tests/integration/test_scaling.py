@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer import Client
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import ChunkResult, JobSpec
 from tests.integration.test_metrics import Endpoint, serve_metrics

@@ -16,10 +16,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from digitq import Client
 from digitq.cli import digitq
 from digitq.operate.facts import find_redis
 from digitq.private.processes import EVENTS_KEY, find_free_port
-from digitq.producer import Client
 from digitq.protocol.asked.reading import digits
 from digitq.protocol.broker.connection import TIMEOUT_SECONDS, connect
 from digitq.protocol.errors import BrokerError, UsageError

@@ -18,10 +18,10 @@ import redis
 from flower.utils.broker import Broker as FlowerBroker
 
 import digitq.protocol.broker.connection
+from digitq import Client
 from digitq.operate import facts
 from digitq.operate.doctor import examine
 from digitq.private.processes import Local, find_free_port
-from digitq.producer import Client
 from digitq.protocol.app import make_app
 from digitq.protocol.errors import DigitqError
 from digitq.protocol.keys import QUEUE

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from digitq import Client
 from digitq.cli import main
 from digitq.private.processes import Local, kill
-from digitq.producer import Client
 from digitq.protocol.ledger import Ledger
 from digitq.protocol.records import ChunkResult, JobSpec
 from tests.waiting import DIGITQ, wait_for

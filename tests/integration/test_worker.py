@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from digitq import Client
 from digitq.private.processes import Local, kill
-from digitq.producer import Client
 from digitq.protocol.app import make_app
 from digitq.protocol.host.probe import MAX_FILE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits

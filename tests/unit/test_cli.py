@@ -625,7 +625,6 @@ def test_weights_of_another_network_are_refused(
         (["mlp", "--truth", "parent"], "Missing option '--data'"),
         (["number", "--data", "IMAGES", "--epochs", "0"], "is not in the range"),
         (["mlp", "--data", "IMAGES", "--limit", "0"], "'--limit': 0 is not in the range"),
-        (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),
         (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
         (["cnn", "--data", "nowhere", "--length", "3"], "which `digitq train number` learns"),
         (["cnn", "--data", "nowhere", "--form", "x"], "which `digitq train number` learns"),

@@ -140,7 +140,7 @@ def test_the_digits_of_a_known_number_are_found() -> None:
 def test_own_numbers_are_among_what_is_learned() -> None:
     own = [one for one in (place(scene, scene.text) for scene in clear()[:9]) if one]
     kept = [scene for scene in learned() if not scene.doubt][:10]
-    batches = mix_strips(own, COLUMNS_SIZE, kept, np.random.default_rng(0))
+    batches = mix_strips(own, COLUMNS_SIZE, 0.5, kept, np.random.default_rng(0))
     assert sum(len(batch.images) for batch in batches) > 11
 
 
@@ -410,8 +410,9 @@ def test_corrected_fields_of_pages_are_learned_page_by_page(
     run(*shlex.split(command)[1:])
     lines = capfd.readouterr().err.splitlines()
     refused = "3.png/student (the form does not allow 12345)"
-    assert lines[0] == f"1 image left out (can't be read): {refused}"
-    assert "which are all of 2 of 7 folders or pages: 1.png, 2.png" in lines[1]
+    assert lines[0].startswith("39 fields with a right answer")
+    assert lines[1] == f"1 image left out (can't be read): {refused}"
+    assert "which are all of 2 of 7 folders or pages: 1.png, 2.png" in lines[2]
     assert "no better than before" in lines[-1] and not (tmp_path / "mine").exists()
     assert {*learned_numbers} == {
         number

@@ -14,7 +14,6 @@ from digitq.protocol import errors
 PUBLIC = {
     "Answer",
     "BrokerError",
-    "Client",
     "DigitqError",
     "Image",
     "Job",
@@ -36,7 +35,13 @@ PUBLIC = {
     "numbers",
     "open_sources",
 }
-OWN = {"Results", "classify", "local", "reader"}  # of digitq itself; the others are the producer's
+OWN = {
+    "Client",
+    "Results",
+    "classify",
+    "local",
+    "reader",
+}  # of digitq itself; the others are the producer's
 IMPORT = "from digitq import Client; print(Client.__module__)"
 
 
@@ -53,7 +58,7 @@ def test_the_public_names() -> None:
     assert all(getattr(digitq, name) is getattr(producer, name) for name in PUBLIC)
     assert digitq.__version__ == version("digitq")
     assert {*dir(digitq)} == {*PUBLIC, *OWN, "__version__"}
-    assert digitq.classify and digitq.local and digitq.reader and digitq.Results
+    assert digitq.Client and digitq.classify and digitq.local and digitq.reader and digitq.Results
     with pytest.raises(AttributeError, match="'digitq' has no attribute 'Clients'"):
         digitq.Clients  # noqa: B018
 
@@ -67,6 +72,6 @@ def test_modules_of_a_project_with_names_of_digitq_s_folders_hide_nothing(tmp_pa
     for name in ("producer", "protocol", "worker"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('was run')")
     done = run_in(tmp_path, "-c", IMPORT)
-    assert (done.stdout, done.stderr) == ("digitq.producer.client\n", "")
+    assert (done.stdout, done.stderr) == ("digitq.phases\n", "")
     command = run_in(tmp_path, "-m", "digitq", "--version")
     assert (command.returncode, command.stderr) == (0, "")

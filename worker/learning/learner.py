@@ -3,14 +3,17 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from digitq.protocol.host.cores import usable_cores
 
 MeasureLosses = Callable[[Any, Any], tuple[Tensor, ...]]  # takes a network and a batch
 Batches = Iterable[tuple[float, Any]]  # with the share of the epoch that was shown before
@@ -24,6 +27,30 @@ class Recipe:
     warm_up_steps: int = 1  # the first steps, in which the learning rates rise
     ema_decay: float = 0.999  # a step keeps this share of the weights' moving average
     max_gradient: float = math.inf  # a longer gradient is shortened to this
+
+
+class Course(NamedTuple):
+    """How a network goes on to learn one's own images."""
+
+    seed: int = 0
+    epochs: int | None = None  # those of the recipe by default
+    threads: int | None = None  # one for each core by default
+    tell: Callable[[float], None] = lambda share: None  # is told how much is done, from 0 to 1
+
+    def part(self, number: int, of: int) -> "Course":
+        """One of several parts, each of which begins with a seed of its own."""
+        return self._replace(
+            seed=self.seed + number, tell=lambda share: self.tell((number + share) / of)
+        )
+
+    @contextmanager
+    def many_threads(self) -> Iterator[None]:
+        """Compute with all threads within this context, and then with one again."""
+        torch.set_num_threads(self.threads or usable_cores())
+        try:
+            yield
+        finally:
+            torch.set_num_threads(1)
 
 
 class Learner:
@@ -81,8 +108,13 @@ class Learner:
             losses.append(each.detach())
         return " ".join(f"{value:.4f}" for value in torch.stack(losses).mean(0).tolist())
 
-    def train(self, make_batches: Callable[[int], Batches]) -> Any:
-        """Train all epochs, and print a line on each; gives what was learned.
+    def train(
+        self,
+        make_batches: Callable[[int], Batches],
+        tell: Callable[[float], None] = lambda share: None,
+    ) -> Any:
+        """Train all epochs, print a line on each, and tell how much is done; gives what was
+        learned.
 
         A loss that is not finite ends the training: what was learned before it is given.
         """
@@ -95,6 +127,7 @@ class Learner:
                 print(text, file=sys.stderr)
                 break
             report_epoch(epoch, self.recipe.epochs, f"loss {losses}", started)
+            tell((epoch + 1) / self.recipe.epochs)
         return self.learned
 
 

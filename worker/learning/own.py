@@ -1,7 +1,7 @@
 """The parts of `digitq train NAME --data SOURCE` that all networks share.
 
-A fifth of the images is held back, to measure what is right, to review, and wrong without a mark,
-before and after.
+A fifth of the images with a right answer is held back, to measure what is right, to review, and
+wrong without a mark, before and after. Without right answers, it is measured what is to review.
 """
 
 import hashlib
@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
@@ -26,7 +28,18 @@ from digitq.worker.learning.held_back import hold_back
 from digitq.worker.models.card import Card
 
 T = TypeVar("T")
-OwnImage = tuple[str, T, Any]  # its id, what was read of it, and the right answer
+OwnImage = tuple[str, T, Any]  # its id, what was read of it, and the right answer, or None
+# If a larger share of the answers that were sure are others, a network has learned its own errors
+MAX_CHANGED = 0.02
+
+
+class OwnImages(NamedTuple, Generic[T]):
+    """One's own images, as they were read."""
+
+    learned: list[OwnImage[T]]  # those with a right answer to learn from
+    held_back: list[OwnImage[T]]  # and those that measure what was learned
+    unknown: list[OwnImage[T]]  # those without a right answer
+    left_out: dict[str, int]  # how many others there are, by the reason
 
 
 class Compared(NamedTuple):
@@ -36,15 +49,28 @@ class Compared(NamedTuple):
     after: Judged
 
 
+class Taught(NamedTuple):
+    """What a network answers to the same N images, once it has learned some of its answers."""
+
+    was_unmarked: NDArray[np.bool_]  # (N,): whether the answers before were not to review
+    is_unmarked: NDArray[np.bool_]
+    has_changed: NDArray[np.bool_]  # whether the answer is another one
+
+    @property
+    def to_review(self) -> int:
+        """How many answers are to be reviewed: also those that are others than before."""
+        return int((~self.is_unmarked | self.has_changed).sum())
+
+
 class Trained(NamedTuple):
     """A network that has learned own images."""
 
     before: Card  # the card of the weights that it began with
     card: Card
     weights: dict[str, Tensor]
-    own: Compared  # the own images held back
+    own: Compared | Taught  # the own images held back; those without a right answer if none are
     held_back: list[str]  # the ids of these
-    rehearsed: Compared  # images like those that are rehearsed beside own ones
+    rehearsed: Compared | None  # images like those that are rehearsed beside own ones
     kind: str  # what these show: "images of MNIST"
 
 
@@ -53,37 +79,43 @@ def read_own(
     read: Callable[[pa.RecordBatch], Iterable[Outcome[T]]],
     what: str,
     seed: int,
-) -> tuple[list[OwnImage[T]], list[OwnImage[T]], dict[str, int]]:
-    """Read the images of chunks whose rows all have a right answer; says which can't be read.
+) -> OwnImages[T]:
+    """Read the images of chunks; says which can't be read. A fifth of those with a right answer is
+    held back.
 
-    Gives those to learn from, those held back, and how many others there are by the reason. Raises
+    If images without a right answer are there, the others may be too few for that. Raises
     `UsageError` if too few can be read, or all show the same.
     """
     own: list[OwnImage[T]] = []
     failed: list[str] = []
     for chunk in chunks:
         watch.forget()
-        ids, truths = (pa.array(one).to_pylist() for one in (chunk.batch["id"], chunk.truth))
+        ids = pa.array(chunk.batch["id"]).to_pylist()
+        truths = pa.array(chunk.truth).to_pylist() if chunk.truth else [None] * len(ids)
         for id, (image, error), truth in zip(ids, read(chunk.batch), truths, strict=True):
             if image is None:
                 failed.append(f"{id} ({error})")
             else:
-                own.append((id, image, truth))
+                own.append((id, image, None if truth == "" else truth))
     left_out = leave_out(failed, "can't be read")
-    answers = [truth for _, _, truth in own]
-    if len(own) < MIN_OWN_IMAGES:
+    unknown = [one for one in own if one[2] is None]
+    labelled = [one for one in own if one[2] is not None]
+    answers = [truth for _, _, truth in labelled]
+    if unknown and len(labelled) < MIN_OWN_IMAGES:
+        return OwnImages(labelled, [], unknown, left_out)
+    if len(labelled) < MIN_OWN_IMAGES:
         raise UsageError(
-            f"{plural(len(own), 'image')} with a right answer can be read: "
+            f"{plural(len(labelled), 'image')} with a right answer can be read: "
             f"at least {MIN_OWN_IMAGES} are needed"
         )
-    if len({*answers}) < 2:
+    if len({*answers}) < 2 and not unknown:
         raise UsageError(f"all images show the same {what}, {answers[0]}: others are needed too")
-    is_held_back = hold_back([id for id, _, _ in own], answers, seed)
+    is_held_back = hold_back([id for id, _, _ in labelled], answers, seed)
     learned, held_back = (
-        [one for one, is_in in zip(own, part, strict=True) if is_in]
+        [one for one, is_in in zip(labelled, part, strict=True) if is_in]
         for part in (~is_held_back, is_held_back)
     )
-    return learned, held_back, left_out
+    return OwnImages(learned, held_back, unknown, left_out)
 
 
 def leave_out(failed: list[str], why: str) -> dict[str, int]:
@@ -122,13 +154,19 @@ def write_model(out: Path, card: Card, weights: dict[str, Tensor]) -> Card:
     return card
 
 
-def write_if_better(trained: Trained, out: Path, **more: Any) -> bool:
+def write_if_better(trained: Trained, out: Path, **more: Any) -> str:
     """Print what was measured, and write the network if it is better on one's own images.
 
     The threshold for `review` rises until no more answers than before are wrong without a mark.
-    `more` is what else the card says. Gives whether the network was written.
+    `more` is what else the card says. Gives why the network was not written; "" if it was.
     """
     old, below = trained.before.review_below, trained.card.review_below
+    if isinstance(trained.own, Taught):
+        if why := show_taught(trained.own):
+            return why
+        write_model(out, replace(trained.card, risks=(), **more), trained.weights)
+        return ""
+    assert trained.rehearsed
     compared = trained.own, trained.rehearsed
     for one in compared:
         below = raise_threshold(below, measure_score(one.before, old).unmarked_errors, one.after)
@@ -142,8 +180,7 @@ def write_if_better(trained: Trained, out: Path, **more: Any) -> bool:
     show_scores(f"{others:,} held-back {trained.kind}", rehearsed)
     print(f"{'to review below':34} {old:7.2%}  {below:7.2%}", file=sys.stderr)
     if why := find_refusal(own, rehearsed):
-        print(f"{why}, so nothing is written: {advise(trained)}", file=sys.stderr)
-        return False
+        return why
     card = replace(
         trained.card,
         review_below=below,
@@ -159,7 +196,24 @@ def write_if_better(trained: Trained, out: Path, **more: Any) -> bool:
         **more,
     )
     write_model(out, card, trained.weights)
-    return True
+    return ""
+
+
+def show_taught(own: Taught) -> str:
+    """Print what became of images without a right answer; gives why nothing is gained, or ""."""
+    images, was = len(own.has_changed), int((~own.was_unmarked).sum())
+    sure = int(own.was_unmarked.sum())
+    changed = int((own.was_unmarked & own.has_changed).sum())
+    print(
+        f"of your {plural(images, 'image')}, {was:,} were to review, and {own.to_review:,} are; of "
+        f"{sure:,} answers that were not, {changed:,} have changed",
+        file=sys.stderr,
+    )
+    if changed > MAX_CHANGED * sure:
+        return f"{changed / sure:.1%} of the answers that were sure would be others"
+    if own.to_review >= was:
+        return f"{own.to_review:,} answers would be to review, and not {was:,}"
+    return ""
 
 
 def show_scores(what: str, scores: tuple[Score, Score]) -> None:
@@ -184,9 +238,12 @@ def find_refusal(own: tuple[Score, Score], rehearsed: tuple[Score, Score]) -> st
 
 
 def advise(trained: Trained) -> str:
-    """What may help if a network is not written; names the own images that are surely wrong."""
+    """What may help if a network is not written, after a colon; names the own images that are
+    surely wrong. "" if none has a right answer."""
+    if isinstance(trained.own, Taught):
+        return ""
     confidence, is_right = trained.own.after
     order = confidence.argsort(descending=True).tolist()
     sure = [trained.held_back[row] for row in order if confidence[row] > 0 and not is_right[row]]
     wrong = f", first of all those of {name_some(sure)}" if sure else ""
-    return f"more images may help, or right answers that are checked once more{wrong}"
+    return f": more images may help, or right answers that are checked once more{wrong}"

@@ -45,9 +45,9 @@ from digitq.worker.learning.courses import (
     draw_batches,
     measure_loss,
 )
-from digitq.worker.learning.learner import Learner, blend_weights
-from digitq.worker.learning.own import Compared, OwnImage, Trained, read_own
-from digitq.worker.learning.surest import ROUNDS, choose_surest, refuse_few
+from digitq.worker.learning.learner import Course, Learner, blend_weights
+from digitq.worker.learning.own import Compared, OwnImage, Taught, Trained, read_own
+from digitq.worker.learning.surest import ROUNDS, TooFewError, choose_surest, refuse_few
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import Model, build_model, load_model
 from digitq.worker.models.network import Cnn, Mlp, Network
@@ -181,21 +181,22 @@ def calibrate(
 
 
 def learn_digits(
-    before: Model, data: DigitData, recipe: DigitRecipe, times: float, seed: int, epochs: int | None
+    before: Model, data: DigitData, recipe: DigitRecipe, times: float, course: Course
 ) -> Network:
     """The network of a model after it has gone on to learn. An epoch shows so many `times` the own
     images of MNIST."""
     name = before.card.name
     shown = min(len(data.images), recipe.most_rows or len(data.images))
     share = min(1.0, times * shown / len(data.more_images))
-    recipe = replace(recipe, epochs=epochs or recipe.epochs, more_share=share)
-    torch.manual_seed(seed)
+    recipe = replace(recipe, epochs=course.epochs or recipe.epochs, more_share=share)
+    torch.manual_seed(course.seed)
     network: Network = (Mlp if name == "mlp" else Cnn)(recipe.mean, recipe.std)
     network.load_state_dict(before.network.state_dict())
     batches = partial(draw_batches, data, recipe, Augmenter(recipe.distortion))
     optimisers = [recipe.make_optimiser(network)]
     learner = Learner(network, partial(measure_loss, recipe, 1.0), recipe, optimisers)
-    network = recipe.finish(learner.train(batches))
+    with course.many_threads():
+        network = recipe.finish(learner.train(batches, course.tell))
     blend_weights(network, before.network, NEW_SHARE[name])
     return network
 
@@ -205,9 +206,8 @@ def teach_itself(
     own: Sequence[SeenDigit],
     labels: Sequence[int | None],
     rehearsed: Rehearsed,
-    seed: int,
-    epochs: int | None,
-) -> Model:
+    course: Course,
+) -> tuple[Model, Taught]:
     """The model after it has learned own images by its own answers, the surest of each round, and
     by the right ones where there are any. Raises `TooFewError`.
 
@@ -217,48 +217,66 @@ def teach_itself(
     model = before
     is_labelled = np.array([label is not None for label in labels])
     exact = name_exactly(torch.tensor([label or 0 for label in labels]))
+    first = probabilities, confidence = answer_own(model, own)
     for number, share in enumerate(ROUNDS):
-        probabilities, confidence = answer_own(model, own)
-        confidence[is_labelled] = 1.0
+        sureness = np.where(is_labelled, 1.0, confidence)
         classes = np.where(is_labelled, exact.argmax(1), find_best(probabilities)[0])
-        rows = choose_surest(confidence, classes, share)
+        rows = choose_surest(sureness, classes, share)
         if not number:
             refuse_few(classes[rows], before.card.labels)
         answered = torch.from_numpy(probabilities)
         targets = torch.where(torch.from_numpy(is_labelled)[:, None], exact, answered)[rows]
         data = mix([own[row] for row in rows.tolist()], targets, rehearsed)
-        network = learn_digits(
-            model, data, ADAPTING_RECIPES[before.card.name], ADAPTING_TIMES, seed + number, epochs
-        )
+        recipe, part = ADAPTING_RECIPES[before.card.name], course.part(number, len(ROUNDS))
+        network = learn_digits(model, data, recipe, ADAPTING_TIMES, part)
         network.temperature = model.network.temperature
         model = build_model(network, before.card)
-    return model
+        probabilities, confidence = answer_own(model, own)
+    answers = [find_best(one)[0] for one in (first[0], probabilities)]
+    was_unmarked, is_unmarked = (one >= before.card.review_below for one in (first[1], confidence))
+    return model, Taught(was_unmarked, is_unmarked, answers[0] != answers[1])
 
 
-def train_own_digits(
-    name: str, chunks: Iterable[Chunk], seed: int, epochs: int | None, mnist: Part
-) -> Trained:
-    """Go on training `mlp` or `cnn`, and rehearse a part of MNIST."""
+def train_own_digits(name: str, chunks: Iterable[Chunk], course: Course, mnist: Part) -> Trained:
+    """Go on training `mlp` or `cnn`, and rehearse a part of MNIST. Raises `TooFewError` if too few
+    images have a right answer, and too few answers are sure."""
     before = load_model(name)  # sets torch to one thread
-    learned, held_back, left_out = read_own(chunks, read_digits, "digit", seed)
+    own = read_own(chunks, read_digits, "digit", course.seed)
     rehearsed = load_rehearsed(mnist)
-    targets = name_exactly(torch.tensor([label for _, _, label in learned]))
-    data = mix([seen for _, seen, _ in learned], targets, rehearsed)
-    network = learn_digits(before, data, OWN_RECIPES[name], MNIST_TIMES[name], seed, epochs)
-    print("calibrating and testing …", file=sys.stderr)
+    judged: Compared | Taught | None = None
+    shown = [*own.learned, *own.unknown]
+    try:
+        if own.unknown:
+            digits, labels = [seen for _, seen, _ in shown], [label for _, _, label in shown]
+            new, judged = teach_itself(before, digits, labels, rehearsed, course)
+    except TooFewError as error:
+        if not own.held_back:
+            raise
+        print(f"{error}, so only right answers are learned", file=sys.stderr)
+    if not judged:
+        shown = own.learned
+        targets = name_exactly(torch.tensor([label for _, _, label in shown]))
+        data = mix([seen for _, seen, _ in shown], targets, rehearsed)
+        network = learn_digits(before, data, OWN_RECIPES[name], MNIST_TIMES[name], course)
+        new = build_model(network, before.card)
+    if own.held_back:
+        print("calibrating and testing …", file=sys.stderr)
+        card = calibrate(new.network, before.card, own.held_back, rehearsed)
+        new = build_model(new.network, card)
+        judged = Compared(*(judge_own(one, own.held_back) for one in (before, new)))
+    assert judged
     card = replace(
-        calibrate(network, before.card, held_back, rehearsed),
-        own_images=len(learned),
-        own_held_back=len(held_back),
-        own_left_out=left_out,
+        new.card,
+        own_images=len(shown),
+        own_held_back=len(own.held_back),
+        own_left_out=own.left_out,
     )
-    new = build_model(network, card)
     return Trained(
         before.card,
         card,
-        network.state_dict(),
-        Compared(judge_own(before, held_back), judge_own(new, held_back)),
-        [id for id, _, _ in held_back],
+        new.network.state_dict(),
+        judged,
+        [id for id, _, _ in own.held_back],
         Compared(*(judge_mnist(one.network, *rehearsed.held_back) for one in (before, new))),
         "images of MNIST",
     )

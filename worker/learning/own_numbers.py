@@ -10,20 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 
-from digitq.protocol.asked.form import Form
+from digitq.protocol.asked.broken_rules import hold_checks
+from digitq.protocol.asked.form import Cell, Form
 from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.values import Automaton, ValueSet, accepts, is_written, only_digits
-from digitq.protocol.chunk import FILES_SCHEMA, NUMBER_TRUTH, Chunk, kind_of, name_fields
+from digitq.protocol.chunk import BEFORE, FILES_SCHEMA, NUMBER_TRUTH, Chunk, kind_of, name_fields
 from digitq.protocol.errors import UsageError
-from digitq.protocol.host.cores import usable_cores
 from digitq.protocol.text import name_some, plural
 from digitq.worker.classify import Outcome, as_file, read_image, read_images
 from digitq.worker.learning.calibration import (
@@ -33,6 +33,7 @@ from digitq.worker.learning.calibration import (
     measure_share,
 )
 from digitq.worker.learning.column_batches import (
+    MakeBatches,
     NumberRecipe,
     Rng,
     StripBatch,
@@ -41,7 +42,7 @@ from digitq.worker.learning.column_batches import (
     measure_losses,
 )
 from digitq.worker.learning.columns import Columns, Expert, fold
-from digitq.worker.learning.learner import Learner
+from digitq.worker.learning.learner import Course, Learner
 from digitq.worker.learning.number_examples import (
     PlacedNumber,
     RealNumber,
@@ -50,8 +51,16 @@ from digitq.worker.learning.number_examples import (
     cut_strips,
     place_number,
 )
-from digitq.worker.learning.own import Compared, OwnImage, Trained, leave_out, read_own
+from digitq.worker.learning.own import (
+    Compared,
+    OwnImage,
+    Taught,
+    Trained,
+    leave_out,
+    read_own,
+)
 from digitq.worker.learning.strip_variations import vary
+from digitq.worker.learning.surest import TooFewError, choose_surest, refuse_few
 from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
     COLUMNS_SIZE,
@@ -70,13 +79,53 @@ from digitq.worker.sight.forms.cutting import Cut
 from digitq.worker.sight.forms.page_reading import trace_page
 from digitq.worker.sight.normalisation.colours import to_grey
 from digitq.worker.sight.numbers.recognition import find_readings
+from digitq.worker.sight.numbers.weighing import propose_numbers
 
 RECIPE = NumberRecipe(epochs=16, warm_up_steps=20, ema_decay=0.98)
 COLUMNS_RATE, EXPERT_RATE = 5e-4, 1e-4  # with the columns' rate, the expert unlearns what it knows
-OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene
+# In each round the networks learn this share of their answers, the surest ones
+NUMBER_ROUNDS = (0.55, 0.8)
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
+
+
+class Plan(NamedTuple):
+    """How the networks that read a line go on to learn."""
+
+    columns_epochs: int = RECIPE.epochs
+    expert_epochs: int = RECIPE.epochs
+    scenes: int | None = None  # so many rehearsed scenes are shown; None for all
+    own_share: float = 0.5  # so many own numbers are learned for each of these
+
+
+TEACHING_PLAN = Plan(columns_epochs=8, expert_epochs=6, scenes=300, own_share=2.0)
 Asked = tuple[NumberPicture, Known, bool]  # what is known of its number, and whether signs are
 REHEARSAL_FILE = Path(__file__).parent / "rehearsal.arrow"
+
+
+class OwnNumber(NamedTuple):
+    """The picture of a number, and what is known of it."""
+
+    picture: Grey
+    known: Known
+    real: RealNumber | None = None  # the same with the right answer, if there is one
+    said: str | None = None  # what a form's rules confirm
+
+    def take(self, answer: "Answered") -> RealNumber:
+        """The number as an answer says. Signs are not learned: which there are is not sure."""
+        return RealNumber(self.picture, only_digits(answer.number), False, "")
+
+
+class Answered(NamedTuple):
+    """What the networks read in a picture."""
+
+    number: str
+    confidence: float  # 0 where the answer is doubted
+    is_confirmed: bool  # by something else than the confidence
+
+    @property
+    def sureness(self) -> float:
+        """A confirmed answer comes before all others."""
+        return self.confidence + self.is_confirmed
 
 
 def load_rehearsal() -> tuple[list[Scene], list[Scene]]:
@@ -108,69 +157,108 @@ def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
     return read_images(batch, reader, read_image)
 
 
-def cut_fields(chunk: Chunk, form: Form) -> Chunk:
-    """The fields of pages that have a right number, as images. The first row of a page has its
-    file."""
+def cut_fields(chunk: Chunk, form: Form, said: dict[str, str]) -> Chunk:
+    """The fields of pages, as images; those without a right number only if they can be read. The
+    first row of a page has its file.
+
+    Puts into `said` by the id what a first reading answered at each place that a rule binds, if the
+    answer was not to review.
+    """
     kind, cells = kind_of(chunk.batch), form.cells
 
     def reader(content: bytes) -> Iterator[list[Cut | ImageError | None] | None]:
         return trace_page(as_file(content, kind), form)
 
-    ids, truths = (pa.array(one).to_pylist() for one in (name_fields(chunk.batch), chunk.truth))
+    no_answers: list[str | None] = [None] * chunk.rows
+    has_answers = BEFORE.name in chunk.batch.schema.names
+    answers = chunk.batch.column(BEFORE.name).to_pylist() if has_answers else no_answers
+    truths = pa.array(chunk.truth).to_pylist() if chunk.truth else no_answers
+    bound = {
+        at for one in hold_checks(cells, form.checks) for ats in one.places.values() for at in ats
+    }
     pages = chunk.batch.take(pa.array(range(0, chunk.rows, len(cells))))
-    rows, places = [], zip(ids, truths, cycle(cells), strict=False)
+    found: list[tuple[Cut | ImageError | None, str | None]] = []
     for cuts, error in read_images(pages, reader, read_image):
-        for cut in cuts or [None] * len(cells):
-            id, truth, cell = next(places)
-            if truth and is_written(truth) and not cell.known.options:
-                image, why, values = None, "", cell.known.automaton
-                digits = only_digits(truth)
-                if isinstance(values, ValueSet) and not accepts(values.without_signs, digits):
-                    why = f"the form does not allow {truth}"
-                elif isinstance(cut, Cut):
-                    image = cv2.imencode(".png", cut.picture)[1].tobytes()
-                else:
-                    why = error or str(cut or "its page has no such row")
-                rows.append({"id": id, "image": image, "error": why or None, "truth": truth})
+        found += [(cut, error) for cut in cuts or [None] * len(cells)]
+    rows = []
+    places = zip(name_fields(chunk.batch).to_pylist(), truths, answers, found, strict=True)
+    for row, (id, truth, answer, (cut, error)) in enumerate(places):
+        at = row % len(cells)
+        if truth and is_written(truth) and not cells[at].known.options:
+            why = refuse_field(cells[at], truth, cut, error)
+        elif truth or cells[at].known.options or not isinstance(cut, Cut):
+            continue
+        else:
+            why = None
+        if answer and at in bound:
+            said[id] = answer
+        image = cv2.imencode(".png", cut.picture)[1].tobytes() if isinstance(cut, Cut) else None
+        rows.append({"id": id, "image": image, "error": why, "truth": truth or None})
     batch = pa.RecordBatch.from_pylist(rows, FILES_SCHEMA)
     return Chunk(0, batch.drop_columns([NUMBER_TRUTH.name]), batch.column(NUMBER_TRUTH.name))
 
 
+def refuse_field(
+    cell: Cell, truth: str, cut: Cut | ImageError | None, error: str | None
+) -> str | None:
+    """Why a field can't be learned, or None."""
+    values, digits = cell.known.automaton, only_digits(truth)
+    if isinstance(values, ValueSet) and not accepts(values.without_signs, digits):
+        return f"the form does not allow {truth}"
+    if isinstance(cut, Cut):
+        return None
+    return error or str(cut or "its page has no such row")
+
+
 def mix_strips(
-    own: Sequence[PlacedNumber], size: StripSize, scenes: Sequence[Scene], rng: Rng
+    own: Sequence[PlacedNumber], size: StripSize, share: float, scenes: Sequence[Scene], rng: Rng
 ) -> list[StripBatch]:
-    """What a network of columns learns: lines of rehearsed scenes, and of own numbers."""
-    chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
+    """What a network of columns learns: lines of rehearsed scenes, and of own numbers, `share` of
+    them for each scene."""
+    chosen = rng.integers(len(own), size=round(share * len(scenes)))
     numbers = (cut_number(own[row], rng, size) for row in chosen.tolist())
     strips = *cut_strips(scenes, rng, size), *numbers
     return batch_strips(vary(strips, rng), rng)
+
+
+def draw_some(
+    scenes: Sequence[Scene], count: int | None, make_batches: MakeBatches, seed: int, epoch: int
+) -> Iterator[tuple[float, StripBatch]]:
+    """The batches of an epoch, which shows so many of the scenes; None for all."""
+    order = np.random.default_rng((seed, epoch, 2)).permutation(len(scenes))[:count]
+    shown = scenes if count is None else [scenes[row] for row in order.tolist()]
+    return draw_batches(shown, make_batches, seed, epoch)
 
 
 def learn_lines(
     weights: Weights,
     own: Sequence[PlacedNumber],
     scenes: Sequence[Scene],
-    seed: int,
-    recipe: NumberRecipe,
+    plan: Plan,
+    course: Course,
 ) -> Weights:
     """Train the networks that read a line; gives the weights with their new ones."""
-    torch.set_num_threads(usable_cores())
-    for name, network, size, rate in (
-        ("columns", fold(Columns()), COLUMNS_SIZE, COLUMNS_RATE),
-        ("expert", fold(Expert()), EXPERT_SIZE, EXPERT_RATE),
+    for number, (name, network, size, rate, epochs) in enumerate(
+        (
+            ("columns", fold(Columns()), COLUMNS_SIZE, COLUMNS_RATE, plan.columns_epochs),
+            ("expert", fold(Expert()), EXPERT_SIZE, EXPERT_RATE, plan.expert_epochs),
+        )
     ):
         print(f"training the {name}", file=sys.stderr)
-        torch.manual_seed(seed)
+        torch.manual_seed(course.seed)
         old = take_weights(weights, name)
         network.load_state_dict({key: torch.from_numpy(value) for key, value in old.items()})
+        recipe = replace(RECIPE, epochs=course.epochs or epochs)
         optimiser = torch.optim.AdamW(
             network.parameters(), rate, weight_decay=recipe.weight_decay, fused=True
         )
         learner = Learner(network, measure_losses, recipe, [optimiser])
-        learned = learner.train(partial(draw_batches, scenes, partial(mix_strips, own, size), seed))
+        mixed = partial(mix_strips, own, size, plan.own_share)
+        draw = partial(draw_some, scenes, plan.scenes, mixed, course.seed)
+        with course.many_threads():
+            learned = learner.train(draw, course.part(number, 2).tell)
         new = {f"{name}.{key}": value.numpy() for key, value in learned.state_dict().items()}
         weights = weights | new
-    torch.set_num_threads(1)
     return weights
 
 
@@ -202,17 +290,22 @@ def match_answers(
     sign may be missing in the picture. Raises `UsageError` for right answers that can't be read.
     """
     has_signs = not all(text.isdecimal() for _, _, text in own)
-    if isinstance(known, Known):
+    if isinstance(known, Known) and own:
         known = check_answers(own, known, has_signs)
     matched = dict[str, tuple[Known, bool]]()
     for id, _, text in own:
-        of_field = known.known_of(id) if isinstance(known, Form) else known
-        values, is_said = of_field.automaton, False
+        known_of = of_field(known, id)
+        values, is_said = known_of.automaton, False
         if isinstance(values, ValueSet):
             texts, has_all = values.without_signs.put_signs_in(only_digits(text))
             is_said = has_all and len(texts) == 1
-        matched[id] = of_field, has_signs and not is_said
+        matched[id] = known_of, has_signs and not is_said
     return matched
+
+
+def of_field(known: Known | Form, id: str) -> Known:
+    """What is known of the number of this id."""
+    return known.known_of(id) if isinstance(known, Form) else known
 
 
 def check_answers(own: Sequence[OwnImage[Grey]], known: Known, has_signs: bool) -> Known:
@@ -238,50 +331,125 @@ def check_answers(own: Sequence[OwnImage[Grey]], known: Known, has_signs: bool) 
     return known
 
 
-def train_own_numbers(
-    chunks: Iterable[Chunk], known: Known | Form, seed: int, epochs: int | None
-) -> Trained:
+def read_surely(
+    networks: tuple[NumberReader, Card], picture: Grey, known: Known, said: str | None
+) -> Answered:
+    """The number in a picture. It is confirmed if all networks read the same digits, or if it is
+    what was `said`."""
+    try:
+        readings = find_readings(picture, known, networks)
+    except ImageError:
+        return Answered("", 0.0, False)
+    number, first, values = readings.numbers[0].number, readings.first, known.automaton
+    if not number or readings.reason:
+        return Answered(number, 0.0, False)
+    closer = first.look_closer() if first.look_closer else first
+    possible = values.without_signs if isinstance(values, ValueSet) else values
+    each = first.weigh(values), closer.weigh(values), propose_numbers(first.line, possible)
+    is_same = all(one and only_digits(one[0].number) == only_digits(number) for one in each)
+    return Answered(number, readings.confidence, is_same or number == said)
+
+
+def teach_numbers(
+    weights: Weights, card: Card, own: Sequence[OwnNumber], scenes: Sequence[Scene], course: Course
+) -> tuple[Weights, Taught]:
+    """The weights after the networks have learned own numbers by their own answers, the surest of
+    each round, and by the right ones where there are any. Raises `TooFewError`."""
+
+    def answer() -> list[Answered]:
+        networks = make_reader(weights), card
+        return [read_surely(networks, one.picture, one.known, one.said) for one in own]
+
+    first = answers = answer()
+    for number, share in enumerate(NUMBER_ROUNDS):
+        sureness = [
+            2.0 if one.real else each.sureness for one, each in zip(own, answers, strict=True)
+        ]
+        lengths = np.array([len(only_digits(one.number)) for one in answers])
+        rows = choose_surest(np.array(sureness), lengths, share).tolist()
+        real = [own[row].real or own[row].take(answers[row]) for row in rows]
+        reader = make_reader(weights)
+        placed = [one for one in (place_number(reader, each) for each in real) if one]
+        refuse_few(np.zeros(len(placed), int))
+        part = course.part(number, len(NUMBER_ROUNDS))
+        weights = learn_lines(weights, placed, scenes, TEACHING_PLAN, part)
+        answers = answer()
+    was_unmarked, is_unmarked = (
+        np.array([one.confidence >= card.review_below for one in each]) for each in (first, answers)
+    )
+    has_changed = [one.number != other.number for one, other in zip(first, answers, strict=True)]
+    return weights, Taught(was_unmarked, is_unmarked, np.array(has_changed))
+
+
+def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Course) -> Trained:
     """Go on training `number`; what is known serves to read those held back. The images of a form
-    are its pages."""
+    are its pages. Raises `TooFewError` if too few images have a right answer, and too few answers
+    are sure."""
     torch.set_num_threads(1)
-    weights, before = read_number_weights()
-    images = (cut_fields(one, known) if isinstance(known, Form) else one for one in chunks)
-    own, held_back, left_out = read_own(images, read_own_pictures, "number", seed)
-    matched = match_answers([*own, *held_back], known)
-    reader = make_reader(weights)
-    real = [
-        (id, RealNumber(picture, text if knows_signs else only_digits(text), knows_signs, ""))
-        for id, picture, text, (_, knows_signs) in ((*one, matched[one[0]]) for one in own)
-    ]
-    placed = [(id, place_number(reader, one)) for id, one in real]
-    learned = [one for _, one in placed if one]
-    left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
-    if not learned:
-        raise UsageError("in no image the detector sees as many digits as the right answer has")
+    old, before = read_number_weights()
+    said = dict[str, str]()
+    images = (cut_fields(one, known, said) if isinstance(known, Form) else one for one in chunks)
+    own = read_own(images, read_own_pictures, "number", course.seed)
+    matched = match_answers([*own.learned, *own.held_back], known)
+    real = {
+        id: RealNumber(picture, text if knows_signs else only_digits(text), knows_signs, "")
+        for id, picture, text, (_, knows_signs) in ((*one, matched[one[0]]) for one in own.learned)
+    }
     scenes, tested = load_rehearsal()
-    rendered = [NumberPicture(one.picture, one.text) for one in tested if not one.doubt]
-    sets = (
-        [(NumberPicture(picture, text), *matched[id]) for id, picture, text in held_back],
-        [(one, Known(), True) for one in rendered],
-    )
-    old = [judge_numbers((reader, before), part) for part in sets]
-    recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
-    weights = learn_lines(weights, learned, scenes, seed, recipe)
-    print("testing …", file=sys.stderr)
-    reader = make_reader(weights)
-    new = [judge_numbers((reader, before), part) for part in sets]
-    confidence, is_right = (torch.cat(columns) for columns in zip(*new, strict=True))
-    is_sure = confidence > 0  # the others are to be reviewed for another reason
+    judged: Compared | Taught | None = None
+    rehearsed, left_out, learned = None, own.left_out, len(own.learned) + len(own.unknown)
+    try:
+        if own.unknown:
+            numbers = [
+                OwnNumber(
+                    picture,
+                    matched[id][0] if id in matched else of_field(known, id),
+                    real.get(id),
+                    said.get(id),
+                )
+                for id, picture, _ in (*own.learned, *own.unknown)
+            ]
+            weights, judged = teach_numbers(old, before, numbers, scenes, course)
+    except TooFewError as error:
+        if not own.held_back:
+            raise
+        print(f"{error}, so only right answers are learned", file=sys.stderr)
+    reader = make_reader(old)
+    if not judged:
+        placed = [(id, place_number(reader, one)) for id, one in real.items()]
+        clear = [one for _, one in placed if one]
+        left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
+        if not clear:
+            raise UsageError("in no image the detector sees as many digits as the right answer has")
+        weights, learned = learn_lines(old, clear, scenes, Plan(), course), len(clear)
     card = replace(
-        before,
-        validation_accuracy=measure_share(is_right),
-        test_accuracy=measure_share(new[1].is_right),
-        test_calibration_error=measure_calibration_error(confidence[is_sure], is_right[is_sure]),
-        own_images=len(learned),
-        own_held_back=len(held_back),
-        own_left_out=left_out,
+        before, own_images=learned, own_held_back=len(own.held_back), own_left_out=left_out
     )
-    own_numbers, rehearsed = map(Compared, old, new)
+    if own.held_back:
+        print("testing …", file=sys.stderr)
+        rendered = [NumberPicture(one.picture, one.text) for one in tested if not one.doubt]
+        sets = (
+            [(NumberPicture(picture, text), *matched[id]) for id, picture, text in own.held_back],
+            [(one, Known(), True) for one in rendered],
+        )
+        readers = reader, make_reader(weights)
+        judged, rehearsed = (
+            Compared(*(judge_numbers((one, before), part) for one in readers)) for part in sets
+        )
+        card = measure_card(card, judged.after, rehearsed.after)
+    assert judged
     tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-    ids = [id for id, _, _ in held_back]
-    return Trained(before, card, tensors, own_numbers, ids, rehearsed, "rendered numbers")
+    ids = [id for id, _, _ in own.held_back]
+    return Trained(before, card, tensors, judged, ids, rehearsed, "rendered numbers")
+
+
+def measure_card(card: Card, own: Judged, rehearsed: Judged) -> Card:
+    """The card with what was measured on own numbers and rendered ones that were held back."""
+    confidence, is_right = (torch.cat(columns) for columns in zip(own, rehearsed, strict=True))
+    is_sure = confidence > 0  # the others are to be reviewed for another reason
+    return replace(
+        card,
+        validation_accuracy=measure_share(is_right),
+        test_accuracy=measure_share(rehearsed.is_right),
+        test_calibration_error=measure_calibration_error(confidence[is_sure], is_right[is_sure]),
+    )

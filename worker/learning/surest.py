@@ -37,9 +37,9 @@ def choose_surest(
     return np.array(sorted(chosen), np.intp)
 
 
-def refuse_few(classes: NDArray[np.integer], names: Sequence[str]) -> None:
-    """Raises `TooFewError` if the chosen answers, (N,), are too few, or of some class there is
-    none. `names` are those of all classes."""
+def refuse_few(classes: NDArray[np.integer], names: Sequence[str] = ()) -> None:
+    """Raises `TooFewError` if the chosen answers, (N,), are too few, or if there is none of some
+    class. `names` are those of the classes that are needed."""
     if len(classes) < MIN_SURE:
         raise TooFewError(
             f"only {plural(len(classes), 'answer')} are sure: at least {MIN_SURE} are needed"

@@ -172,6 +172,7 @@ class Readings:
     numbers: list[Proposal]  # the best first
     confidence: float  # the probability that the first is right
     seen: Seen
+    first: Seen  # the same as the network of columns saw it
     picture: Grey
     reason: Reason  # why a person should look at it, whichever number it is
     fill: str = ""  # marks that fill unused boxes, and count as paper
@@ -247,9 +248,9 @@ def trace_readings(
         candidates = found.candidates
         found = found._replace(candidates=candidates._replace(others=0 * candidates.others))
     yield None
-    seen = read_line(reader, found)
+    first = read_line(reader, found)
     yield None
-    numbers, reason, is_free, seen = choose_readings(seen, known)
+    numbers, reason, is_free, seen = choose_readings(first, known)
     best = numbers[0]
     if best.number:
         confidence = card.calibrate(best.chance, not is_free and known.fixes_length)
@@ -258,7 +259,7 @@ def trace_readings(
             numbers, confidence = [Proposal("", DOUBTED_EMPTY), *others], DOUBTED_EMPTY
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
-    return Readings(numbers, confidence, seen, grey, reason, known.fill, printed)
+    return Readings(numbers, confidence, seen, first, grey, reason, known.fill, printed)
 
 
 def find_readings(

@@ -1,0 +1,242 @@
+"""The phases in which a network is adapted to images, and the `Client` that has them.
+
+The network goes on to learn its own surest answers to the images.
+
+A first job reads all images. Then a process of this machine trains the network, so no worker that
+serves others does. A second job reads the images again with what has learned. What the first two
+phases make is in one folder, so that a run that is interrupted goes on where it was.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any, Protocol
+
+import pyarrow.parquet as pq
+
+from digitq.producer import client
+from digitq.producer.adapted import Adapted, draw_images
+from digitq.producer.chunking import cut_chunks
+from digitq.producer.job import Job
+from digitq.producer.provenance import all_weights, find_record
+from digitq.producer.sinks.journal import Identity
+from digitq.producer.sinks.resumable import FileSink
+from digitq.producer.sinks.sink import Sink
+from digitq.producer.sources.contents import read_source
+from digitq.producer.sources.in_memory import Images
+from digitq.producer.sources.opening import open_again
+from digitq.producer.sources.source import Source
+from digitq.protocol.asked.own_network import find_own_network, unpack_network
+from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
+from digitq.protocol.chunk import write_chunk
+from digitq.protocol.errors import DigitqError, OutputError, UsageError
+from digitq.protocol.prediction import Answer
+
+FIRST, WEIGHTS, WHY, LOG = "first.parquet", "weights", "why.txt", "training.log"
+SEED = 0  # the same images give the same weights
+
+
+class Phases(Protocol):
+    """Shows a person how far the phases are."""
+
+    def take(self, client: client.Client, job: Job, sink: Sink, source: Source) -> None:
+        """Write the results of the first job."""
+
+    def learn(self, share: float) -> None:
+        """So much of the training is done, from 0 to 1."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def take(self, client: client.Client, job: Job, sink: Sink, source: Source) -> None:
+        client.write_results(job, sink)
+
+    def learn(self, share: float) -> None: ...
+
+
+def refuse_adapting(reading: Reading[Any]) -> None:
+    """Raises `UsageError` if a network can't be adapted for what is asked."""
+    if reading.model == "random":
+        raise UsageError("`random` has learned nothing, so it has no sure answers to learn from")
+    if reading.risk is not None:
+        raise UsageError(
+            "a risk can't be promised of a network that is adapted: nobody has measured what its "
+            "confidence means. Leave out the risk, or adapt nothing"
+        )
+    if reading.form and all(cell.known.options for cell in reading.cells):
+        raise UsageError("the form has no numbers: what finds ticks does not learn")
+
+
+def adapt_network(
+    client: client.Client,
+    open_source: Callable[[], Source],
+    reading: Reading[AnswerT],
+    folder: Path,
+    run: Identity,
+    threads: int | None = None,
+    phases: Phases = Quiet(),  # noqa: B008 (it has no state)
+    seed: int = SEED,
+) -> Adapted[AnswerT]:
+    """Read the images that `open_source` opens anew each time, and train the network with them.
+
+    What is made stays in the folder, and is not made again by the same run. Raises what
+    `Client.submit_source` and the job raise; `UsageError` if something can't be adapted.
+    """
+    refuse_adapting(reading)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't write {folder}: {error.strerror or error}") from None
+    first = folder / FIRST
+    if not first.exists():
+        with closing(FileSink(first, run)) as sink:
+            source = open_source()
+            job = client.submit_source(source, reading, resume=sink.counts)
+            phases.take(client, job, sink, source)
+    record = find_record(first)
+    assert record
+    adapted = Adapted(reading, pq.ParquetFile(first), record)
+    weights, nothing = folder / WEIGHTS, folder / WHY
+    if not (weights.exists() or nothing.exists()):
+        with TemporaryFile() as images:
+            spool(images, adapted, open_source())
+            learn(folder, adapted, images, threads, phases.learn, seed)
+    if nothing.exists():
+        return replace(adapted, why=nothing.read_text().strip())
+    network = find_own_network(weights, reading.model)
+    return replace(adapted, reading=reading.with_network(network))
+
+
+def spool(file: IO[bytes], adapted: Adapted[Any], source: Source) -> None:
+    """Write the images to look at to a file, as chunks without right answers."""
+    reading, counts = adapted.reading, adapted.record.counts
+    source = replace(source, has_truth=False, truths={})
+    chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
+    if reading.form:
+        chunks = adapted.add_before(chunks, only_unmarked=True)
+    for chunk in draw_images(chunks, reading, counts.images):
+        write_chunk(file, chunk)
+
+
+def learn(
+    folder: Path,
+    adapted: Adapted[Any],
+    images: IO[bytes],
+    threads: int | None,
+    tell: Callable[[float], None],
+    seed: int,
+) -> None:
+    """Train in a process; puts the weights, or why nothing was gained, into the folder.
+
+    Raises `DigitqError` as the process does, or if it dies.
+    """
+    reading = adapted.reading
+    begin, out = folder / "begin", folder / "new"
+    shutil.rmtree(out, ignore_errors=True)
+    environment = dict(os.environ)
+    if reading.network:
+        begin.mkdir(exist_ok=True)
+        for suffix, content in zip(
+            ("json", "safetensors"), unpack_network(reading.network), strict=True
+        ):
+            (begin / f"{reading.model}.{suffix}").write_bytes(content)
+        environment["DIGITQ_WEIGHTS"] = str(begin)
+    with TemporaryFile() as known:
+        known.write(reading.known)
+        for file in (images, known):
+            file.seek(0)
+        task = {
+            "name": reading.model,
+            "out": str(out),
+            "seed": seed,
+            "epochs": None,
+            "mnist": "sample",
+            "command": "digitq classify --adapt",
+            "threads": threads,
+            "use": "",
+            "tells": True,
+            "weights": all_weights(adapted.record.parts),
+            "images": images.fileno(),
+            "known": known.fileno(),
+        }
+        status, last = run_training(task, folder / LOG, environment, tell)
+    shutil.rmtree(begin, ignore_errors=True)
+    if status == 0:
+        out.rename(folder / WEIGHTS)
+    elif status == 1:
+        replace_text(folder / WHY, last.removesuffix(", so nothing is written"))
+    else:
+        error = {2: UsageError, 3: OutputError}.get(status, DigitqError)
+        last = last.removeprefix("digitq: ")
+        raise error(last if status in (2, 3) else f"the training died: {last}")
+
+
+def run_training(
+    task: dict[str, Any],
+    log: Path,
+    environment: dict[str, str],
+    tell: Callable[[float], None],
+) -> tuple[int, str]:
+    """Run the process that trains, which tells how far it is; gives its exit status and the last
+    line that it printed for people."""
+    arguments = [sys.executable, "-P", "-m", "digitq.worker", "train", json.dumps(task)]
+    files = task["images"], task["known"]
+    with (
+        open(log, "w+", encoding="utf-8", errors="replace") as lines,
+        subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=lines, pass_fds=files, env=environment
+        ) as process,
+    ):
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                tell(float(line))
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        lines.seek(0)
+        *_, last = ["it printed nothing", *filter(None, lines.read().splitlines())]
+    return status, last
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file as a whole."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+class Client(client.Client):
+    """Submits jobs to the workers of one Redis, also with a network that is adapted first."""
+
+    def submit(
+        self,
+        images: Images,
+        reading: Reading[Answer] | None = None,
+        detached: bool = False,
+        adapt: bool = False,
+    ) -> Job:
+        """Start a job over images, as `digitq.producer.client.Client.submit` does.
+
+        With `adapt=True` the images are first read, and the network learns its own surest answers
+        in a process of this machine, which takes a minute or more. The job that then starts reads
+        them with what has learned, or with the same network if nothing was gained.
+
+        Raises as that does, as the first job, and as `adapt`; and `UsageError` for images that can
+        be read only once.
+        """
+        if not adapt:
+            return super().submit(images, reading, detached)
+        opened = open_again(images)
+        with TemporaryDirectory() as folder:
+            adapted = adapt_network(self, opened, check_reading(reading), Path(folder), {})
+        return self.submit_source(opened(), detached=detached, adapted=adapted)
