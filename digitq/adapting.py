@@ -123,7 +123,7 @@ def open_folder(sink: Sink, overwrite: bool) -> Iterator[Path]:
 
 def keep_first(adapted: Adapted[Answer], sink: Sink) -> None:
     """Write the rows of the first job to a sink, if nothing was gained. Raises `OutputError`."""
-    for batch in adapted.rows(sink.counts.done):
+    for batch in adapted.rows(sink.counts.images):
         sink.write(batch)
     sink.parts = adapted.record.parts
     sink.finish(adapted.reading.what, adapted.record)

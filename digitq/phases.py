@@ -41,6 +41,7 @@ from digitq.protocol.prediction import Answer
 
 FIRST, WEIGHTS, WHY, LOG = "first.parquet", "weights", "why.txt", "training.log"
 SEED = 0  # the same images give the same weights
+EPOCHS: int | None = None  # those of the recipe
 
 
 class Phases(Protocol):
@@ -157,7 +158,7 @@ def learn(
             "name": reading.model,
             "out": str(out),
             "seed": seed,
-            "epochs": None,
+            "epochs": EPOCHS,
             "mnist": "sample",
             "command": "digitq classify --adapt",
             "threads": threads,

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record
 from digitq.protocol.asked.reading import AnswerT, Reading
-from digitq.protocol.chunk import BEFORE, Chunk, answers, unmarked
+from digitq.protocol.chunk import BEFORE, ID, Chunk, answers, name_fields, unmarked
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import NUMBER
 
 # So many images, or fields of pages, are looked at, to learn from the surest; of more, a random
 # part is. The second number is that of whole numbers, whose pictures are larger
 MAX_SEEN, MAX_SEEN_NUMBERS = 20_000, 3_000
+CHANGED = "the images are others than those that were read first"
 DRAWN_SEED = 0  # the same images are drawn each time
 
 
@@ -38,9 +39,28 @@ class Adapted(Generic[AnswerT]):
     def add_before(
         self, chunks: Iterable[Chunk], rows: int = 0, only_unmarked: bool = False
     ) -> Iterator[Chunk]:
-        """The chunks with what the first job answered, from this row of the job on; on demand only
-        the answers that nobody is asked to check. Raises `UsageError` if the images are others."""
-        return join_answers(chunks, self.rows(rows), only_unmarked)
+        """The chunks with what the first job answered, without its first rows; on demand only the
+        answers that nobody is asked to check. Raises `UsageError` if the images are others."""
+        left = self.rows(rows)
+        pending: pa.Table | None = None
+        for chunk in chunks:
+            while (pending is None or pending.num_rows < chunk.rows) and (row := next(left, None)):
+                more = pa.Table.from_batches([row])
+                pending = more if pending is None else pa.concat_tables([pending, more])
+            ids = name_fields(chunk.batch) if self.reading.form else chunk.batch.column(ID.name)
+            if pending is None:
+                raise UsageError(CHANGED)
+            (part,) = pending.slice(0, chunk.rows).combine_chunks().to_batches()
+            found = pc.index_in(ids, value_set=part.column(ID.name))
+            known = found.drop_null()  # a table of a page may have rows that the page lacks
+            is_whole = len(known) == chunk.rows or bool(self.reading.form)
+            if not (is_whole and known.equals(pa.array(range(len(known)), known.type))):
+                raise UsageError(CHANGED)
+            before = pc.cast(answers(part), pa.string())
+            if only_unmarked:
+                before = pc.if_else(unmarked(part), before, None)
+            yield replace(chunk, batch=chunk.batch.append_column(BEFORE, before.take(found)))
+            pending = pending.slice(len(known))
 
     def rows(self, skipped: int = 0) -> Iterator[pa.RecordBatch]:
         """The rows of the first job, without the first ones."""
@@ -48,27 +68,6 @@ class Adapted(Generic[AnswerT]):
             if skipped < batch.num_rows:
                 yield batch.slice(skipped)
             skipped = max(0, skipped - batch.num_rows)
-
-
-def join_answers(
-    chunks: Iterable[Chunk], rows: Iterator[pa.RecordBatch], only_unmarked: bool
-) -> Iterator[Chunk]:
-    """Put the answers in these rows, one after the other, into chunks."""
-    pending: list[pa.RecordBatch] = []
-    for chunk in chunks:
-        while sum(one.num_rows for one in pending) < chunk.rows and (one := next(rows, None)):
-            pending.append(one)
-        table = pa.Table.from_batches(pending) if pending else None
-        if table is None or table.num_rows < chunk.rows:
-            raise UsageError("the images are others than those that were read first")
-        (part,) = table.slice(0, chunk.rows).combine_chunks().to_batches()
-        pending = table.slice(chunk.rows).to_batches()
-        if not part.column(0).cast(pa.string()).equals(chunk.batch.column(0).cast(pa.string())):
-            raise UsageError("the images are others than those that were read first")
-        before = pc.cast(answers(part), pa.string())
-        if only_unmarked:
-            before = pc.if_else(unmarked(part), before, None)
-        yield replace(chunk, batch=chunk.batch.append_column(BEFORE, before))
 
 
 def draw_images(

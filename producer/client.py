@@ -141,7 +141,7 @@ class Client:
             batches, model, reading.cells, resume.done, lambda kind: feeder.paces[kind]
         )
         if adapted and adapted.images:
-            chunks = adapted.add_before(chunks, resume.done)
+            chunks = adapted.add_before(chunks, resume.images)
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
         try:

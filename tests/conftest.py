@@ -10,9 +10,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from digitq import Client
 from digitq.private import processes
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.formats.mnist import RAW
 from digitq.protocol.host.cores import usable_cores

@@ -30,12 +30,12 @@ from rich.progress import Progress
 
 import digitq.backend
 import digitq.producer.job
+from digitq import Client
 from digitq.backend import Bar, LocalClient, open_client, watch_idle
 from digitq.cli import main
 from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
 from digitq.producer import chunking
-from digitq.producer.client import Client
 from digitq.producer.provenance import find_record
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sources import contents

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 import digitq
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.protocol.asked.form import read_form
 from digitq.summary import open_sink
 from digitq.worker.sight.forms.page_reading import SEVERAL_PAGES

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_sources
 from digitq.producer.sources.source import Source
 from tests.drawing import draw_one, encode_image

@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 
 import digitq
+from digitq import Client
 from digitq.backend import LocalClient
 from digitq.private import processes
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_images
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.chunk import RESULT_SCHEMA

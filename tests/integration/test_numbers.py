@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import digitq
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_sources
 from digitq.protocol.broker.connection import connect
 from digitq.protocol.errors import BrokerError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import digitq
-from digitq.producer.client import Client
+from digitq import Client
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import settings
 from digitq.worker.classify import watch

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 
 import digitq
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.producer.sources.opening import open_sources
 from digitq.protocol.asked.known import Known
 from digitq.worker.dataset import load_mnist

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from digitq import Client
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.producer.job import Job
 from digitq.protocol.errors import JobCancelledError, UsageError
 from tests.drawing import random_digits
@@ -27,7 +27,7 @@ import asyncio
 from contextlib import suppress
 
 from digitq.private.processes import Local
-from digitq.producer.client import Client
+from digitq import Client
 from tests.drawing import random_digits
 
 async def main():

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import digitq
+from digitq import Client
 from digitq.cli import main
 from digitq.private.processes import Local
-from digitq.producer.client import Client
 from digitq.producer.provenance import find_record
 from digitq.producer.results import open_results
 from digitq.protocol.asked.risk import find_threshold
