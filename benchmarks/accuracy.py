@@ -93,6 +93,7 @@ class Table(NamedTuple):
     models: Sequence[str]  # the weights that it is of
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    program: str = "benchmarks.accuracy"
 
     def write(self) -> str:
         """Gives Markdown, with the weights and the date below it."""
@@ -101,7 +102,7 @@ class Table(NamedTuple):
         weights = ", ".join(f"`{name}` {hash_card(name)[:WEIGHTS_DIGITS]}" for name in self.models)
         table = "".join(f"| {line} |\n" for line in lines).replace("  ", " ")
         table = table.replace("| ---", "|---").replace("--- |", "---|")
-        how = f"measured on {date.today()} by `python -m benchmarks.accuracy`"
+        how = f"measured on {date.today()} by `python -m {self.program}`"
         return f"{table}\nWeights: {weights}; {how}.\n"
 
 

@@ -1,23 +1,26 @@
-"""What `--adapt` gains on sources of real handwriting that nobody trained with.
+"""What `--adapt` gains on sources of real handwriting that nobody trained with, and where it fails.
 
-`python -m benchmarks.adapting HANDS... [--model NAME] [--only SOURCE] [--limit N] [--seeds N]`
-reads each source of the folders, whose form `training/hands.py` describes, alone, and then all
-together: single digits with `mlp` or `cnn`, whole numbers with `number`. It prints for each source,
-before and after:
-- right, to review, and wrong and unmarked, in % of the images, with the spread over the seeds
-- the seconds of the training
+`python -m benchmarks.adapting DATA --out RUNS.jsonl [--model NAME] [--only SOURCE] [--seeds N]`
+reads each source in `DATA/handwriting/dev`, whose form `training/hands.py` describes, alone: single
+digits with `mlp` and `cnn`, whole numbers with `number`. Then it reads all digits together, and
+batches from which little is to be learned. It appends a line for each run, before and after:
+- right, to review, and wrong and unmarked, in % of the images
+- the seconds of the training, and why nothing was gained
 
-Right answers are for judging only. `--keep DIR` keeps all rows there, a Parquet file for each run.
+Runs that are in RUNS already are left out. Right answers are for judging only. `--keep DIR` keeps
+all rows there, two Parquet files for each run. `--write` instead writes the table of all runs into
+docs/accuracy.md.
 """
 
 import argparse
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import digitq
+from benchmarks.accuracy import NAMES, PAGE, SHARES, SINGLE, Table, replace_table
 from benchmarks.held_out import list_ways
 from benchmarks.risks import CURVE_SKIPS, choose_rows
 from digitq.phases import Quiet, adapt_network
@@ -36,6 +40,7 @@ from digitq.producer.sources.in_memory import image_source
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.reading import Reading, digits, numbers
 from digitq.protocol.chunk import answers, unmarked
+from digitq.protocol.formats.mnist import load_mnist
 from digitq.protocol.settings import NUMBER
 from digitq.worker.learning.number_examples import place_number
 from digitq.worker.models.number_networks import load_networks
@@ -44,7 +49,11 @@ from training.neighbourhoods import cut_digit
 
 WAYS = ("integer", r"\d+\.\d")  # the ways of `benchmarks.held_out` in which numbers are read
 MIXED = "all together"
+DEV = "handwriting/dev"
+NO_DIGIT = "none"  # the right answer where no digit is: an unmarked digit is wrong
+T = TypeVar("T")
 IsRight = Callable[[str, str], bool]
+Shares = tuple[float, float, float]  # right, marked, and wrong and unmarked, in %
 
 
 class Batch(NamedTuple):
@@ -57,6 +66,19 @@ class Batch(NamedTuple):
     is_right: IsRight = str.__eq__
 
 
+class Run(NamedTuple):
+    """What became of a batch."""
+
+    source: str
+    model: str
+    seed: int
+    images: int
+    before: Shares
+    after: Shares
+    seconds: float  # of the training
+    why: str  # why nothing was gained
+
+
 class Timed(Quiet):
     """Notes when the first reading ends."""
 
@@ -67,19 +89,20 @@ class Timed(Quiet):
         self.read = time.monotonic()
 
 
-Shares = tuple[float, float, float]  # right, marked, and wrong and unmarked, in %
+def encode(image: Any) -> bytes:
+    return bytes(cv2.imencode(".png", image)[1])
 
 
-def list_digits(folders: Sequence[Path], model: str) -> Iterator[Batch]:
-    """The single digits of each source, and those of its numbers, which the networks cut out."""
+def list_digits(folders: Sequence[Path], model: str, cuts: bool = True) -> Iterator[Batch]:
+    """The single digits of each source, and those that the networks cut out of its numbers."""
     for path in list_sources(folders, "glyphs/*.npz"):
         with np.load(path) as file:
             images, labels = file["image"], file["label"].tolist()
         rows = choose_rows(len(images))
-        files = [cv2.imencode(".png", images[row])[1].tobytes() for row in rows]
+        files = [encode(images[row]) for row in rows]
         yield Batch(path.stem, digits(model), files, [str(labels[row]) for row in rows])
     reader, _ = load_networks()
-    for folder in list_sources(folders, "strings/*"):
+    for folder in list_sources(folders, "strings/*") if cuts else []:
         rng, cut, truths = np.random.default_rng(0), list[bytes](), list[str]()
         for number in load_numbers([folder.parent.parent], None):
             if number.source != folder.name or not (placed := place_number(reader, number)):
@@ -88,8 +111,7 @@ def list_digits(folders: Sequence[Path], model: str) -> Iterator[Batch]:
                 text = [sign for sign in number.text if sign.isdecimal()]
                 truths += text
                 for place in range(len(text)):
-                    picture = cut_digit(placed, place, rng)
-                    cut.append(cv2.imencode(".png", picture)[1].tobytes())
+                    cut.append(encode(cut_digit(placed, place, rng)))
         rows = choose_rows(len(cut))
         name = f"{folder.name}, cut"
         yield Batch(name, digits(model), [cut[row] for row in rows], [truths[row] for row in rows])
@@ -106,18 +128,6 @@ def list_numbers(folders: Sequence[Path]) -> Iterator[Batch]:
                     *((one.path.read_bytes(), one.truth) for one in items), strict=True
                 )
                 yield Batch(name, reading, [*files], [*truths], way.is_right)
-
-
-def mix(batches: Sequence[Batch]) -> Batch:
-    """The images of all sources, shuffled."""
-    rows = [
-        (image, truth)
-        for one in batches
-        for image, truth in zip(one.images, one.truths, strict=True)
-    ]
-    order = np.random.default_rng(0).permutation(len(rows)).tolist()
-    images, truths = zip(*(rows[row] for row in order), strict=True)
-    return batches[0]._replace(name=MIXED, images=[*images], truths=[*truths])
 
 
 def judge(batch: Batch, rows: pa.Table) -> Shares:
@@ -139,10 +149,60 @@ def judge(batch: Batch, rows: pa.Table) -> Shares:
     return right, review, silent
 
 
-def run(
-    client: Client, batch: Batch, seed: int, keep: Path | None
-) -> tuple[Shares, Shares, float, str]:
-    """The shares before and after, the seconds of the training, and why nothing was gained."""
+def list_trials(data: Path, model: str) -> Iterator[Batch]:
+    """Batches from which little is to be learned, or something wrong."""
+    images, labels = load_mnist("test" if (data / "mnist").exists() else "sample")
+    rows = choose_rows(len(images))
+    pixels = [np.asarray(images[row]).reshape(28, 28) for row in rows]
+    truths = [str(labels[row]) for row in rows]
+    mnist = Batch("MNIST", digits(model), [*map(encode, pixels)], truths)
+    yield mnist
+    yield take(mnist, "300 of MNIST", range(300))
+    usps, hamex = (
+        next(one for one in list_digits([data / DEV], model, cuts=False) if one.name == name)
+        for name in ("usps_train", "crohme_hamex_fr")
+    )
+    yield take(usps, "one digit", [row for row, truth in enumerate(usps.truths) if truth == "4"])
+    yield take(hamex, "300 images", range(300))
+    with np.load(data / DEV / "signs/unipen_signs.npz") as file:
+        signs = [(encode(image), NO_DIGIT) for image in file["image"][:1000]]
+    half = take(usps, "", range(1000))
+    both = shuffle([*zip(half.images, half.truths, strict=True), *signs])
+    yield Batch(
+        "half no digits", digits(model), [one for one, _ in both], [truth for _, truth in both]
+    )
+    swapped = {"1": "7", "7": "1"}
+    opposite = [swapped.get(one, one) if row % 2 else one for row, one in enumerate(hamex.truths)]
+    yield hamex._replace(name="two writers, 1 of one as 7 of the other", truths=opposite)
+
+
+def take(batch: Batch, name: str, rows: Iterable[int]) -> Batch:
+    """Some images of a batch."""
+    kept = [(batch.images[row], batch.truths[row]) for row in rows]
+    return batch._replace(
+        name=name, images=[one for one, _ in kept], truths=[one for _, one in kept]
+    )
+
+
+def shuffle(rows: Sequence[T]) -> list[T]:
+    return [rows[row] for row in np.random.default_rng(0).permutation(len(rows)).tolist()]
+
+
+def list_batches(data: Path, model: str) -> Iterator[Batch]:
+    """All that is read with a model."""
+    if model == NUMBER:
+        yield from list_numbers([data / DEV])
+        return
+    sources = [*list_digits([data / DEV], model)]
+    yield from sources
+    all_rows = [pair for one in sources for pair in zip(one.images, one.truths, strict=True)]
+    images, truths = zip(*shuffle(all_rows), strict=True)
+    yield Batch(MIXED, digits(model), [*images], [*truths])
+    yield from list_trials(data, model)
+
+
+def run(client: Client, batch: Batch, seed: int, keep: Path | None) -> Run:
+    """Adapt to a batch, and judge what was gained."""
     pairs = [*zip(map(str, range(len(batch.images))), batch.images, strict=True)]
     opened = partial(image_source, pairs)
     phases = Timed()
@@ -151,59 +211,70 @@ def run(
             client, opened, batch.reading, Path(folder), {}, phases=phases, seed=seed
         )
         seconds = time.monotonic() - phases.read
-        first = adapted.first.read()
-        last = first
+        first = last = adapted.first.read()
         if not adapted.why:
             job = client.submit_source(opened(), adapted=adapted)
             last = pa.Table.from_batches([*job.results()])
+    for name, table in (("first", first), ("last", last)):
         if keep:
-            for name, table in (("first", first), ("last", last)):
-                table = table.append_column("right", pa.array(batch.truths))
-                path = keep / f"{batch.name}-{batch.reading.model}-{seed}-{name}.parquet"
-                pq.write_table(table.replace_schema_metadata(), path)
-    return judge(batch, first), judge(batch, last), seconds, adapted.why
+            table = table.append_column("right", pa.array(batch.truths))
+            path = keep / f"{batch.name}-{batch.reading.model}-{seed}-{name}.parquet"
+            pq.write_table(table.replace_schema_metadata(), path)
+    shares = judge(batch, first), judge(batch, last)
+    return Run(batch.name, batch.reading.model, seed, len(pairs), *shares, seconds, adapted.why)
+
+
+def tabulate(runs: Sequence[Run]) -> Table:
+    """The means over the seeds, with their spread."""
+    rows = []
+    for model in (*SINGLE, NUMBER):
+        named = [one for one in runs if one.model == model]
+        for name in dict.fromkeys(one.source for one in named):
+            same = [one for one in named if one.source == name]
+            source, _, way = name.partition(", ")
+            what = ", ".join(
+                filter(None, [NAMES.get(source, source), way and f"`{way}`" * (way in WAYS) or way])
+            )
+            cells = [
+                f"{was:.1f} → {show([one.after[at] for one in same])} %"
+                for at, was in enumerate(same[0].before)
+            ]
+            seconds = f"{mean(one.seconds for one in same):.0f}"
+            rows.append([what, f"`{model}`", f"{same[0].images:,}", *cells, seconds])
+    head = ["batch", "model", "images", *SHARES, "seconds"]
+    return Table([*SINGLE, NUMBER], head, rows, "benchmarks.adapting")
 
 
 def show(values: Sequence[float]) -> str:
     """A mean, and the spread if there are several values."""
-    spread = f"±{stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{spread}"
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 and max(values) > min(values) else ""
+    return f"{mean(values):.1f}{spread}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("hands", nargs="+", type=Path)
-    parser.add_argument("--model", default="cnn", choices=["mlp", "cnn", NUMBER])
-    parser.add_argument("--only", help="only sources with this in their name")
-    parser.add_argument("--limit", type=int, help="only so many images of each")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adapting", description=__doc__)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUNS.jsonl")
+    parser.add_argument("--model", action="append", choices=[*SINGLE, NUMBER])
+    parser.add_argument("--only", help="only batches with this in their name")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    is_number = asked.model == NUMBER
-    batches = [*(list_numbers(asked.hands) if is_number else list_digits(asked.hands, asked.model))]
-    batches += [] if is_number else [mix(batches)]
-    if asked.keep:
-        asked.keep.mkdir(parents=True, exist_ok=True)
-    print("| source | images | right | to review | wrong and unmarked | seconds |")
-    print("|---|---|---|---|---|---|")
-    with digitq.local() as client:
-        for batch in batches:
-            if asked.only and asked.only not in batch.name:
-                continue
-            batch = batch._replace(
-                images=batch.images[: asked.limit], truths=batch.truths[: asked.limit]
-            )
-            runs = [run(client, batch, seed, asked.keep) for seed in range(asked.seeds)]
-            before = [f"{value:.2f}" for value in runs[0][0]]
-            after = [show(values) for values in zip(*(one for _, one, _, _ in runs), strict=True)]
-            cells = [f"{was} → {now}" for was, now in zip(before, after, strict=True)]
-            seconds = show([one for _, _, one, _ in runs])
-            print(
-                f"| {batch.name} | {len(batch.images):,} | {' | '.join(cells)} | {seconds} |",
-                flush=True,
-            )
-            for why in {why for *_, why in runs if why}:
-                print(f"|  | not adapted: {why} | | | | |", flush=True)
+    asked.out.touch()
+    runs = [Run(**json.loads(line)) for line in asked.out.read_text().splitlines()]
+    if asked.write:
+        page = replace_table(PAGE.read_text(encoding="utf-8"), "adapting", tabulate(runs))
+        PAGE.write_text(page, encoding="utf-8")
+        return
+    done = {(one.source, one.model, one.seed) for one in runs}
+    with digitq.local() as client, asked.out.open("a") as file:
+        for model in asked.model or (*SINGLE, NUMBER):
+            for batch in list_batches(asked.data, model):
+                for seed in range(asked.seeds if (asked.only or "") in batch.name else 0):
+                    if (batch.name, model, seed) not in done:
+                        one = run(client, batch, seed, asked.keep)
+                        print(json.dumps(one._asdict()), file=file, flush=True)
 
 
 if __name__ == "__main__":
