@@ -369,6 +369,7 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
     facts = [
         ("model", reads if results.reads_numbers else record.model),
         ("weights", ", ".join(all_weights(record.parts))),
+        ("adapted to", plural(record.adapted, results.row) if record.adapted else ""),
         ("images from", ", ".join(map(in_one_line, record.sources))),
         ("truth", in_one_line(record.truth or "")),
         ("pattern", record.pattern or ""),

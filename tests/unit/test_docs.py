@@ -359,7 +359,7 @@ def test_the_first_lines_for_a_notebook_are_an_example_whose_types_are_checked()
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_uses_arguments_that_exist(block: str) -> None:
     """Functions of digitq are called by their names, methods as those of any object."""
-    methods = {**vars(Reader), **vars(Client), **vars(Job)}
+    methods = {name: getattr(kind, name) for kind in (Reader, Client, Job) for name in dir(kind)}
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.Call):
             of, _, name = ast.unparse(node.func).rpartition(".")
