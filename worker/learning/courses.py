@@ -1,7 +1,7 @@
 """How networks of single digits are trained, and in which batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -100,9 +100,15 @@ OWN_RECIPES: dict[str, DigitRecipe] = {
         distortion=Distortion(thresholded_share=0.04, faded_share=0.04),
     ),
 }
-# How it goes on with its own answers to a user's images
+# How it goes on with the answers of a network to a user's images
 ADAPTING_RECIPES: dict[str, DigitRecipe] = {
-    "mlp": replace(OWN_RECIPES["mlp"], epochs=20, most_rows=6000),
+    "mlp": MlpRecipe(
+        epochs=40,
+        first_learning_rate=6e-4,
+        second_learning_rate=0.3,
+        ema_decay=0.99,
+        most_rows=6000,
+    ),
     "cnn": CnnRecipe(
         epochs=6,
         learning_rate=6e-4,

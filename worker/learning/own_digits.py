@@ -57,6 +57,7 @@ from digitq.worker.sight.normalisation.steps import Views
 
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one
+TEACHER = "cnn"  # its answers are better than those of `mlp`, also where it is unsure
 ADAPTING_TIMES = 1 / 3  # the same where a network learns its own answers
 NEW_SHARE = {"mlp": 1.0, "cnn": 0.85}  # so much of the new weights, the rest of the old
 VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
@@ -209,32 +210,40 @@ def teach_itself(
     course: Course,
 ) -> tuple[Model, Taught]:
     """The model after it has learned own images by its own answers, the surest of each round, and
-    by the right ones where there are any. Raises `TooFewError`.
+    by the right ones where there are any. `mlp` learns those of `cnn`, which has learned its own
+    first. Raises `TooFewError`.
 
     It learns how sure it was of each digit, so what it was unsure of changes little (D.-H. Lee,
     "Pseudo-label", 2013; Q. Xie et al., "Self-training with noisy student", 2020).
     """
-    model = before
+    name = before.card.name
+    teacher = before if name == TEACHER else load_model(TEACHER)
     is_labelled = np.array([label is not None for label in labels])
     exact = name_exactly(torch.tensor([label or 0 for label in labels]))
-    first = probabilities, confidence = answer_own(model, own)
-    for number, share in enumerate(ROUNDS):
+    lessons = len(ROUNDS) + (teacher is not before)
+
+    def learn(student: Model, teacher: Model, number: int, share: float) -> Model:
+        probabilities, confidence = answer_own(teacher, own)
         sureness = np.where(is_labelled, 1.0, confidence)
         classes = np.where(is_labelled, exact.argmax(1), find_best(probabilities)[0])
         rows = choose_surest(sureness, classes, share)
-        if not number:
-            refuse_few(classes[rows], before.card.labels)
+        refuse_few(classes[rows], before.card.labels)
         answered = torch.from_numpy(probabilities)
         targets = torch.where(torch.from_numpy(is_labelled)[:, None], exact, answered)[rows]
         data = mix([own[row] for row in rows.tolist()], targets, rehearsed)
-        recipe, part = ADAPTING_RECIPES[before.card.name], course.part(number, len(ROUNDS))
-        network = learn_digits(model, data, recipe, ADAPTING_TIMES, part)
-        network.temperature = model.network.temperature
-        model = build_model(network, before.card)
-        probabilities, confidence = answer_own(model, own)
-    answers = [find_best(one)[0] for one in (first[0], probabilities)]
-    was_unmarked, is_unmarked = (one >= before.card.review_below for one in (first[1], confidence))
-    return model, Taught(was_unmarked, is_unmarked, answers[0] != answers[1])
+        recipe, part = ADAPTING_RECIPES[student.card.name], course.part(number, lessons)
+        network = learn_digits(student, data, recipe, ADAPTING_TIMES, part)
+        network.temperature = student.network.temperature
+        return build_model(network, student.card)
+
+    new = teacher
+    for number, share in enumerate(ROUNDS):
+        new = learn(new, new, number, share)
+    if teacher is not before:
+        new = learn(before, new, len(ROUNDS), 1.0)
+    (first, was), (last, now) = (answer_own(model, own) for model in (before, new))
+    below = before.card.review_below
+    return new, Taught(was >= below, now >= below, find_best(first)[0] != find_best(last)[0])
 
 
 def train_own_digits(name: str, chunks: Iterable[Chunk], course: Course, mnist: Part) -> Trained:
