@@ -193,7 +193,7 @@ def spool_images(
         )
     notes = [f"{plural(labelled, reading.row)} with a right answer"]
     if others:
-        notes.append(f"of {others:,} without one, the surest answers are learned")
+        notes.append(f"{others:,} without one")
     if skipped := source.skipped.describe():
         notes.append(f"{skipped} skipped")
     echo_err(", ".join(notes))

@@ -88,7 +88,7 @@ def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, An
 def test_a_hand_is_read_better_once_it_is_known(
     run: Run, slanted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phases, "EPOCHS", 5)
+    monkeypatch.setattr(phases, "EPOCHS", 3)
     out, plain = tmp_path / "out.csv", tmp_path / "plain.csv"
     assert run("classify", slanted, "-o", plain)[0] == 0
     status, said = run("classify", slanted, "-o", out, "--adapt")

@@ -30,12 +30,22 @@ from digitq.protocol.formats import mnist
 from digitq.worker.dataset import load_mnist
 from digitq.worker.learning import own_digits
 from digitq.worker.learning.calibration import Judged
-from digitq.worker.learning.courses import MlpRecipe
+from digitq.worker.learning.courses import DigitData, MlpRecipe
 from digitq.worker.learning.held_back import hold_back
 from digitq.worker.learning.learner import Learner
-from digitq.worker.learning.own import Compared, Trained, advise, write_if_better, write_model
+from digitq.worker.learning.own import (
+    Compared,
+    Taught,
+    Trained,
+    advise,
+    show_taught,
+    write_if_better,
+    write_model,
+)
+from digitq.worker.learning.surest import ROUNDS
 from digitq.worker.models.card import Card, read_card
-from digitq.worker.models.model import load_model
+from digitq.worker.models.model import Model, load_model
+from digitq.worker.models.network import Network
 from digitq.worker.subcommands import train
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ
@@ -63,7 +73,8 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
     options = ("--data", hand, "--truth", "parent", "--epochs", 6, "--seed", 1)
     status, err = run("train", "mlp", *options, "--out", new)
     assert status == 0, err
-    assert "151 images with a right answer, 1 without one is left out, 1 other file (.txt)" in err
+    assert "151 images with a right answer, 1 without one, 1 other file (.txt) skipped" in err
+    assert "1 image left out (no right answer): unlabelled.png" in err
     assert "1 image left out (can't be read): 3/empty.png (the file is empty)" in err
     assert err.splitlines()[-1].endswith(f"--model mlp --weights '{new}'")
 
@@ -71,7 +82,7 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
     assert card.command and card.command.startswith(f"{before.command}; digitq train mlp --data ")
     assert card.command.endswith("--truth parent --seed 1 --epochs 6 --out DIR")
     assert (card.seed, card.own_images, card.own_held_back) == (1, 120, 30)
-    assert card.own_left_out == {"can't be read": 1}
+    assert card.own_left_out == {"can't be read": 1, "no right answer": 1}
     assert card.own_accuracy and card.own_accuracy_before
     assert card.own_accuracy > card.own_accuracy_before + 0.1
     assert card.test_accuracy and card.test_accuracy > 0.98
@@ -98,7 +109,7 @@ def run_own(chunks: Sequence[Chunk], out: Path, name: str = "mlp") -> Result:
         return CliRunner().invoke(train, [json.dumps(task | descriptor)])
 
 
-def files(contents: Sequence[bytes], truths: Sequence[int], first_row: int = 0) -> Chunk:
+def files(contents: Sequence[bytes], truths: Sequence[int | None], first_row: int = 0) -> Chunk:
     names = [f"{place}.png" for place in range(len(contents))]
     batch = pa.record_batch(
         [names, contents, pa.nulls(len(names), pa.string())], FILES_SCHEMA.names[:3]
@@ -175,6 +186,77 @@ def test_weights_that_became_no_better_are_not_written(
     assert result.exit_code == 1
     assert "no better than before, so nothing is written" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "new").exists()
+
+
+SURE = 300  # images of MNIST's sample, of which the networks are sure
+
+
+def write_sample(count: int) -> tuple[list[bytes], list[int]]:
+    """So many images of MNIST's sample as files, and their labels."""
+    images, labels = load_mnist("sample")
+    rows = range(0, 7 * count, 7)
+    contents = [cv2.imencode(".png", images[row].numpy())[1].tobytes() for row in rows]
+    return contents, [int(labels[row]) for row in rows]
+
+
+def test_without_right_answers_the_surest_are_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With some, these are learned as they are, and judge what was gained."""
+    learned: list[DigitData] = []
+
+    def learn(before: Model, data: DigitData, *_: Any) -> Network:
+        learned.append(data)
+        return before.network
+
+    monkeypatch.setattr(own_digits, "learn_digits", learn)
+    contents, labels = write_sample(SURE)
+    result = run_own([files(contents, [None] * SURE)], tmp_path / "new", "cnn")
+    assert result.exit_code == 1
+    assert "answers would be to review, and not" in result.stderr.splitlines()[-1]
+    assert len(learned) == len(ROUNDS) and not (tmp_path / "new").exists()
+    targets = learned[0].targets.unique(dim=0)
+    assert (targets.max(1).values > 0.9).all() and (targets < 1).any()
+
+    learned.clear()
+    wrong = [(label + 1) % 10 for label in labels[:40]]  # a person says so
+    result = run_own([files(contents, [*wrong, *[None] * (SURE - 40)])], tmp_path / "new", "cnn")
+    assert "held back: " in result.stderr or "single images are" in result.stderr
+    assert "your 8 images held back" in result.stderr
+    exact = learned[0].targets[learned[0].targets.max(1).values == 1]
+    assert len(exact) >= 32
+
+
+def test_too_few_sure_answers_teach_nothing(tmp_path: Path) -> None:
+    contents, _ = write_sample(59)
+    result = run_own([files(contents, [None] * 59)], tmp_path / "new", "cnn")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert "are sure: at least 60 are needed, so nothing is written" in last
+    contents, labels = write_sample(220)
+    only = [row for row, label in enumerate(labels) if label < 9]
+    contents, some = [contents[row] for row in only], [labels[row] for row in only[:30]]
+    for truths, then in (
+        ([None] * len(only), "so nothing is written"),
+        ([*some, *[None] * (len(only) - 30)], "so only right answers are learned"),
+    ):
+        result = run_own([files(contents, truths)], tmp_path / "new", "cnn")
+        assert f"there is no sure answer of 9, {then}" in result.stderr
+
+
+def test_most_sure_answers_must_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    sure = np.arange(100) < 80
+    kept = Taught(sure, np.arange(100) < 90, np.arange(100) == 79)
+    assert show_taught(kept) == "" and kept.to_review == 11
+    shown = capsys.readouterr().err
+    assert shown == (
+        "of your 100 images, 20 were to review, and 11 are; of 80 answers that were not, "
+        "1 have changed\n"
+    )
+    changed = kept._replace(has_changed=np.arange(100) < 2)
+    assert show_taught(changed) == "2.5% of the answers that were sure would be others"
+    same = kept._replace(is_unmarked=sure)
+    assert show_taught(same) == "21 answers would be to review, and not 20"
 
 
 def judge(right: Sequence[float], wrong: Sequence[float]) -> Judged:

@@ -412,7 +412,8 @@ def test_corrected_fields_of_pages_are_learned_page_by_page(
     refused = "3.png/student (the form does not allow 12345)"
     assert lines[0].startswith("39 fields with a right answer")
     assert lines[1] == f"1 image left out (can't be read): {refused}"
-    assert "which are all of 2 of 7 folders or pages: 1.png, 2.png" in lines[2]
+    assert lines[2].startswith("3 images left out (no right answer): 1.png/student, ")
+    assert "which are all of 2 of 7 folders or pages: 1.png, 2.png" in lines[3]
     assert "no better than before" in lines[-1] and not (tmp_path / "mine").exists()
     assert {*learned_numbers} == {
         number

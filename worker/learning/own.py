@@ -25,12 +25,14 @@ from digitq.protocol.text import name_some, plural
 from digitq.worker.classify import Outcome, watch
 from digitq.worker.learning.calibration import Judged, Score, measure_score, raise_threshold
 from digitq.worker.learning.held_back import hold_back
+from digitq.worker.learning.surest import MIN_SURE
 from digitq.worker.models.card import Card
 
 T = TypeVar("T")
 OwnImage = tuple[str, T, Any]  # its id, what was read of it, and the right answer, or None
 # If a larger share of the answers that were sure are others, a network has learned its own errors
 MAX_CHANGED = 0.02
+NO_ANSWER = "no right answer"
 
 
 class OwnImages(NamedTuple, Generic[T]):
@@ -83,8 +85,8 @@ def read_own(
     """Read the images of chunks; says which can't be read. A fifth of those with a right answer is
     held back.
 
-    If images without a right answer are there, the others may be too few for that. Raises
-    `UsageError` if too few can be read, or all show the same.
+    If many images have no right answer, the others may be too few for that; few of them are left
+    out. Raises `UsageError` if too few can be read, or all show the same.
     """
     own: list[OwnImage[T]] = []
     failed: list[str] = []
@@ -101,6 +103,9 @@ def read_own(
     unknown = [one for one in own if one[2] is None]
     labelled = [one for one in own if one[2] is not None]
     answers = [truth for _, _, truth in labelled]
+    if len(labelled) >= MIN_OWN_IMAGES and len(unknown) < MIN_SURE:
+        left_out |= leave_out([id for id, _, _ in unknown], NO_ANSWER)
+        unknown = []
     if unknown and len(labelled) < MIN_OWN_IMAGES:
         return OwnImages(labelled, [], unknown, left_out)
     if len(labelled) < MIN_OWN_IMAGES:
