@@ -54,10 +54,14 @@ from digitq.worker.learning.number_examples import (
 from digitq.worker.learning.own import Trained
 from digitq.worker.learning.own_numbers import (
     MISCOUNTED,
+    NUMBER_ROUNDS,
     REHEARSAL_FILE,
+    SURER,
     load_rehearsal,
     match_answers,
     mix_strips,
+    raise_odds,
+    read_surely,
 )
 from digitq.worker.models.card import read_card
 from digitq.worker.models.number_networks import (
@@ -146,7 +150,7 @@ def test_own_numbers_are_among_what_is_learned() -> None:
 
 def run_own(
     pictures: Sequence[Grey],
-    numbers: Sequence[str],
+    numbers: Sequence[str | None],
     out: Path,
     monkeypatch: pytest.MonkeyPatch,
     known: Known = NOTHING_KNOWN,
@@ -183,6 +187,57 @@ def test_networks_that_are_no_better_are_not_written(
     assert result.exit_code == 1
     assert "no better than before, so nothing is written" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "new").exists()
+
+
+def test_numbers_without_a_right_answer_are_chosen_by_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of them holds, and right answers come before them."""
+    chosen: list[list[str]] = []
+
+    def learn(weights: Weights, own: Sequence[PlacedNumber], *_: Any) -> Weights:
+        chosen.append([one.real.text for one in own])
+        return weights
+
+    monkeypatch.setattr(own_numbers, "learn_lines", learn)
+    own = clear()[20:170]
+    pictures, numbers = [one.picture for one in own], [one.number for one in own]
+    known = Known.check(pattern="integer")
+    none: list[str | None] = [None] * len(own)
+    result = run_own(pictures, none, tmp_path / "new", monkeypatch, known)
+    assert result.exit_code == 1
+    assert "answers would be to review, and not" in result.stderr.splitlines()[-1]
+    assert len(chosen) == len(NUMBER_ROUNDS)
+    assert 0.5 * len(own) < len(chosen[0]) < len(chosen[1]) < 0.95 * len(own)
+    wrong = [one for one in chosen[0] if one not in numbers]
+    assert len(wrong) < 0.1 * len(chosen[0])
+    few = run_own(pictures[:50], none[:50], tmp_path / "new", monkeypatch, known)
+    assert "are sure: at least 60 are needed, so nothing is written" in few.stderr
+
+    chosen.clear()
+    given = [*["7" * len(one) for one in numbers[:30]], *none[30:]]
+    result = run_own(pictures, given, tmp_path / "new", monkeypatch, known)
+    assert "held back" in result.stderr and "your 6 images held back" in result.stderr
+    assert len([one for one in chosen[0] if {*one} == {"7"}]) > 12
+
+
+def test_what_all_networks_read_comes_first() -> None:
+    networks = load_networks()
+    answers = [read_surely(networks, one.picture, Known(), None) for one in clear()[:60]]
+    right = [answer.number == one.text for answer, one in zip(answers, clear(), strict=False)]
+    confirmed = [one.is_confirmed for one in answers]
+    assert 20 < sum(confirmed) < 60
+    share = np.mean([one for one, is_it in zip(right, confirmed, strict=True) if is_it])
+    assert share > np.mean(right)
+    assert min(one.sureness for one in answers if one.is_confirmed) > 1
+    unsure = next(row for row, one in enumerate(answers) if one.confidence and one.sureness < 1)
+    said = read_surely(networks, clear()[unsure].picture, Known(), answers[unsure].number)
+    assert said.is_confirmed
+
+
+def test_the_threshold_rises_once_networks_have_taught_themselves() -> None:
+    assert 0.925 < raise_odds(0.925) < 1
+    assert raise_odds(0.5) == pytest.approx(SURER / (1 + SURER), abs=1e-4)
 
 
 def test_signs_that_no_right_answer_has_are_passed_over_in_what_is_held_back(
