@@ -107,7 +107,7 @@ def adapt_network(
     adapted = Adapted(reading, pq.ParquetFile(first), record)
     weights, nothing = folder / WEIGHTS, folder / WHY
     if not (weights.exists() or nothing.exists()):
-        with TemporaryFile() as images:
+        with TemporaryFile(dir=folder) as images:
             spool(images, adapted, open_source())
             learn(folder, adapted, images, threads, phases.learn, seed)
     if nothing.exists():
