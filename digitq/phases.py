@@ -37,7 +37,9 @@ from digitq.protocol.asked.own_network import find_own_network, unpack_network
 from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
 from digitq.protocol.chunk import write_chunk
 from digitq.protocol.errors import DigitqError, OutputError, UsageError
+from digitq.protocol.formats.mnist import NoMnistError, ensure_mnist, load_mnist
 from digitq.protocol.prediction import Answer
+from digitq.protocol.settings import NUMBER
 
 FIRST, WEIGHTS, WHY, LOG = "first.parquet", "weights", "why.txt", "training.log"
 SEED = 0  # the same images give the same weights
@@ -92,6 +94,7 @@ def adapt_network(
     `Client.submit_source` and the job raise; `UsageError` if something can't be adapted.
     """
     refuse_adapting(reading)
+    asked = {"seed": seed, "threads": threads, "mnist": choose_rehearsed(reading)}
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -109,11 +112,28 @@ def adapt_network(
     if not (weights.exists() or nothing.exists()):
         with TemporaryFile(dir=folder) as images:
             spool(images, adapted, open_source())
-            learn(folder, adapted, images, threads, phases.learn, seed)
+            learn(folder, adapted, images, phases.learn, asked)
     if nothing.exists():
         return replace(adapted, why=nothing.read_text().strip())
     network = find_own_network(weights, reading.model)
     return replace(adapted, reading=reading.with_network(network))
+
+
+def choose_rehearsed(reading: Reading[Any]) -> str | None:
+    """The part of MNIST that digits are learned beside: its sample, if that is installed, or
+    `train`. Raises `UsageError` if neither is to be had."""
+    if reading.model == NUMBER:
+        return None
+    try:
+        load_mnist("sample")
+        return "sample"
+    except UsageError as error:
+        reason = str(error)
+    try:
+        ensure_mnist()
+        return "train"
+    except NoMnistError as error:
+        raise UsageError(f"{reason}; {error}") from None
 
 
 def spool(file: IO[bytes], adapted: Adapted[Any], source: Source) -> None:
@@ -131,11 +151,11 @@ def learn(
     folder: Path,
     adapted: Adapted[Any],
     images: IO[bytes],
-    threads: int | None,
     tell: Callable[[float], None],
-    seed: int,
+    asked: dict[str, Any],
 ) -> None:
-    """Train in a process; puts the weights, or why nothing was gained, into the folder.
+    """Train in a process, as is `asked`; puts the weights, or why nothing was gained, into the
+    folder.
 
     Raises `DigitqError` as the process does, or if it dies.
     """
@@ -157,11 +177,9 @@ def learn(
         task = {
             "name": reading.model,
             "out": str(out),
-            "seed": seed,
+            **asked,
             "epochs": EPOCHS,
-            "mnist": "sample",
             "command": "digitq classify --adapt",
-            "threads": threads,
             "use": "",
             "tells": True,
             "weights": all_weights(adapted.record.parts),

@@ -227,7 +227,8 @@ def teach_itself(
         sureness = np.where(is_labelled, 1.0, confidence)
         classes = np.where(is_labelled, exact.argmax(1), find_best(probabilities)[0])
         rows = choose_surest(sureness, classes, share)
-        refuse_few(classes[rows], before.card.labels)
+        if not number:
+            refuse_few(classes[rows], before.card.labels)
         answered = torch.from_numpy(probabilities)
         targets = torch.where(torch.from_numpy(is_labelled)[:, None], exact, answered)[rows]
         data = mix([own[row] for row in rows.tolist()], targets, rehearsed)
