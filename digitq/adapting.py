@@ -1,13 +1,12 @@
 """`--adapt`: a run in three phases, which one bar shows."""
 
-import io
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from digitq.backend import Bar, open_bar, take_results
 from digitq.phases import adapt_network
@@ -56,17 +55,26 @@ class AdaptingBar:
         )
 
 
-def open_each_time(sources: Sequence[str], open_source: OpenSource) -> OpenSource:
-    """A function that opens the sources each time it is called, also if one is the paths on
-    stdin."""
-    stdin = sys.stdin.buffer.read() if "-" in sources and sys.stdin else None
+@contextmanager
+def open_each_time(sources: Sequence[str], open_source: OpenSource) -> Iterator[OpenSource]:
+    """A function that opens the sources each time it is called, also if one is the paths on stdin:
+    these are kept in a file that has no name."""
+    if "-" not in sources or not sys.stdin:
+        yield open_source
+        return
+    before = sys.stdin
+    with TemporaryFile() as paths:
+        shutil.copyfileobj(before.buffer, paths)
 
-    def open_again() -> Source:
-        if stdin is not None:
-            sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
-        return open_source()
+        def open_again() -> Source:
+            paths.seek(0)
+            sys.stdin = open(paths.fileno(), closefd=False)  # noqa: SIM115 (the source reads it)
+            return open_source()
 
-    return open_again
+        try:
+            yield open_again
+        finally:
+            sys.stdin = before
 
 
 def adapt_before(
@@ -117,7 +125,12 @@ def open_folder(sink: Sink, overwrite: bool) -> Iterator[Path]:
     path = sink.path.with_name(f"{sink.path.name}.adapting")
     if overwrite:
         shutil.rmtree(path, ignore_errors=True)
-    yield path
+    try:
+        yield path
+    except BaseException:
+        if path.exists() and not sink.counts.images:
+            echo_err(f"what is done is in {path}: the same command goes on from there")
+        raise
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -125,7 +138,8 @@ def keep_first(adapted: Adapted[Answer], sink: Sink) -> None:
     """Write the rows of the first job to a sink, if nothing was gained. Raises `OutputError`."""
     for batch in adapted.rows(sink.counts.images):
         sink.write(batch)
-    sink.parts = adapted.record.parts
+    sink.begin("")  # if the file has no rows
+    sink.parts = adapted.record.parts or sink.parts
     sink.finish(adapted.reading.what, adapted.record)
 
 

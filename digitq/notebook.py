@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 
 from digitq.adapting import report_adapted, take_adapted
 from digitq.backend import open_client, take_results
+from digitq.phases import refuse_adapting
 from digitq.producer.client import Client
 from digitq.producer.sinks.encoders import describe_rows
 from digitq.producer.sinks.sink import Sink
 from digitq.producer.sources.in_memory import Images
-from digitq.producer.sources.opening import open_again, open_images
+from digitq.producer.sources.opening import open_images, reopen
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
 from digitq.protocol.chunk import named_schema, page_starts
@@ -103,6 +104,9 @@ def classify(
     """
     asked = check_reading(reading)
     asked.check_default(bool(client or settings().broker_url))
+    if adapt:
+        refuse_adapting(asked)
+        open_again = reopen(images)
     source, number = open_images(images)
     sink = TableSink()
     opened: AbstractContextManager[Client] = (
@@ -110,7 +114,12 @@ def classify(
     )
     with opened as client:
         if adapt:
-            adapted = take_adapted(client, open_again(images), asked, sink, {})
+            first = [source]  # it counts what it skips
+
+            def open_next() -> Source:
+                return first.pop() if first else open_again()
+
+            adapted = take_adapted(client, open_next, asked, sink, {})
             report_adapted(adapted, sink.counts.review)
         else:
             job = client.submit_source(source, asked)

@@ -8,6 +8,7 @@ phases make is in one folder, so that a run that is interrupted goes on where it
 """
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -17,10 +18,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow.parquet as pq
 
+from digitq.private import tether
 from digitq.producer import client
 from digitq.producer.adapted import Adapted, draw_images
 from digitq.producer.chunking import cut_chunks
@@ -31,7 +33,7 @@ from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sinks.sink import Sink
 from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.in_memory import Images
-from digitq.producer.sources.opening import open_again
+from digitq.producer.sources.opening import reopen
 from digitq.producer.sources.source import Source
 from digitq.protocol.asked.own_network import find_own_network, unpack_network
 from digitq.protocol.asked.reading import AnswerT, Reading, check_reading
@@ -40,8 +42,12 @@ from digitq.protocol.errors import DigitqError, OutputError, UsageError
 from digitq.protocol.formats.mnist import NoMnistError, ensure_mnist, load_mnist
 from digitq.protocol.prediction import Answer
 from digitq.protocol.settings import NUMBER
+from digitq.terminal import require
+
+logger = logging.getLogger(__name__)
 
 FIRST, WEIGHTS, WHY, LOG = "first.parquet", "weights", "why.txt", "training.log"
+MAX_SPOOLED_BYTES = 4 << 30  # what is looked at takes about so much of the disk at most
 SEED = 0  # the same images give the same weights
 EPOCHS: int | None = None  # those of the recipe
 
@@ -93,14 +99,13 @@ def adapt_network(
     What is made stays in the folder, and is not made again by the same run. Raises what
     `Client.submit_source` and the job raise; `UsageError` if something can't be adapted.
     """
+    require("worker")
     refuse_adapting(reading)
     asked = {"seed": seed, "threads": threads, "mnist": choose_rehearsed(reading)}
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"can't write {folder}: {error.strerror or error}") from None
+    check_folder(folder, run)
     first = folder / FIRST
-    if not first.exists():
+    if not (first.exists() and find_record(first)):
+        first.unlink(missing_ok=True)  # what was killed between a file and its record
         with closing(FileSink(first, run)) as sink:
             source = open_source()
             job = client.submit_source(source, reading, resume=sink.counts)
@@ -111,12 +116,31 @@ def adapt_network(
     weights, nothing = folder / WEIGHTS, folder / WHY
     if not (weights.exists() or nothing.exists()):
         with TemporaryFile(dir=folder) as images:
+            phases.learn(0.0)
             spool(images, adapted, open_source())
             learn(folder, adapted, images, phases.learn, asked)
     if nothing.exists():
         return replace(adapted, why=nothing.read_text().strip())
     network = find_own_network(weights, reading.model)
     return replace(adapted, reading=reading.with_network(network))
+
+
+def check_folder(folder: Path, run: Identity) -> None:
+    """Make the folder of a run. Raises `UsageError` if it belongs to another one, or if it can't be
+    written."""
+    named, wanted = folder / "run.json", json.dumps(run)
+    try:
+        folder.mkdir(exist_ok=True)
+        if not named.exists():
+            replace_text(named, wanted)
+        is_own = named.read_text() == wanted
+    except OSError as error:
+        raise UsageError(f"can't write {folder}: {error.strerror or error}") from None
+    if not is_own:
+        raise UsageError(
+            f"{folder} belongs to another run (other images or options, or they have changed "
+            "since): --overwrite starts again"
+        )
 
 
 def choose_rehearsed(reading: Reading[Any]) -> str | None:
@@ -137,14 +161,17 @@ def choose_rehearsed(reading: Reading[Any]) -> str | None:
 
 
 def spool(file: IO[bytes], adapted: Adapted[Any], source: Source) -> None:
-    """Write the images to look at to a file, as chunks without right answers."""
-    reading, counts = adapted.reading, adapted.record.counts
-    source = replace(source, has_truth=False, truths={})
-    chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
+    """Write the images to look at to a file, as chunks without right answers: so many of them, and
+    so many bytes."""
+    reading = adapted.reading
+    drawn = draw_images(replace(source, has_truth=False), reading, adapted.record.counts.images)
+    chunks = cut_chunks(read_source(drawn, reading), reading.model, reading.cells)
     if reading.form:
         chunks = adapted.add_before(chunks, only_unmarked=True)
-    for chunk in draw_images(chunks, reading, counts.images):
-        write_chunk(file, chunk)
+    for chunk in chunks:
+        write_chunk(file, replace(chunk, truth=None))
+        if file.tell() > MAX_SPOOLED_BYTES:
+            break
 
 
 def learn(
@@ -179,23 +206,32 @@ def learn(
             "out": str(out),
             **asked,
             "epochs": EPOCHS,
-            "command": "digitq classify --adapt",
+            "command": "--adapt",
             "use": "",
             "tells": True,
             "weights": all_weights(adapted.record.parts),
             "images": images.fileno(),
             "known": known.fileno(),
         }
-        status, last = run_training(task, folder / LOG, environment, tell)
+        ended = run_training(task, folder / LOG, environment, tell)
     shutil.rmtree(begin, ignore_errors=True)
-    if status == 0:
+    if ended.status == 0:
         out.rename(folder / WEIGHTS)
-    elif status == 1:
-        replace_text(folder / WHY, last.removesuffix(", so nothing is written"))
+    elif ended.why:
+        replace_text(folder / WHY, ended.why)
     else:
-        error = {2: UsageError, 3: OutputError}.get(status, DigitqError)
-        last = last.removeprefix("digitq: ")
-        raise error(last if status in (2, 3) else f"the training died: {last}")
+        error = {2: UsageError, 3: OutputError}.get(ended.status)
+        if not error:
+            raise DigitqError(f"the training died: {ended.last}")
+        raise error(ended.last.removeprefix("digitq: "))
+
+
+class Ended(NamedTuple):
+    """How a training ended."""
+
+    status: int  # its exit status
+    why: str = ""  # why nothing was gained, if that is how
+    last: str = "it printed nothing"  # the last line for people
 
 
 def run_training(
@@ -203,11 +239,11 @@ def run_training(
     log: Path,
     environment: dict[str, str],
     tell: Callable[[float], None],
-) -> tuple[int, str]:
-    """Run the process that trains, which tells how far it is; gives its exit status and the last
-    line that it printed for people."""
-    arguments = [sys.executable, "-P", "-m", "digitq.worker", "train", json.dumps(task)]
-    files = task["images"], task["known"]
+) -> Ended:
+    """Run the process that trains, and tell how far it is. It ends with this process."""
+    training = [sys.executable, "-P", "-m", "digitq.worker", "train", json.dumps(task)]
+    arguments = [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *training]
+    files, why = (task["images"], task["known"]), ""
     with (
         open(log, "w+", encoding="utf-8", errors="replace") as lines,
         subprocess.Popen(
@@ -217,14 +253,18 @@ def run_training(
         try:
             assert process.stdout
             for line in process.stdout:
-                tell(float(line))
+                said = json.loads(line)  # how much is done, or why nothing was gained
+                if isinstance(said, str):
+                    why = said
+                else:
+                    tell(said)
             status = process.wait()
         except BaseException:
             process.kill()
             raise
         lines.seek(0)
-        *_, last = ["it printed nothing", *filter(None, lines.read().splitlines())]
-    return status, last
+        *_, last = [Ended(status).last, *filter(None, lines.read().splitlines())]
+    return Ended(status, why, last)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -255,7 +295,9 @@ class Client(client.Client):
         """
         if not adapt:
             return super().submit(images, reading, detached)
-        opened = open_again(images)
+        opened = reopen(images)
         with TemporaryDirectory() as folder:
             adapted = adapt_network(self, opened, check_reading(reading), Path(folder), {})
+        if adapted.why:
+            logger.warning("not adapted: %s", adapted.why)
         return self.submit_source(opened(), detached=detached, adapted=adapted)

@@ -10,15 +10,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record
+from digitq.producer.sources.source import Entry, Source, SourceItem
 from digitq.protocol.asked.reading import AnswerT, Reading
-from digitq.protocol.chunk import BEFORE, ID, Chunk, answers, name_fields, unmarked
+from digitq.protocol.chunk import BEFORE, ID, PLACE, TRUTH, Chunk, answers, name_fields, unmarked
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import NUMBER
 
 # So many images, or fields of pages, are looked at, to learn from the surest; of more, a random
 # part is. The second number is that of whole numbers, whose pictures are larger
 MAX_SEEN, MAX_SEEN_NUMBERS = 20_000, 3_000
-CHANGED = "the images are others than those that were read first"
+CHANGED = "the images are others than those that were read first: --overwrite starts again"
 DRAWN_SEED = 0  # the same images are drawn each time
 
 
@@ -40,51 +41,106 @@ class Adapted(Generic[AnswerT]):
         self, chunks: Iterable[Chunk], rows: int = 0, only_unmarked: bool = False
     ) -> Iterator[Chunk]:
         """The chunks with what the first job answered, without its first rows; on demand only the
-        answers that nobody is asked to check. Raises `UsageError` if the images are others."""
-        left = self.rows(rows)
-        pending: pa.Table | None = None
+        answers that nobody is asked to check. Raises `UsageError` if the images are others.
+
+        Pages are found by their names, and so are their rows: a reading may find others in them.
+        """
+        left = Rows(self.rows(0 if self.reading.form else rows))
         for chunk in chunks:
-            while (pending is None or pending.num_rows < chunk.rows) and (row := next(left, None)):
-                more = pa.Table.from_batches([row])
-                pending = more if pending is None else pa.concat_tables([pending, more])
-            ids = name_fields(chunk.batch) if self.reading.form else chunk.batch.column(ID.name)
-            if pending is None:
+            if self.reading.form:
+                part = left.take_pages(chunk.batch.column(PLACE[0].name))
+                ids = name_fields(chunk.batch)
+                is_same = part.num_rows > 0
+            else:
+                part, ids = left.take(chunk.rows), chunk.batch.column(ID.name)
+                is_same = part.column(ID.name).equals(pa.chunked_array([ids]))
+            if not is_same:
                 raise UsageError(CHANGED)
-            (part,) = pending.slice(0, chunk.rows).combine_chunks().to_batches()
-            found = pc.index_in(ids, value_set=part.column(ID.name))
-            known = found.drop_null()  # a table of a page may have rows that the page lacks
-            is_whole = len(known) == chunk.rows or bool(self.reading.form)
-            if not (is_whole and known.equals(pa.array(range(len(known)), known.type))):
-                raise UsageError(CHANGED)
-            before = pc.cast(answers(part), pa.string())
+            (answered,) = part.combine_chunks().to_batches()
+            before = pc.cast(answers(answered), pa.string())
             if only_unmarked:
-                before = pc.if_else(unmarked(part), before, None)
+                before = pc.if_else(unmarked(answered), before, None)
+            found = pc.index_in(ids, value_set=answered.column(ID.name))
             yield replace(chunk, batch=chunk.batch.append_column(BEFORE, before.take(found)))
-            pending = pending.slice(len(known))
+        if not self.reading.form and left.take(1).num_rows:
+            raise UsageError(CHANGED)
 
     def rows(self, skipped: int = 0) -> Iterator[pa.RecordBatch]:
-        """The rows of the first job, without the first ones."""
+        """The rows of the first job, without the first ones. No page is in two batches."""
+        held: pa.Table | None = None
         for batch in self.first.iter_batches():
             if skipped < batch.num_rows:
-                yield batch.slice(skipped)
+                rows = pa.Table.from_batches([batch.slice(skipped)])
+                held = rows if held is None else pa.concat_tables([held, rows])
+                end = len(held)
+                if self.reading.form:
+                    pages = held.column(PLACE[0].name)
+                    end = pc.index(pages, pages[-1]).as_py()
+                yield from held.slice(0, end).combine_chunks().to_batches()
+                held = held.slice(end)
             skipped = max(0, skipped - batch.num_rows)
+        if held is not None:
+            yield from held.combine_chunks().to_batches()
 
 
-def draw_images(
-    chunks: Iterable[Chunk], reading: Reading[Any], rows: int | None
-) -> Iterator[Chunk]:
-    """Of these chunks, which have so many rows, the images to look at: those with a right answer,
-    and others that are drawn by chance. If there are few, or their number is unknown, all are."""
+class Rows:
+    """The rows of a result file, taken one part after the other."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._left = batches
+        self._held: pa.Table | None = None
+
+    def take(self, rows: int) -> pa.Table:
+        """The next rows; fewer at the end."""
+        while len(self._held or ()) < rows and self._fetch():
+            pass
+        return self._cut(rows)
+
+    def take_pages(self, pages: pa.Array) -> pa.Table:
+        """The next rows up to the last one of these pages. Rows of other pages may be among them;
+        none are there if the file does not have the last page."""
+        last = pages[-1]
+        while True:
+            if self._held is not None:  # no page is in two batches
+                is_last = pc.equal(self._held.column(PLACE[0].name), last)
+                if (place := pc.index(is_last, True).as_py()) >= 0:
+                    return self._cut(place + pc.sum(is_last).as_py())
+            if not self._fetch():
+                return self._cut(0)
+
+    def _fetch(self) -> bool:
+        batch = next(self._left, None)
+        if batch is not None:
+            rows = pa.Table.from_batches([batch])
+            self._held = rows if self._held is None else pa.concat_tables([self._held, rows])
+        return batch is not None
+
+    def _cut(self, rows: int) -> pa.Table:
+        held = self._held
+        if held is None:
+            held = pa.table({ID.name: pa.array([], pa.string())})
+        self._held = held.slice(rows)
+        return held.slice(0, rows)
+
+
+def draw_images(source: Source, reading: Reading[Any], rows: int | None) -> Source:
+    """The source with fewer images, if it has many rows: those with a right answer, and others
+    that are drawn by chance. If their number is unknown, or a table has the right answers for the
+    fields of its pages, all are there."""
     most = MAX_SEEN_NUMBERS if reading.model == NUMBER else MAX_SEEN
-    rng, of_image = np.random.default_rng(DRAWN_SEED), reading.rows_of_image
-    for chunk in chunks:
-        is_drawn = rng.random(chunk.rows // of_image) < most / max(1, rows or 0)
-        if chunk.truth is not None:
-            labelled = pc.fill_null(pc.not_equal(pc.cast(chunk.truth, pa.string()), ""), False)
-            is_drawn |= np.asarray(labelled).reshape(-1, of_image).any(1)
-        drawn = pa.array(np.flatnonzero(is_drawn.repeat(of_image)))
-        if len(drawn) == chunk.rows:
-            yield chunk
-        elif len(drawn):
-            truth = chunk.truth if chunk.truth is None else chunk.truth.take(drawn)
-            yield replace(chunk, batch=chunk.batch.take(drawn), truth=truth)
+    if (rows or 0) <= most or reading.form and source.truths:
+        return source
+    rng, share = np.random.default_rng(DRAWN_SEED), most / (rows or 1)
+
+    def draw() -> Iterator[SourceItem]:
+        for item in source.items:
+            if isinstance(item, Entry):
+                if rng.random() < share or item.truth is not None:
+                    yield item
+                continue
+            is_drawn = rng.random(item.num_rows) < share
+            if TRUTH.name in item.schema.names:
+                is_drawn |= np.asarray(item.column(TRUTH.name).is_valid())
+            yield item.filter(pa.array(is_drawn))
+
+    return replace(source, items=draw())

@@ -63,7 +63,8 @@ def train(task: dict[str, Any]) -> None:
     The task, in JSON, has the options of `digitq train`. `images` is the descriptor of a file with
     the images in chunks; `known` is that of one with what is known of numbers, or the form; and
     `use` has the options with which the network is to be used. If it `tells`, stdout has how much
-    is done. The network must be one of `weights`, as results name them, if the task has any.
+    is done, and why nothing was gained, in JSON. The network must be one of `weights`, as results
+    name them, if the task has any.
     """
     from digitq.protocol.asked.reading import decode_known
     from digitq.protocol.chunk import read_chunks
@@ -101,6 +102,8 @@ def train(task: dict[str, Any]) -> None:
     except DigitqError as error:
         sys.exit(tell(error))
     if why:
+        if task.get("tells"):
+            print(json.dumps(why))
         print(f"{why}, so nothing is written{advice}", file=sys.stderr)
         sys.exit(1)
     print(

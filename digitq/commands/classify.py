@@ -97,9 +97,11 @@ def classify(
         if sink.counts.images:
             echo_err(f"continuing {out} after {plural(sink.counts.images, reading.row)}")
         if not sink.upload():
-            open_again = open_each_time(sources, open_source) if adapts else open_source
             images = reading.count_rows(count_files(sources))
-            with open_client(broker, workers, images) as client:
+            with (
+                open_client(broker, workers, images) as client,
+                open_each_time(sources if adapts else (), open_source) as open_again,
+            ):
                 if adapts:
                     adapted = take_adapted(
                         client, open_again, reading, sink, run, workers, overwrite

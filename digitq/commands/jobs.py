@@ -34,6 +34,7 @@ from digitq.summary import (
 from digitq.terminal import ExitStatus, echo_err, require
 
 if TYPE_CHECKING:
+    from digitq.producer.adapted import Adapted
     from digitq.producer.sources.source import Source
     from digitq.protocol.asked.reading import Reading
     from digitq.protocol.ledger import Ledger
@@ -63,9 +64,6 @@ def submit(
     """
     from digitq.adapting import adapt_before, open_each_time
     from digitq.phases import refuse_adapting
-    from digitq.producer.counts import Counts
-    from digitq.producer.feeder import LACK_OF_ROOM
-    from digitq.protocol.capacity import describe_need
 
     if adapts:
         require("worker")
@@ -75,10 +73,28 @@ def submit(
     def open_source() -> "Source":
         return digitq.open_sources(sources, truth == "parent", limit, answers)
 
-    open_again = open_each_time(sources, open_source) if adapts else open_source
-    source = open_again()
-    client = digitq.Client(broker)
-    adapted = adapt_before(client, open_again, reading) if adapts else None
+    adapted = None
+    with open_each_time(sources if adapts else (), open_source) as open_again:
+        source = None if adapts else open_again()
+        client = digitq.Client(broker)
+        if adapts:
+            adapted = adapt_before(client, open_again, reading)
+        _submit(client, source or open_again(), reading, broker, truth, adapted)
+
+
+def _submit(
+    client: "digitq.Client",
+    source: "Source",
+    reading: "Reading[Answer]",
+    broker: str | None,
+    truth: str | None,
+    adapted: "Adapted[Answer] | None",
+) -> None:
+    """Submit a job, wait until it is stored, and print its id."""
+    from digitq.producer.counts import Counts
+    from digitq.producer.feeder import LACK_OF_ROOM
+    from digitq.protocol.capacity import describe_need
+
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     job: digitq.Job | None = None
     reported: str | None = None

@@ -171,12 +171,12 @@ def spool_images(
     wrong: list[str] = []
     # Another folder's images have no answer
     pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."
-    rows = reading.count_rows(source.count())
+    source = draw_images(source, reading, reading.count_rows(source.count()))
     if not reading.form:
         source = replace(source, items=find_wrong(source.items, reading.model, pattern, wrong))
     labelled = others = 0
     chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
-    for chunk in draw_images(chunks, reading, rows):
+    for chunk in chunks:
         write_chunk(file, chunk)
         known = 0
         if chunk.truth is not None:  # where nothing is written, there is no right answer

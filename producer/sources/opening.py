@@ -118,13 +118,15 @@ def open_images(images: Images) -> tuple[Source, int | None]:
     return source, source.count()
 
 
-def open_again(images: Images) -> Callable[[], Source]:
+def reopen(images: Images) -> Callable[[], Source]:
     """A function that opens the same images each time. Raises `UsageError` if they can be read only
     once."""
-    if isinstance(images, Iterator):
+    items = images if isinstance(images, list | tuple) else [images]
+    parts = [part for one in items for part in (one if isinstance(one, tuple) else [one])]
+    if isinstance(images, Iterator) or any(hasattr(part, "read") for part in parts):
         raise UsageError(
-            "adapting reads the images more than once: give a list or a path, and not what can be "
-            "iterated over only once"
+            "adapting reads the images more than once: give a list or a path, and not an open file "
+            "or what can be iterated over only once"
         )
     return lambda: open_images(images)[0]
 

@@ -25,7 +25,7 @@ from digitq.protocol.text import name_some, plural
 from digitq.worker.classify import Outcome, watch
 from digitq.worker.learning.calibration import Judged, Score, measure_score, raise_threshold
 from digitq.worker.learning.held_back import hold_back
-from digitq.worker.learning.surest import MIN_SURE
+from digitq.worker.learning.surest import MIN_SURE, TooFewError
 from digitq.worker.models.card import Card
 
 T = TypeVar("T")
@@ -86,14 +86,17 @@ def read_own(
     held back.
 
     If many images have no right answer, the others may be too few for that; few of them are left
-    out. Raises `UsageError` if too few can be read, or all show the same.
+    out. Raises `UsageError` if too few can be read, or all show the same, and `TooFewError` if none
+    can be read and none has a right answer.
     """
     own: list[OwnImage[T]] = []
     failed: list[str] = []
+    has_answers = False
     for chunk in chunks:
         watch.forget()
         ids = pa.array(chunk.batch["id"]).to_pylist()
         truths = pa.array(chunk.truth).to_pylist() if chunk.truth else [None] * len(ids)
+        has_answers |= any(truths)
         for id, (image, error), truth in zip(ids, read(chunk.batch), truths, strict=True):
             if image is None:
                 failed.append(f"{id} ({error})")
@@ -108,6 +111,8 @@ def read_own(
         unknown = []
     if unknown and len(labelled) < MIN_OWN_IMAGES:
         return OwnImages(labelled, [], unknown, left_out)
+    if not own and not has_answers:
+        raise TooFewError("no image can be read")
     if len(labelled) < MIN_OWN_IMAGES:
         raise UsageError(
             f"{plural(len(labelled), 'image')} with a right answer can be read: "

@@ -47,7 +47,7 @@ from digitq.worker.learning.courses import (
 )
 from digitq.worker.learning.learner import Course, Learner, blend_weights
 from digitq.worker.learning.own import Compared, OwnImage, Taught, Trained, read_own
-from digitq.worker.learning.surest import ROUNDS, TooFewError, choose_surest, refuse_few
+from digitq.worker.learning.surest import GIVEN, ROUNDS, TooFewError, choose_surest, refuse_few
 from digitq.worker.models.card import Card
 from digitq.worker.models.model import Model, build_model, load_model
 from digitq.worker.models.network import Cnn, Mlp, Network
@@ -224,7 +224,7 @@ def teach_itself(
 
     def learn(student: Model, teacher: Model, number: int, share: float) -> Model:
         probabilities, confidence = answer_own(teacher, own)
-        sureness = np.where(is_labelled, 1.0, confidence)
+        sureness = np.where(is_labelled, GIVEN, confidence)
         classes = np.where(is_labelled, exact.argmax(1), find_best(probabilities)[0])
         rows = choose_surest(sureness, classes, share)
         if not number:

@@ -60,7 +60,7 @@ from digitq.worker.learning.own import (
     read_own,
 )
 from digitq.worker.learning.strip_variations import vary
-from digitq.worker.learning.surest import TooFewError, choose_surest, refuse_few
+from digitq.worker.learning.surest import GIVEN, TooFewError, choose_surest, refuse_few
 from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
     COLUMNS_SIZE,
@@ -373,7 +373,7 @@ def teach_numbers(
     first = answers = answer()
     for number, share in enumerate(NUMBER_ROUNDS):
         sureness = [
-            2.0 if one.real else each.sureness for one, each in zip(own, answers, strict=True)
+            GIVEN if one.real else each.sureness for one, each in zip(own, answers, strict=True)
         ]
         lengths = np.array([len(only_digits(one.number)) for one in answers])
         rows = choose_surest(np.array(sureness), lengths, share).tolist()

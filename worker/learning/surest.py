@@ -13,6 +13,7 @@ MAX_LEARNED = 15_000  # of so many answers, which may become a fifth more, the s
 # In each round the network learns this share of the answers, the surest ones
 ROUNDS = (0.7, 0.9)
 BALANCE = 0.9  # each class has at least this part of that share of its own answers
+GIVEN = np.inf  # the confidence of an answer that a person has given
 
 
 class TooFewError(UsageError):
@@ -25,12 +26,15 @@ def choose_surest(
     """The rows of the surest answers, in order: this share of all, at most `MAX_LEARNED`, and as
     many of each class that a hand whose sevens are all unsure teaches its sevens, too.
 
-    `confidence` and `classes` are (N,); an answer of confidence 0 is never chosen.
+    `confidence` and `classes` are (N,). An answer of confidence 0 is never chosen, and one that a
+    person has given, whose confidence is `GIVEN`, always.
     """
+    is_given = confidence == GIVEN
+    count = len(confidence) - int(is_given.sum())
     order = np.argsort(-confidence, kind="stable")
-    order = order[confidence[order] > 0]
-    share = min(share, MAX_LEARNED / max(1, len(confidence)))
-    chosen = set(order[: round(share * len(confidence))].tolist())
+    order = order[(confidence[order] > 0) & ~is_given[order]]
+    share = min(share, MAX_LEARNED / max(1, count))
+    chosen = {*np.flatnonzero(is_given).tolist(), *order[: round(share * count)].tolist()}
     for one in np.unique(classes).tolist():
         rows = order[classes[order] == one]
         chosen.update(rows[: round(BALANCE * share * len(rows))].tolist())
