@@ -250,7 +250,7 @@ def test_most_sure_answers_must_stay(capsys: pytest.CaptureFixture[str]) -> None
     assert show_taught(kept) == "" and kept.to_review == 11
     shown = capsys.readouterr().err
     assert shown == (
-        "of your 100 images, 20 were to review, and 11 are; of 80 answers that were not, "
+        "of 100 images of yours, 20 were to review, and 11 are; of 80 answers that were not, "
         "1 have changed\n"
     )
     changed = kept._replace(has_changed=np.arange(100) < 2)

@@ -85,6 +85,7 @@ RECIPE = NumberRecipe(epochs=16, warm_up_steps=20, ema_decay=0.98)
 COLUMNS_RATE, EXPERT_RATE = 5e-4, 1e-4  # with the columns' rate, the expert unlearns what it knows
 # In each round the networks learn this share of their answers, the surest ones
 NUMBER_ROUNDS = (0.55, 0.8)
+MAX_JUDGED = 600  # so many are read once more, to see whether anything is gained
 # With these odds of the threshold, no more are wrong without a mark than before (measured with
 # `benchmarks.adapting` on sources that nobody trained with)
 SURER = 2.5
@@ -366,12 +367,15 @@ def teach_numbers(
     """The weights after the networks have learned own numbers by their own answers, the surest of
     each round, and by the right ones where there are any. Raises `TooFewError`."""
 
-    def answer() -> list[Answered]:
+    def answer(some: Sequence[OwnNumber]) -> list[Answered]:
         networks = make_reader(weights), card
-        return [read_surely(networks, one.picture, one.known, one.said) for one in own]
+        return [read_surely(networks, one.picture, one.known, one.said) for one in some]
 
-    first = answers = answer()
+    judged = slice(None, None, -(-len(own) // MAX_JUDGED))
+    first = list[Answered]()
     for number, share in enumerate(NUMBER_ROUNDS):
+        answers = answer(own)
+        first = first or answers[judged]
         sureness = [
             GIVEN if one.real else each.sureness for one, each in zip(own, answers, strict=True)
         ]
@@ -383,12 +387,12 @@ def teach_numbers(
         refuse_few(np.zeros(len(placed), int))
         part = course.part(number, len(NUMBER_ROUNDS))
         weights = learn_lines(weights, placed, scenes, TEACHING_PLAN, part)
-        answers = answer()
+    last = answer(own[judged])
     was_unmarked, is_unmarked = (
         np.array([one.confidence >= below for one in each])
-        for each, below in ((first, card.review_below), (answers, raise_odds(card.review_below)))
+        for each, below in ((first, card.review_below), (last, raise_odds(card.review_below)))
     )
-    has_changed = [one.number != other.number for one, other in zip(first, answers, strict=True)]
+    has_changed = [one.number != other.number for one, other in zip(first, last, strict=True)]
     return weights, Taught(was_unmarked, is_unmarked, np.array(has_changed))
 
 
