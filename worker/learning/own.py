@@ -215,8 +215,8 @@ def show_taught(own: Taught) -> str:
     sure = int(own.was_unmarked.sum())
     changed = int((own.was_unmarked & own.has_changed).sum())
     print(
-        f"of {plural(images, 'image')} of yours, {was:,} were to review, and {own.to_review:,} are; "
-        f"of {sure:,} answers that were not, {changed:,} have changed",
+        f"of {plural(images, 'image')} of yours, {was:,} were to review, and {own.to_review:,} "
+        f"are; of {sure:,} answers that were not, {changed:,} have changed",
         file=sys.stderr,
     )
     if changed > MAX_CHANGED * sure:
