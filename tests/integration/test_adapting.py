@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,10 @@ def test_what_is_read_otherwise_is_marked(
     """Also in rows of pages, in a job that outlives its submitter, and in Python."""
     images = random_digits(300)
     np.save(tmp_path / "images.npy", images)
-    assert run("classify", tmp_path / "images.npy", "-o", tmp_path / "a.parquet", "--adapt")[0] == 0
+    page = tmp_path / "page.html"
+    command = ("classify", tmp_path / "images.npy", "-o", tmp_path / "a.parquet", "--adapt")
+    assert run(*command, "--report", page)[0] == 0
+    assert re.search(r"adapted to</[^>]+>\s*<[^>]+>300 images<", page.read_text())
     rows = pq.read_table(tmp_path / "a.parquet")
     plain = pq.read_table(classify_plain(run, tmp_path))
     changed = np.array(rows["label"]) != np.array(plain["label"])
