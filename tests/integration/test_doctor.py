@@ -73,10 +73,14 @@ class Served(Local):
         self.workers += len(names)
 
     def wait_until_ready(self, workers: int | None = None) -> None:
-        """Wait until all workers say so, too: their first heartbeat comes before they are ready."""
+        """Wait until all workers say so, too: their first heartbeat may come before they are ready,
+        or after they answer."""
         super().wait_until_ready(workers)
+        wanted = self.workers if workers is None else workers
         with Client(self.url) as client:
-            wait_for(lambda: not any(one.missing for one in client.ledger.workers()))
+            wait_for(
+                lambda: sum(not one.missing for one in client.ledger.workers()) >= wanted,
+            )
 
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
