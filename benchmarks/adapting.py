@@ -158,22 +158,28 @@ def list_trials(data: Path, model: str) -> Iterator[Batch]:
     mnist = Batch("MNIST", digits(model), [*map(encode, pixels)], truths)
     yield mnist
     yield take(mnist, "300 of MNIST", range(300))
-    usps, hamex = (
-        next(one for one in list_digits([data / DEV], model, cuts=False) if one.name == name)
-        for name in ("usps_train", "crohme_hamex_fr")
-    )
+    names = ("usps_train", "crohme_hamex_fr", "crohme_mathbrush_ca")
+    sources = {one.name: one for one in list_digits([data / DEV], model, cuts=False)}
+    usps, hamex, mathbrush = (sources[name] for name in names)
     yield take(usps, "one digit", [row for row, truth in enumerate(usps.truths) if truth == "4"])
     yield take(hamex, "300 images", range(300))
     with np.load(data / DEV / "signs/unipen_signs.npz") as file:
         signs = [(encode(image), NO_DIGIT) for image in file["image"][:1000]]
     half = take(usps, "", range(1000))
-    both = shuffle([*zip(half.images, half.truths, strict=True), *signs])
-    yield Batch(
-        "half no digits", digits(model), [one for one, _ in both], [truth for _, truth in both]
-    )
-    swapped = {"1": "7", "7": "1"}
-    opposite = [swapped.get(one, one) if row % 2 else one for row, one in enumerate(hamex.truths)]
-    yield hamex._replace(name="two writers, 1 of one as 7 of the other", truths=opposite)
+    yield mix(digits(model), "half no digits", zip(half.images, half.truths, strict=True), signs)
+    # A French 1 begins with a long upstroke, as a 7 of North America that has no bar
+    hands = [
+        [pair for pair in zip(one.images, one.truths, strict=True) if pair[1] != missing]
+        for one, missing in ((hamex, "7"), (mathbrush, "1"))
+    ]
+    yield mix(digits(model), "two writers, 1 of one as 7 of the other", *hands)
+
+
+def mix(reading: Reading[Any], name: str, *parts: Iterable[tuple[bytes, str]]) -> Batch:
+    """All images of several sources, with their right answers, in random order."""
+    pairs = [pair for part in parts for pair in part]
+    images, truths = zip(*shuffle(pairs), strict=True)
+    return Batch(name, reading, [*images], [*truths])
 
 
 def take(batch: Batch, name: str, rows: Iterable[int]) -> Batch:
@@ -195,9 +201,8 @@ def list_batches(data: Path, model: str) -> Iterator[Batch]:
         return
     sources = [*list_digits([data / DEV], model)]
     yield from sources
-    all_rows = [pair for one in sources for pair in zip(one.images, one.truths, strict=True)]
-    images, truths = zip(*shuffle(all_rows), strict=True)
-    yield Batch(MIXED, digits(model), [*images], [*truths])
+    parts = (zip(one.images, one.truths, strict=True) for one in sources)
+    yield mix(digits(model), MIXED, *parts)
     yield from list_trials(data, model)
 
 

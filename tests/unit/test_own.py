@@ -255,8 +255,19 @@ def test_most_sure_answers_must_stay(capsys: pytest.CaptureFixture[str]) -> None
     )
     changed = kept._replace(has_changed=np.arange(100) < 2)
     assert show_taught(changed) == "2.5% of the answers that were sure would be others"
-    same = kept._replace(is_unmarked=sure)
-    assert show_taught(same) == "21 answers would be to review, and not 20"
+    fewer = kept._replace(is_unmarked=(np.arange(100) > 1) & (np.arange(100) < 81))
+    assert show_taught(fewer) == "22 answers would be to review, and not 20"
+
+
+def test_more_answers_become_sure_than_change(capsys: pytest.CaptureFixture[str]) -> None:
+    sure, places = np.arange(100) < 80, np.arange(100)
+    torn = Taught(sure, places < 84, places >= 95)
+    why = "5 answers would be others, and only 4 would become sure"
+    assert show_taught(torn) == why and torn.confirmed == 4
+    assert show_taught(torn._replace(is_unmarked=places < 85)) == ""
+    pupil = torn._replace(is_unmarked=places < 95)
+    assert show_taught(pupil) == ""
+    assert show_taught(pupil._replace(teacher=torn)) == why
 
 
 def judge(right: Sequence[float], wrong: Sequence[float]) -> Judged:

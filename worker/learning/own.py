@@ -57,11 +57,17 @@ class Taught(NamedTuple):
     was_unmarked: NDArray[np.bool_]  # (N,): whether the answers before were not to review
     is_unmarked: NDArray[np.bool_]
     has_changed: NDArray[np.bool_]  # whether the answer is another one
+    teacher: "Taught | None" = None  # of the network whose answers it learned, if that is another
 
     @property
     def to_review(self) -> int:
         """How many answers are to be reviewed: also those that are others than before."""
         return int((~self.is_unmarked | self.has_changed).sum())
+
+    @property
+    def confirmed(self) -> int:
+        """How many answers were to be reviewed, and are the same and sure now."""
+        return int((~self.was_unmarked & self.is_unmarked & ~self.has_changed).sum())
 
 
 class Trained(NamedTuple):
@@ -221,6 +227,12 @@ def show_taught(own: Taught) -> str:
     )
     if changed > MAX_CHANGED * sure:
         return f"{changed / sure:.1%} of the answers that were sure would be others"
+    # What is no digit has no answer to be sure of: a network that learns it goes to and fro
+    teacher = own.teacher or own
+    if (others := int(teacher.has_changed.sum())) > teacher.confirmed:
+        return (
+            f"{others:,} answers would be others, and only {teacher.confirmed:,} would become sure"
+        )
     if own.to_review >= was:
         return f"{own.to_review:,} answers would be to review, and not {was:,}"
     return ""

@@ -240,11 +240,18 @@ def teach_itself(
     new = teacher
     for number, share in enumerate(ROUNDS):
         new = learn(new, new, number, share)
+    taught = compare_answers(teacher, new, own)
     if teacher is not before:
         new = learn(before, new, len(ROUNDS), 1.0)
-    (first, was), (last, now) = (answer_own(model, own) for model in (before, new))
+        taught = compare_answers(before, new, own)._replace(teacher=taught)
+    return new, taught
+
+
+def compare_answers(before: Model, after: Model, own: Sequence[SeenDigit]) -> Taught:
+    """The answers to the same images before and after a network has learned some of them."""
+    (first, was), (last, now) = (answer_own(model, own) for model in (before, after))
     below = before.card.review_below
-    return new, Taught(was >= below, now >= below, find_best(first)[0] != find_best(last)[0])
+    return Taught(was >= below, now >= below, find_best(first)[0] != find_best(last)[0])
 
 
 def train_own_digits(name: str, chunks: Iterable[Chunk], course: Course, mnist: Part) -> Trained:
