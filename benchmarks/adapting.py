@@ -241,19 +241,20 @@ def tabulate(runs: Sequence[Run]) -> Table:
                 filter(None, [NAMES.get(source, source), way and f"`{way}`" * (way in WAYS) or way])
             )
             cells = [
-                f"{was:.1f} → {show([one.after[at] for one in same])} %"
+                f"{was:.2f} → {show([one.after[at] for one in same])} %"
                 for at, was in enumerate(same[0].before)
             ]
-            seconds = f"{mean(one.seconds for one in same):.0f}"
-            rows.append([what, f"`{model}`", f"{same[0].images:,}", *cells, seconds])
-    head = ["batch", "model", "images", *SHARES, "seconds"]
+            why = "; ".join(dict.fromkeys(one.why for one in same if one.why))
+            seeds = str(len(same))
+            rows.append([what, f"`{model}`", f"{same[0].images:,}", seeds, *cells, why])
+    head = ["batch", "model", "images", "seeds", *SHARES, "why not adapted"]
     return Table([*SINGLE, NUMBER], head, rows, "benchmarks.adapting")
 
 
 def show(values: Sequence[float]) -> str:
     """A mean, and the spread if there are several values."""
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 and max(values) > min(values) else ""
-    return f"{mean(values):.1f}{spread}"
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 and max(values) > min(values) else ""
+    return f"{mean(values):.2f}{spread}"
 
 
 def main() -> None:
