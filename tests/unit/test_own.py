@@ -213,7 +213,7 @@ def test_without_right_answers_the_surest_are_learned(
     contents, labels = write_sample(SURE)
     result = run_own([files(contents, [None] * SURE)], tmp_path / "new", "cnn")
     assert result.exit_code == 1
-    assert "answers would be to review, and not" in result.stderr.splitlines()[-1]
+    assert "fewer are needed" in result.stderr.splitlines()[-1]
     assert len(learned) == len(ROUNDS) and not (tmp_path / "new").exists()
     targets = learned[0].targets.unique(dim=0)
     assert (targets.max(1).values > 0.9).all() and (targets < 1).any()
@@ -256,7 +256,11 @@ def test_most_sure_answers_must_stay(capsys: pytest.CaptureFixture[str]) -> None
     changed = kept._replace(has_changed=np.arange(100) < 2)
     assert show_taught(changed) == "2.5% of the answers that were sure would be others"
     fewer = kept._replace(is_unmarked=(np.arange(100) > 1) & (np.arange(100) < 81))
-    assert show_taught(fewer) == "22 answers would be to review, and not 20"
+    assert show_taught(fewer) == "20 to review would become 22, and at least 2 fewer are needed"
+    little = kept._replace(is_unmarked=np.arange(100) < 82)
+    assert show_taught(little) == "20 to review would become 19, and at least 2 fewer are needed"
+    assert show_taught(little._replace(teacher=kept)) == ""
+    assert show_taught(kept._replace(is_unmarked=np.arange(100) < 83)) == ""
 
 
 def test_more_answers_become_sure_than_change(capsys: pytest.CaptureFixture[str]) -> None:
