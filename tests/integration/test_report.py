@@ -23,7 +23,7 @@ from digitq.producer.sinks.resumable import FileSink
 from digitq.protocol.asked.form import read_form
 from digitq.protocol.chunk import FORM_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from digitq.protocol.origin import Origin
-from tests.browser import open_browser
+from tests.browser import open_browser, open_profile
 from tests.drawing import draw_one, random_digits
 from tests.forms import BOXES, draw_blank
 from tests.integration.test_forms import FORM, WRITTEN, draw_page
@@ -554,21 +554,22 @@ def test_a_writer_s_mistake_is_confirmed_once(page: Page, tmp_path: Path) -> Non
     assert read_wide(last) == told[6:]
 
 
-def test_two_tabs_keep_each_other_s_answers(page: Page, tmp_path: Path) -> None:
+def test_two_tabs_keep_each_other_s_answers(browser: Browser, tmp_path: Path) -> None:
     write_numbers(tmp_path)
-    other = page.context.new_page()
-    for tab in (page, other):
-        tab.goto((tmp_path / "results.html").as_uri())
-    page.keyboard.press("Enter")
-    expect(other.locator("#count")).to_have_text("1 of 4")
-    other.keyboard.press("ArrowDown")
-    other.keyboard.press("x")
-    expect(page.locator("#count")).to_have_text("2 of 4")
-    page.keyboard.type("3")
-    page.keyboard.press("Enter")
-    reload(page)
-    expect(page.locator("#count")).to_have_text("2 of 4")  # "3" took the place of "no digit"
-    expect(page.locator(".given").nth(1)).to_have_text("3")
+    with open_profile(browser, tmp_path / "profile") as profile:
+        page, other = profile.pages[0], profile.new_page()
+        for tab in (page, other):
+            tab.goto((tmp_path / "results.html").as_uri())
+        page.keyboard.press("Enter")
+        expect(other.locator("#count")).to_have_text("1 of 4")
+        other.keyboard.press("ArrowDown")
+        other.keyboard.press("x")
+        expect(page.locator("#count")).to_have_text("2 of 4")
+        page.keyboard.type("3")
+        page.keyboard.press("Enter")
+        reload(page)
+        expect(page.locator("#count")).to_have_text("2 of 4")  # "3" took the place of "no digit"
+        expect(page.locator(".given").nth(1)).to_have_text("3")
 
 
 def test_focus_and_paper(page: Page, tmp_path: Path) -> None:
