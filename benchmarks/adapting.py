@@ -244,7 +244,9 @@ def tabulate(runs: Sequence[Run]) -> Table:
                 f"{was:.2f} → {show([one.after[at] for one in same])} %"
                 for at, was in enumerate(same[0].before)
             ]
-            why = "; ".join(dict.fromkeys(one.why for one in same if one.why))
+            refused = [one.why for one in same if one.why]
+            some = f"{len(refused)} of {len(same)} seeds: " * (len(refused) < len(same))
+            why = some + refused[0] if refused else ""
             seeds = str(len(same))
             rows.append([what, f"`{model}`", f"{same[0].images:,}", seeds, *cells, why])
     head = ["batch", "model", "images", "seeds", *SHARES, "why not adapted"]
