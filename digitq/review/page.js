@@ -541,8 +541,10 @@ function listUnsaved() {
 
 function showSaved() {
   const contested = [...unsaved.values()].filter((one) => one.isContested).length;
-  const waiting = unsaved.size ? `${unsaved.size} not saved yet` : isConnected ? "saved" : "not connected";
-  part("#save").textContent = contested ? `${contested} to settle` : waiting;
+  const waiting = unsaved.size - contested;
+  const left = [contested && `${contested} to settle`, waiting && `${waiting} not saved yet`];
+  const state = isConnected ? "saved" : "not connected";
+  part("#save").textContent = left.filter(Boolean).join(", ") || state;
   part("#save").disabled = !contested;
 }
 

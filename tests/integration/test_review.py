@@ -181,10 +181,17 @@ def test_two_people_share_what_is_to_review(digits: Path, person: Person) -> Non
         expect(anna.locator(current)).to_contain_text("u0.png")
         expect(ben.locator(current)).to_contain_text("u1.png")
         expect(card(ben, "u0.png")).to_have_class(re.compile("theirs"))
-        for page, id in [(anna, "u2"), (ben, "u3"), (ben, "u4"), (anna, "u5")]:
+        expect(card(anna, "u1.png")).to_have_class(re.compile("theirs"))
+        for page, other, id in [
+            (anna, ben, "u2"),
+            (ben, anna, "u3"),
+            (ben, anna, "u4"),
+            (anna, ben, "u5"),
+        ]:
             page.keyboard.press("Enter")
             expect(page.locator(current)).to_contain_text(f"{id}.png")
             expect(page.locator("#save")).to_have_text("saved")
+            expect(card(other, f"{id}.png")).to_have_class(re.compile("theirs"))
         ben.keyboard.press("Enter")
         expect(ben.locator(current)).to_contain_text("u5.png")  # none is left that is free
         anna.context.close()
