@@ -98,7 +98,7 @@ def classify_chunk(
     The row of an image that can't be read has an error. The model `number` reads whole numbers,
     with what is `known` of them, or the fields of pages that have a form. Raises `UnmetError` if
     the risk that is asked for can't be promised, or if the network that the job has brought can't
-    be used.
+    be used; `BrokerError` if Redis can't give this network.
     """
     read_what = read_by(model)
     try:
@@ -107,7 +107,7 @@ def classify_chunk(
         else:
             loaded = load_on_device(model)
             card = loaded.card
-    except UnmetError:
+    except (UnmetError, BrokerError):
         raise
     except DigitqError as error:  # the producer has another version, or the weights are damaged
         failed = [build_row(None, str(error))] * chunk.rows

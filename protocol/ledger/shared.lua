@@ -75,10 +75,11 @@ local function network_keys(name)
   return name and {NETWORK .. name, NETWORK .. name .. ':users'} or {}
 end
 
--- Stores a network, if it is given, and notes who uses it. Returns false if it is not there.
+-- Stores a network, if it is given, and notes who uses it. Returns false if it is not there. One that is
+-- there keeps its expiry: another job may need it for longer.
 local function lend(name, payload, user)
   local network, users = unpack(network_keys(name))
-  if payload ~= '' then redis.call('SET', network, payload) end
+  if payload ~= '' then redis.call('SET', network, payload, 'NX') end
   if redis.call('EXISTS', network) == 0 then return false end
   redis.call('SADD', users, user)
   return true

@@ -12,6 +12,7 @@ import pytest
 from digitq.private.processes import Local
 from digitq.protocol.app import CLASSIFY, CLASSIFY_IMAGE, make_app
 from digitq.protocol.asked.known import name_known
+from digitq.protocol.asked.own_network import OwnNetwork
 from digitq.protocol.broker.connection import Command, RetryingRedis, connect
 from digitq.protocol.chunk import Kind
 from digitq.protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
@@ -22,6 +23,7 @@ from digitq.protocol.keys import (
     COUNTERS,
     IMAGES_QUEUE,
     JOBS,
+    NETWORK,
     QUEUE,
     SWEEPING,
     WATERMARK,
@@ -565,6 +567,27 @@ def test_a_job_that_is_done_keeps_its_end_when_it_is_cancelled(ledger: Ledger) -
     ledger.cancel("j")
     record = ledger.record("j")
     assert record.state == "cancelled" and record.finished == ended is not None
+
+
+def test_a_job_that_is_done_can_not_fail(ledger: Ledger) -> None:
+    """A worker whose chunk another has done may still give it up."""
+    store(ledger, 0)
+    ledger.seal(SPEC, START, 1)
+    ledger.begin("j", 0)
+    assert complete(ledger, 0)
+    ledger.give_up("j", "a worker can't")
+    assert ledger.record("j").state == "done"
+    assert [payload for payload, _ in ledger.results("j", 0, 1, drop=[])] == [b"result 0"]
+
+
+def test_a_call_leaves_the_network_of_a_job_in_redis_for_as_long(ledger: Ledger) -> None:
+    network = OwnNetwork("a5c9", b"card and weights")
+    spec = SPEC._replace(ttl=1000, network=network)
+    store(ledger, 0, spec=spec)
+    ledger.know(spec, START)
+    ledger.submit(spec._replace(id="call", ttl=60, known=b"known"), 1, b"chunk")
+    assert ledger.network("a5c9") == network
+    assert ledger.redis.ttl(NETWORK + "a5c9") > 60
 
 
 def test_nothing_comes_back_to_life(ledger: Ledger) -> None:

@@ -3,12 +3,14 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from unittest.mock import Mock, call
 
 import PIL.Image
 import pyarrow as pa
 import pytest
 
+import digitq
 from digitq.producer.sources.in_memory import Image, image_source
 from digitq.protocol.errors import BrokerError, DigitqError
 from digitq.protocol.records import Begun
@@ -19,6 +21,7 @@ from digitq.worker.sight import limits
 from digitq.worker.sight.normalisation.steps import Step
 from tests.cutting import cut_items
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from tests.weights import copy_weights
 
 RENEWAL = ("job", 4, 0.0)  # job, chunk, and when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))
@@ -147,6 +150,19 @@ def test_a_chunk_that_fails_again_and_again_ends_its_job(
 def test_a_redis_that_is_lost_is_no_failure_of_a_chunk(ledger: Mock) -> None:
     begin(ledger, [SURE], attempt=2)
     ledger.note_poison_rows.side_effect = BrokerError("can't reach Redis")
+    with pytest.raises(BrokerError):
+        tasks.classify("job", 4)
+    assert not ledger.fail.called and not ledger.give_up.called
+
+
+def test_a_redis_that_is_lost_as_a_network_is_fetched_is_no_failure(
+    ledger: Mock, tmp_path: Path
+) -> None:
+    own = copy_weights(tmp_path / "own", "mlp", temperature=7.0)
+    begin(ledger, [SURE], attempt=1)
+    ledger.begin.return_value = ledger.begin.return_value._replace(known="name")
+    ledger.known.return_value = digitq.digits(weights=own).known
+    ledger.network.side_effect = BrokerError("can't reach Redis")
     with pytest.raises(BrokerError):
         tasks.classify("job", 4)
     assert not ledger.fail.called and not ledger.give_up.called

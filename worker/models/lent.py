@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, ParamSpec, TypeVar
 from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.own_network import OwnNetwork, unpack_network
 from digitq.protocol.chunk import WEIGHTS_DIGITS
-from digitq.protocol.errors import DigitqError
+from digitq.protocol.errors import BrokerError, DigitqError
 from digitq.protocol.settings import settings
 from digitq.worker.models.card import hash_card
 
@@ -77,7 +77,7 @@ class CachedByWeights(Generic[P, T]):
         def load_lent(name: str, *args: P.args, **options: P.kwargs) -> T:
             try:
                 return load(*args, **options)
-            except UnmetError:
+            except (UnmetError, BrokerError):
                 raise
             except DigitqError as error:
                 raise UnmetError(refuse(error)) from None

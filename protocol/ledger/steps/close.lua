@@ -1,6 +1,6 @@
--- Ends a job: collected, cancelled or failed. Only its record stays.
+-- Ends a job: collected, cancelled or failed. Only its record stays. A job that is done can't fail.
 function steps.close(state, reason)
-  if redis.call('EXISTS', record) == 0 then return end
+  if redis.call('EXISTS', record) == 0 or state == 'failed' and get('state') == 'done' then return end
   redis.call('SREM', active, get('id'))
   redis.call('DEL', results, truths)
   delete_work()
