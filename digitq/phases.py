@@ -24,10 +24,9 @@ import pyarrow.parquet as pq
 
 from digitq.private import tether
 from digitq.producer import client
-from digitq.producer.adapted import Adapted, draw_images
-from digitq.producer.chunking import cut_chunks
+from digitq.producer.adapted import CHANGED, Adapted, draw_chunks
 from digitq.producer.job import Job
-from digitq.producer.provenance import all_weights, find_record
+from digitq.producer.provenance import Record, all_weights, find_record
 from digitq.producer.sinks.journal import Identity
 from digitq.producer.sinks.resumable import FileSink
 from digitq.producer.sinks.sink import Sink
@@ -47,7 +46,6 @@ from digitq.terminal import require
 logger = logging.getLogger(__name__)
 
 FIRST, WEIGHTS, WHY, LOG = "first.parquet", "weights", "why.txt", "training.log"
-MAX_SPOOLED_BYTES = 4 << 30  # what is looked at takes about so much of the disk at most
 SEED = 0  # the same images give the same weights
 EPOCHS: int | None = None  # those of the recipe
 
@@ -104,7 +102,9 @@ def adapt_network(
     asked = {"seed": seed, "threads": threads, "mnist": choose_rehearsed(reading)}
     check_folder(folder, run)
     first = folder / FIRST
-    if not (first.exists() and find_record(first)):
+    if first.exists() and (record := find_record(first)):
+        refuse_changed(open_source(), reading, record)
+    else:
         first.unlink(missing_ok=True)  # what was killed between a file and its record
         with closing(FileSink(first, run)) as sink:
             source = open_source()
@@ -143,6 +143,14 @@ def check_folder(folder: Path, run: Identity) -> None:
         )
 
 
+def refuse_changed(source: Source, reading: Reading[Any], record: Record) -> None:
+    """Raises `UsageError` if a source has other images than those whose rows have this record."""
+    counts = record.counts
+    batches = read_source(source, reading, counts.done, counts.ids)
+    if any(batch.num_rows for batch in batches):
+        raise UsageError(CHANGED)
+
+
 def choose_rehearsed(reading: Reading[Any]) -> str | None:
     """The part of MNIST that digits are learned beside: its sample, if that is installed, or
     `train`. Raises `UsageError` if neither is to be had."""
@@ -161,17 +169,14 @@ def choose_rehearsed(reading: Reading[Any]) -> str | None:
 
 
 def spool(file: IO[bytes], adapted: Adapted[Any], source: Source) -> None:
-    """Write the images to look at to a file, as chunks without right answers: so many of them, and
-    so many bytes."""
-    reading = adapted.reading
-    drawn = draw_images(replace(source, has_truth=False), reading, adapted.record.counts.images)
-    chunks = cut_chunks(read_source(drawn, reading), reading.model, reading.cells)
+    """Write the images to look at to a file, as chunks without right answers."""
+    reading, done = adapted.reading, adapted.record.counts.done
+    source = replace(source, has_truth=False, truths={})
+    chunks = draw_chunks(file, source, reading, done // reading.rows_of_image)
     if reading.form:
         chunks = adapted.add_before(chunks, only_unmarked=True)
     for chunk in chunks:
-        write_chunk(file, replace(chunk, truth=None))
-        if file.tell() > MAX_SPOOLED_BYTES:
-            break
+        write_chunk(file, chunk)
 
 
 def learn(

@@ -1,25 +1,31 @@
 """What a job needs that reads images again, with a network that has been adapted to them."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic
+from typing import IO, Any, Generic
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from digitq.producer.chunking import cut_chunks
 from digitq.producer.provenance import Record
+from digitq.producer.sources.contents import read_source
 from digitq.producer.sources.source import Entry, Source, SourceItem
+from digitq.producer.sources.truth import has_truth
 from digitq.protocol.asked.reading import AnswerT, Reading
 from digitq.protocol.chunk import BEFORE, ID, PLACE, TRUTH, Chunk, answers, name_fields, unmarked
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import NUMBER
 
-# So many images, or fields of pages, are looked at, to learn from the surest; of more, a random
+# So many images, or numbers of pages, are looked at, to learn from the surest; of more, a random
 # part is. The second number is that of whole numbers, whose pictures are larger
 MAX_SEEN, MAX_SEEN_NUMBERS = 20_000, 3_000
-CHANGED = "the images are others than those that were read first: --overwrite starts again"
+MAX_SPOOLED_BYTES = 4 << 30  # what is looked at takes about so much of the disk at most
+CHANGED = "the images have changed since the first reading: --overwrite starts again"
 DRAWN_SEED = 0  # the same images are drawn each time
 
 
@@ -123,24 +129,53 @@ class Rows:
         return held.slice(0, rows)
 
 
-def draw_images(source: Source, reading: Reading[Any], rows: int | None) -> Source:
-    """The source with fewer images, if it has many rows: those with a right answer, and others
-    that are drawn by chance. If their number is unknown, or a table has the right answers for the
-    fields of its pages, all are there."""
-    most = MAX_SEEN_NUMBERS if reading.model == NUMBER else MAX_SEEN
-    if (rows or 0) <= most or reading.form and source.truths:
-        return source
-    rng, share = np.random.default_rng(DRAWN_SEED), most / (rows or 1)
+def draw_chunks(
+    file: IO[bytes], source: Source, reading: Reading[Any], images: int | None, right: str = ""
+) -> Iterator[Chunk]:
+    """Chunks of the images to learn from, of which there are so many; the caller writes them to the
+    file. All are there whose right answer matches the regular expression `right`.
+
+    Of the others as many as are looked at are drawn by chance, or the first ones if their number
+    is unknown; and none once the file has `MAX_SPOOLED_BYTES`.
+    """
+    source = draw_images(source, reading, images, right, lambda: file.tell() > MAX_SPOOLED_BYTES)
+    return cut_chunks(read_source(source, reading), reading.model, reading.cells)
+
+
+def draw_images(
+    source: Source,
+    reading: Reading[Any],
+    images: int | None,
+    right: str = "",
+    is_enough: Callable[[], bool] = lambda: False,
+) -> Source:
+    """The source with the images of `draw_chunks`, and no others once it `is_enough`."""
+    numbers = sum(not cell.known.options for cell in reading.cells) or 1  # of an image
+    left = most = max(1, (MAX_SEEN_NUMBERS if reading.model == NUMBER else MAX_SEEN) // numbers)
+    rng, share = np.random.default_rng(DRAWN_SEED), min(1.0, most / (images or 1))
+
+    def is_known(entry: Entry) -> bool:
+        if source.truths and reading.form:
+            return has_truth(source.truths, entry.id, reading.cells)
+        return bool(right and re.search(right, entry.truth or ""))
+
+    def are_known(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+        if not right or TRUTH.name not in batch.schema.names:
+            return np.zeros(batch.num_rows, bool)
+        truths = pc.cast(batch.column(TRUTH.name), pa.string())
+        return np.asarray(pc.match_substring_regex(truths, right).fill_null(False))
 
     def draw() -> Iterator[SourceItem]:
+        nonlocal left
         for item in source.items:
+            count = 1 if isinstance(item, Entry) else item.num_rows
+            is_drawn = rng.random(count) < share
+            is_drawn &= (is_drawn.cumsum() <= left) & (not is_enough())
+            left -= int(is_drawn.sum())
             if isinstance(item, Entry):
-                if rng.random() < share or item.truth is not None:
+                if is_drawn.any() or is_known(item):
                     yield item
-                continue
-            is_drawn = rng.random(item.num_rows) < share
-            if TRUTH.name in item.schema.names:
-                is_drawn |= np.asarray(item.column(TRUTH.name).is_valid())
-            yield item.filter(pa.array(is_drawn))
+            else:
+                yield item.filter(pa.array(is_drawn | are_known(item)))
 
     return replace(source, items=draw())

@@ -155,28 +155,23 @@ def choose_mnist() -> str:
 def spool_images(
     file: IO[bytes], source: "Source", truth: str | None, reading: "Reading[Answer]"
 ) -> None:
-    """Write the images to a file, as chunks: those that have a right answer, and of the others as
-    many as are looked at.
+    """Write the images of `draw_chunks` to a file, with all right answers.
 
     Raises `UsageError` for right answers that are no digit or no number.
     """
     import pyarrow.compute as pc
 
-    from digitq.producer.adapted import draw_images
-    from digitq.producer.chunking import cut_chunks
+    from digitq.producer.adapted import draw_chunks
     from digitq.producer.counts import Counts
-    from digitq.producer.sources.contents import read_source
     from digitq.protocol.chunk import write_chunk
 
     wrong: list[str] = []
     # Another folder's images have no answer
     pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."
-    source = draw_images(source, reading, reading.count_rows(source.count()))
     if not reading.form:
         source = replace(source, items=find_wrong(source.items, reading.model, pattern, wrong))
     labelled = others = 0
-    chunks = cut_chunks(read_source(source, reading), reading.model, reading.cells)
-    for chunk in chunks:
+    for chunk in draw_chunks(file, source, reading, source.count(), pattern):
         write_chunk(file, chunk)
         known = 0
         if chunk.truth is not None:  # where nothing is written, there is no right answer

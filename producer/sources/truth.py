@@ -129,6 +129,14 @@ def take_truth(
     return truths.pop(f"{page}//{row}/{field}", None) if row and found is None else found
 
 
+def has_truth(truths: Mapping[str, str], page: str, cells: Sequence[Cell]) -> bool:
+    """Whether there is a right answer for any cell of a page, which `take_truth` would give."""
+    return any(
+        f"{page}/{cell.id}" in truths or f"{page}//{cell.row}/{cell.field}" in truths
+        for cell in cells
+    )
+
+
 def answer_finder(path: Path, names: list[str], column: str = "") -> Callable[[Cells], str | None]:
     """What finds the right answer in the cells of a row, if one is named in this column; it is None
     if there is none.

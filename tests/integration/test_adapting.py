@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -274,28 +275,64 @@ def test_workers_with_another_network_are_named(
 def test_of_many_images_a_part_is_drawn_however_they_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that have a right answer are all there."""
+    """Those that have a right answer are all there if these are wanted. Of an unknown number, the
+    first are there."""
     monkeypatch.setattr("digitq.producer.adapted.MAX_SEEN", 100)
     read: list[str] = []
 
     def open_entries() -> Source:
         def entry(number: int) -> Entry:
-            id = str(number)
-            return Entry(id, lambda: read.append(id) or b"", "7" if number == 500 else None)
+            truth = {501: "7", 502: "folder"}.get(number)
+            return Entry(str(number), lambda: read.append(str(number)) or b"", truth)
 
         return Source("entries", map(entry, range(1000)))
 
-    drawn = [item.id for item in draw_images(open_entries(), digitq.digits(), 1000).items]
-    assert 70 < len(drawn) < 130 and "500" in drawn and not read
-    truth = pa.array([7 if row == 500 else None for row in range(1000)], pa.int8())
-    ids = [*map(str, range(1000))]
-    batch = pixels_batch(pa.array(ids), random_digits(1000), truth)
-    for size in (10, 500):
-        batches = [batch.slice(row, size) for row in range(0, 1000, size)]
-        some = draw_images(Source("batches", batches), digitq.digits(), 1000).items
-        assert [id for one in some for id in one.column("id").to_pylist()] == drawn
-    few = Source("few", [])
-    assert draw_images(few, digitq.digits(), 100) is few
+    truth = pa.array([7 if row == 501 else None for row in range(1000)], pa.int8())
+    batch = pixels_batch(pa.array([*map(str, range(1000))]), random_digits(1000), truth)
+
+    def draw(images: int | None, *right: Any) -> list[str]:
+        drawn = draw_images(open_entries(), digitq.digits(), images, *right).items
+        ids = [item.id for item in drawn if isinstance(item, Entry)]
+        for size in (10, 500):
+            batches = [batch.slice(row, size) for row in range(0, 1000, size)]
+            some = draw_images(Source("batches", batches), digitq.digits(), images, *right).items
+            assert [id for one in some for id in one.column("id").to_pylist()] == ids
+        return ids
+
+    without = draw(1000)
+    assert 70 < len(without) <= 100 and "501" not in without and not read
+    drawn = draw(1000, "[0-9]")
+    assert {*drawn} == {*without, "501"} and len(drawn) == len(without) + 1
+    assert draw(None) == [str(number) for number in range(100)]
+    assert draw(None, "[0-9]")[100:] == ["501"]
+    assert draw(100) == draw(None)
+    assert draw(1000, "[0-9]", lambda: True) == ["501"]
+
+
+def test_of_many_pages_those_with_right_answers_are_all_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ticks teach nothing, so they do not count."""
+    shutil.copy(EXAMPLES / "forms/blank.png", tmp_path)
+    ticks = '[choices.q]\noptions = ["A", "B"]\nrows = 2\nbox = [60, 50, 260, 100]\n'
+    text = (EXAMPLES / "forms/form.toml").read_text()
+    (tmp_path / "form.toml").write_text(text.replace("[[checks]]", f"{ticks}\n[[checks]]", 1))
+    reading = digitq.form(tmp_path / "form.toml")
+    numbers = sum(not cell.known.options for cell in reading.cells)
+    assert 0 < numbers < len(reading.cells)
+    monkeypatch.setattr("digitq.producer.adapted.MAX_SEEN_NUMBERS", 10 * numbers)
+    field = reading.cells[0].id
+
+    def draw(truths: dict[str, str]) -> list[str]:
+        pages = [Entry(f"{number}.png", bytes) for number in range(1000)]
+        source = Source("pages", pages, truths=truths)
+        return [
+            one.id for one in draw_images(source, reading, None).items if isinstance(one, Entry)
+        ]
+
+    first = [f"{number}.png" for number in range(10)]
+    assert draw({}) == first
+    assert draw({f"700.png/{field}": "4", f"3.png/{field}": "1"}) == [*first, "700.png"]
 
 
 @pytest.mark.parametrize("second", [["a", "c"], ["a"], ["a", "b", "c"]])
@@ -309,8 +346,36 @@ def test_images_that_have_changed_between_the_phases_are_refused(
 
     adapted = adapt_network(client, open_next, digitq.digits(), tmp_path / "f", {})
     job = client.submit_source(open_next(), adapted=adapted)
-    with pytest.raises(UsageError, match="others than those that were read first: --overwrite"):
+    with pytest.raises(UsageError, match="have changed since the first reading: --overwrite"):
         job.table()
+
+
+@pytest.mark.parametrize("gained", [False, True])
+def test_images_that_come_while_a_run_is_interrupted_are_not_left_out(
+    gained: bool, run: Run, taught: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out.csv"
+    images.mkdir()
+    for name in ("a", "b"):
+        draw_one().save(images / f"{name}.png")
+    command = ("classify", images, "-o", out, "--adapt")
+    train = phases.run_training if gained else lambda *_: Ended(1, why="nothing is gained")
+
+    def break_off(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phases, "run_training", break_off)
+    assert run(*command)[0] == 130
+    monkeypatch.setattr(phases, "run_training", train)
+    (images / "a.png").rename(images / "c.png")
+    status, said = run(*command)
+    assert status == 2 and "the source has changed: its first 2 images are not those" in said
+    (images / "c.png").rename(images / "a.png")
+    draw_one().save(images / "c.png")
+    status, said = run(*command)
+    assert status == 2 and "the images have changed since the first reading" in said
+    assert run(*command, "--overwrite")[0] == 0
+    assert len(out.read_text().splitlines()) == 4
 
 
 def test_what_another_run_has_left_is_not_taken(
