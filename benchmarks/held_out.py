@@ -8,6 +8,8 @@ point may be missing. It prints for each source, and each way to read it:
 - sure: rows with a confidence of 99.9 % or more, and how many of them are right
 - the mean confidence, and the expected calibration error, of the rows with an answer
 
+With `--second-reader`, a network of another make reads each number, too.
+
 `--kept-out` instead keeps out each source of numbers in turn: the confidence is calibrated with all
 others, and its calibration error is measured on this source, and on all readings together.
 """
@@ -39,6 +41,7 @@ from digitq.worker.learning.calibration import (
     write_form,
 )
 from digitq.worker.models.number_networks import load_networks
+from digitq.worker.models.second_reader import use_second_reader
 from training.hands import list_sources, load_numbers
 
 SURE = 0.999  # a row with at least this confidence is sure
@@ -189,9 +192,14 @@ def main() -> None:
     parser.add_argument("--only", metavar="SOURCE", help="one source")
     parser.add_argument("--kept-out", action="store_true", help="each source in turn")
     parser.add_argument("hands", type=Path, nargs="+", metavar="HANDS")
+    parser.add_argument("--second-reader", action="store_true", help="use the second reader")
     options = parser.parse_args()
-    if options.kept_out:
-        return keep_out(options.hands)
+    with use_second_reader(options.second_reader):
+        keep_out(options.hands) if options.kept_out else measure_ways(options)
+
+
+def measure_ways(options: argparse.Namespace) -> None:
+    """Print the figures of each source, and of each way to read it."""
     show = "{:16} {:>16} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7} {:>7}".format
     print(show(*HEAD))
     for path in list_sources(options.hands, "*/*/labels.csv"):

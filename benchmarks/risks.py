@@ -4,12 +4,17 @@
 folders whose form `training/hands.py` describes: `glyphs` for `mlp` and `cnn`, whole numbers for
 `number`. It prints the curve of all sources together, and how each of them compares. With `--out`
 it writes the model's card with this curve to a folder.
+
+With `--second-reader`, `number` reads together with the second reader. Then the card gets the
+lowest threshold for `review`, too, with which no more is wrong and not marked than without it.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import cv2
@@ -23,12 +28,15 @@ from digitq.protocol.chunk import Chunk
 from digitq.protocol.settings import NUMBER
 from digitq.worker.classify import BY_CONFIDENCE, classify_chunk
 from digitq.worker.models.card import card_path, read_card
+from digitq.worker.models.second_reader import use_second_reader
 from training.hands import list_sources
 
 MAX_GLYPHS = 2000  # at most this many digits of a source count, or one source would decide
 BATCH_IMAGES = 500  # images in a chunk
 CURVE_SKIPS = ("halves_in",)  # the networks do not know fractions: see docs/numbers.md
 SEED = 0
+THRESHOLD_STEP = 1e-3  # thresholds are tried at this distance
+MIN_SOURCE = 100  # a source with fewer images does not choose a threshold
 RISKS = (0.05, 0.02, 0.01, 0.005, 0.0025)
 
 Reads = dict[str, Read]  # by the name of the source
@@ -113,20 +121,52 @@ def compare_sources(reads: Reads, curve: Curve) -> None:
         print(f"{times:12.2f}{told:>6}{wrong}  {name}, {likeness.compared}")
 
 
+def choose_threshold(alone: Reads, both: Reads, below: float) -> float:
+    """The lowest threshold with which no more answers are wrong and not marked than those of the
+    network `alone` below its own threshold. Each source counts the same, but for small ones."""
+    threshold, most = 1.0, measure_unmarked_errors(alone, below)
+    while measure_unmarked_errors(both, threshold - THRESHOLD_STEP) <= most:
+        threshold = round(threshold - THRESHOLD_STEP, 4)
+    return threshold
+
+
+def measure_unmarked_errors(reads: Reads, threshold: float) -> float:
+    """The share of answers that are wrong and not marked with this threshold: the mean over all
+    sources but small ones."""
+    counts: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for name, one in reads.items():
+        counts[name.partition(",")[0]].append((wrong_from(one, threshold).sum(), len(one.is_right)))
+    sums = [tuple(map(sum, zip(*parts, strict=True))) for parts in counts.values()]
+    return mean(wrong / images for wrong, images in sums if images >= MIN_SOURCE)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.risks", description=__doc__)
     parser.add_argument("name", choices=["mlp", "cnn", NUMBER])
     parser.add_argument("hands", type=Path, nargs="+", metavar="HANDS")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the card")
+    parser.add_argument("--second-reader", action="store_true", help="use the second reader")
     options = parser.parse_args()
     is_number = options.name == NUMBER
-    reads = read_strings(options.hands) if is_number else read_glyphs(options.hands, options.name)
-    read_all = dict(reads)
-    curve = measure(read_all)
-    compare_sources(read_all, curve)
+    card = read_card(card_path(options.name))
+
+    def read_all(has_second: bool) -> Reads:
+        with use_second_reader(has_second):
+            if is_number:
+                return dict(read_strings(options.hands))
+            return dict(read_glyphs(options.hands, options.name))
+
+    reads = read_all(options.second_reader)
+    curve = measure(reads)
+    compare_sources(reads, curve)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        card = replace(read_card(card_path(options.name)), risks=curve)
+        if options.second_reader:
+            below = choose_threshold(read_all(False), reads, card.review_below)
+            second = {**card.second_reader, "review_below": below, "risks": curve}
+            card = replace(card, second_reader=second)
+        else:
+            card = replace(card, risks=curve)
         card.write(options.out / f"{options.name}.json")
 
 

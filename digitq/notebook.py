@@ -103,7 +103,7 @@ def classify(
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
     asked = check_reading(reading)
-    asked.check_default(bool(client or settings().broker_url))
+    asked.check_here(bool(client or settings().broker_url))
     if adapt:
         refuse_adapting(asked)
         open_again = reopen(images)

@@ -249,6 +249,12 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         help="results of images like these, which `digitq correct` wrote: the risk is measured by "
         "their sample, and not by digitq's own images",
     )
+    @click.option(
+        "--second-reader",
+        is_flag=True,
+        help="a network of another make reads each whole number, too: fewer are wrong, and fewer "
+        "marked",
+    )
     @wraps(command)
     def run(
         read: str | None,
@@ -260,6 +266,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         form: str | None,
         risk: str | None,
         like: str | None,
+        second_reader: bool,
         **others: Any,
     ) -> None:
         from digitq.form_rows import read_form_file
@@ -277,6 +284,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
             fill=fill,
             risk=risk,
             like=like,
+            second_reader=second_reader,
         )
         if form:
             reading = replace(reading, form_name=os.path.abspath(form))

@@ -50,5 +50,5 @@ def reader(reading: Reading[AnswerT] | None = None) -> Reader[AnswerT]:
     """What reads images in this process, with the answers that workers give; by default the digit
     in each. Raises `UsageError`."""
     asked = check_reading(reading)
-    asked.check_default()
+    asked.check_here()
     return Reader(asked)

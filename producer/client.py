@@ -130,6 +130,7 @@ class Client:
             form=reading.form_name,
             risk=reading.risk,
             like=reading.like,
+            second_reader=reading.second_reader,
             adapted=adapted.images or None if adapted else None,
         )
         spec = JobSpec(

@@ -16,5 +16,6 @@ class Origin:
     form: str | None = None  # the file of the form that its pages have
     risk: float | None = None  # so much may be wrong among the answers that are not marked
     like: str | None = None  # the corrected results of which this risk was measured
+    second_reader: bool = False  # whether a network of another make has read the numbers, too
     adapted: int | None = None  # to so many rows the network was adapted
     more_sources: int = 0  # how many more SOURCEs there were

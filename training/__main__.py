@@ -8,15 +8,18 @@ from pathlib import Path
 from digitq.protocol.errors import DigitqError, OutputError
 from digitq.protocol.settings import NUMBER
 
+OTHERS = ("rehearsal", "graphs", "second-reader")  # what is made beside networks
+
 
 def main() -> None:
     """Exit status: 0, 2 for bad usage, 3 if the files can't be written."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument(
         "name",
-        choices=["mlp", "cnn", NUMBER, "rehearsal", "graphs"],
+        choices=["mlp", "cnn", NUMBER, *OTHERS],
         help="a network; `rehearsal`, the rendered numbers that `digitq train number` rehearses; "
-        "`graphs`, what ONNX Runtime computes",
+        "`graphs`, what ONNX Runtime computes; `second-reader`, the card of "
+        f"`{NUMBER}` with what holds if the second reader is in use",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the new files")
     parser.add_argument("--seed", type=int, default=0, help="gives the same weights again [0]")
@@ -77,6 +80,10 @@ def main() -> None:
             from training.graphs import write_graphs
 
             return write_graphs(out)
+        if name == "second-reader":
+            from training.second_calibration import calibrate_second_reader
+
+            return calibrate_second_reader(options.judge, out)
         if name == NUMBER:
             from training.number_trainer import train_number
 
@@ -105,10 +112,12 @@ def main() -> None:
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with a message if options do not go together."""
-    if options.name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
+    if options.name in OTHERS and (options.fine_tune or options.hands):
         parser.error(f"{options.name} takes neither --fine-tune nor --hands")
-    if options.name != NUMBER and (options.judge or options.expert):
-        parser.error(f"--judge and --expert are only for {NUMBER}")
+    if options.name not in (NUMBER, "second-reader") and options.judge:
+        parser.error(f"--judge is only for {NUMBER} and second-reader")
+    if options.name != NUMBER and options.expert:
+        parser.error(f"--expert is only for {NUMBER}")
     if options.blend != 1 and not (options.fine_tune and 0 < options.blend < 1):
         parser.error("--blend goes with --fine-tune; it is above 0, at most 1")
     if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):

@@ -44,6 +44,7 @@ from digitq.worker.models.card import Card
 from digitq.worker.models.lent import describe_weights
 from digitq.worker.models.model import Model, load_on_device
 from digitq.worker.models.number_networks import load_networks
+from digitq.worker.models.second_reader import use_second_reader
 from digitq.worker.picture import INPUT_SIDE, ImageError, error_of_row
 from digitq.worker.sight.decoding.pillow import prepare_libraries
 from digitq.worker.sight.digits import trace_digit, trace_other_views
@@ -100,6 +101,12 @@ def classify_chunk(
     the risk that is asked for can't be promised, or if the network that the job has brought can't
     be used; `BrokerError` if Redis can't give this network.
     """
+    with use_second_reader(known.second_reader):
+        return classify_with(chunk, model, read, known)
+
+
+def classify_with(chunk: Chunk, model: str, read: Read, known: Known | Form) -> pa.RecordBatch:
+    """The same with the networks that are in use."""
     read_what = read_by(model)
     try:
         if read_what == "number":

@@ -74,6 +74,7 @@ def train(task: dict[str, Any]) -> None:
     from digitq.worker.learning.own_numbers import train_own_numbers
     from digitq.worker.learning.surest import TooFewError
     from digitq.worker.models.lent import describe_weights
+    from digitq.worker.models.second_reader import use_second_reader
 
     name, out, seed = task["name"], Path(task["out"]), task["seed"]
     course = Course(seed, task["epochs"], task.get("threads"))
@@ -81,21 +82,20 @@ def train(task: dict[str, Any]) -> None:
         course = course._replace(tell=lambda share: print(f"{share:.4f}", flush=True))
     try:
         check_writable(out, name)
-        if (used := task.get("weights")) and (own := describe_weights(name)) not in used:
-            raise UsageError(
-                f"the workers have read with {', '.join(used)}, and {own} would learn: name their "
-                "weights with --weights, or DIGITQ_WEIGHTS"
-            )
-        with open(task["images"], "rb") as file:
-            chunks = read_chunks(file)
-            if name == NUMBER:
-                with open(task["known"], "rb") as known_file:
-                    known = decode_known(known_file.read())
-                trained = train_own_numbers(chunks, known, course)
-            else:
-                trained = train_own_digits(name, chunks, course, task["mnist"])
-        command = f"{trained.before.command}; {task['command']}"
-        why = write_if_better(trained, out, seed=seed, command=command)
+        with open(task["images"], "rb") as file, open(task["known"], "rb") as known_file:
+            chunks, known = read_chunks(file), decode_known(known_file.read())
+            with use_second_reader(known.second_reader):
+                if (used := task.get("weights")) and (own := describe_weights(name)) not in used:
+                    raise UsageError(
+                        f"the workers have read with {', '.join(used)}, and {own} would learn: "
+                        "name their weights with --weights, or DIGITQ_WEIGHTS"
+                    )
+                if name == NUMBER:
+                    trained = train_own_numbers(chunks, known, course)
+                else:
+                    trained = train_own_digits(name, chunks, course, task["mnist"])
+                command = f"{trained.before.command}; {task['command']}"
+                why = write_if_better(trained, out, seed=seed, command=command)
         advice = advise(trained)
     except TooFewError as error:
         why, advice = str(error), ""

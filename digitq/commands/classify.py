@@ -74,7 +74,7 @@ def classify(
     from digitq.producer.sources.opening import count_files, open_sources
 
     has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
-    reading.check_default(has_broker)
+    reading.check_here(has_broker)
     if adapts:
         require("worker")
         refuse_adapting(reading)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RUN_OPTIONS = (
     *("read", "model", "length", "pattern", "allowed", "fill", "form", "risk", "like"),
-    *("own_weights", "workers", "broker"),
+    *("second_reader", "own_weights", "workers", "broker"),
 )
 
 
@@ -71,7 +71,7 @@ def evaluate(
         name = sources[0]
         model, gaps, sink = read_results(sources, truth, limit)
     else:
-        reading.check_default(bool(broker or settings().broker_url))
+        reading.check_here(bool(broker or settings().broker_url))
         names = sources or ("mnist:test",)
         source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
         name, model, gaps = source.name, reading.model, source.gaps

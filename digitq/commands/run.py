@@ -215,7 +215,7 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading[Answer]
             f"{results[0]} is a table: `inspect` takes images; "
             f"`digitq report {shlex.quote(str(results[0]))}` shows results with their images"
         )
-    reading.check_default()
+    reading.check_here()
     if out and len(images) > 1:
         raise UsageError("--out takes one IMAGE only")
     if not sys.stdout:  # `>&-`: the file below would take its place

@@ -375,6 +375,7 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
         ("pattern", record.pattern or ""),
         ("risk", f"{show_bound(record.risk)}{of_numbers}" if record.risk else ""),
         ("like", in_one_line(record.like or "")),
+        ("second reader", "yes" if record.second_reader else ""),
         ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
         ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),
         ("job", ", ".join(dict.fromkeys(part.job for part in record.parts))),

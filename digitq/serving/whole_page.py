@@ -72,7 +72,10 @@ class WholePages:
         """How the pages were read. Raises `UsageError`."""
         if not (form := self.desk.file.form):
             raise UsageError("the form is not on record, or can't be read any more")
-        return read_with(form, risk=self.record.risk, like=self.record.like)
+        record = self.record
+        return read_with(
+            form, risk=record.risk, like=record.like, second_reader=record.second_reader
+        )
 
     @property
     def record(self) -> Record:

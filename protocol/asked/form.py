@@ -137,6 +137,7 @@ class Form:
     checks: tuple[Check, ...]
     risk: Risk | None = None  # what is asked of the answers that are not marked
     network: str | None = None  # the name of the one that must answer; None for any
+    second_reader: bool = False  # whether a network of another make must read the numbers, too
     choices: tuple[Choice, ...] = ()
 
     @cached_property
@@ -221,7 +222,15 @@ def read_form(
         with telling(f"{path}: tables.{name}"):
             tables.append(make_table(name, table, folder))
     checks = tuple(Check(one.rule, one.within) for one in file.checks)
-    form = Form(blank, file.align, tuple(fields), tuple(tables), checks, choices=tuple(choices))
+    form = Form(
+        blank,
+        file.align,
+        tuple(fields),
+        tuple(tables),
+        checks,
+        second_reader=file.second_reader,
+        choices=tuple(choices),
+    )
     check_shown(form, path)
     check_rules(form, path)
     return form

@@ -261,6 +261,7 @@ class FormFile(StrictModel):
     choices: dict[FieldName, ChoicePart] = {}
     tables: dict[Name, TablePart] = {}
     checks: Annotated[list[CheckPart], Field(max_length=MAX_CELLS)] = []
+    second_reader: bool = False
 
 
 KINDS_OF_PART: dict[str, type[StrictModel]] = {

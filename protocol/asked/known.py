@@ -74,6 +74,7 @@ class Known:
     fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
     risk: Risk | None = None  # what is asked of the answers that are not marked
     network: str | None = None  # the name of the one that must answer; None for any
+    second_reader: bool = False  # whether a network of another make must read it, too
     options: tuple[str, ...] = ()  # the answer is the text of what is marked, and no number
     many: bool = False  # whether several options may be marked
     people: People = NOBODY  # those of the list of allowed numbers; they stay where it was read
@@ -159,11 +160,12 @@ class Known:
         return cls(pattern, np.unique(np.array([*map(encode, numbers)])), fill)
 
     def encode(self) -> bytes:
-        """The pattern, the fill, the risk, the network and the options as JSON in the first line,
-        then an allowed number in each line; empty for nothing."""
+        """What is known and asked as JSON in the first line, then an allowed number in each line;
+        empty for nothing."""
         asked: list[Any] = [self.pattern, self.fill]
         asked += self.risk and asdict(self.risk), self.network
         asked.append([self.options, self.many] if self.options else None)
+        asked.append(self.second_reader or None)
         while asked[2:] and asked[-1] is None:
             asked.pop()
         first = json.dumps(asked).encode() if any(asked) else b""
@@ -175,7 +177,7 @@ class Known:
         """What `encode` encoded."""
         first, *numbers = payload.split(b"\n")
         pattern, fill, *asked = json.loads(first or b'[null, ""]')
-        risk, network, choice = [*asked, None, None, None][:3]
+        risk, network, choice, second_reader = [*asked, *[None] * 4][: max(4, len(asked))]
         options, many = choice or ((), False)
         allowed = np.array(numbers, np.bytes_) if numbers else None
         return cls(
@@ -184,6 +186,7 @@ class Known:
             fill,
             None if risk is None else RISK.validate_python(risk),
             NAME.validate_python(network),
+            bool(second_reader),
             tuple(options),
             many,
         )

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Self, TypeAlias, cast
 
@@ -28,6 +29,8 @@ from digitq.protocol.settings import (
 )
 from digitq.protocol.text import in_one_line
 
+SECOND_PACKAGE = "rapidocr"  # brings the model of the second reader
+INSTALL_SECOND = "run `pip install 'digitq[second-reader]'`"
 FormLike: TypeAlias = str | os.PathLike[str] | Form  # a form, or its file
 # A call that names no reading reads digits
 AnswerT = TypeVar("AnswerT", bound=Answer, covariant=True, default=Prediction)
@@ -44,6 +47,7 @@ class Reading(Generic[AnswerT]):
     form_name: str | None = None  # the form's file
     risk: float | None = None  # so much may be wrong among the answers that are not marked
     like: str | None = None  # the corrected results of which the risk was measured
+    second_reader: bool = False  # whether a network of another make must read numbers, too
     # The network that must answer, if it is a person's own; its name is in what is known
     network: OwnNetwork | None = field(default=None, repr=False)
     # Whether anybody has chosen the model
@@ -87,10 +91,12 @@ class Reading(Generic[AnswerT]):
         known = replace(decode_known(self.known), network=name).encode()
         return replace(self, known=known, network=network)
 
-    def check_default(self, has_broker: bool = False) -> None:
+    def check_here(self, has_broker: bool = False) -> None:
         """Raises `UsageError` if nobody has chosen the model and `DIGITQ_WEIGHTS` does not have it:
-        nobody would see that digitq's own network is used. A broker's workers have weights of their
-        own."""
+        nobody would see that digitq's own network is used; and if the second reader is not
+        installed. A broker's workers have weights and packages of their own."""
+        if self.second_reader and not has_broker and find_spec(SECOND_PACKAGE) is None:
+            raise UsageError(f"{SECOND_PACKAGE} is not installed: {INSTALL_SECOND}")
         is_chosen = self.is_named or self.network is not None or has_broker
         if not is_chosen and (folder := settings().weights):
             find_weights(folder, self.model)
@@ -153,18 +159,20 @@ def numbers(
     weights: FolderLike | None = None,
     risk: float | str | None = None,
     like: str | os.PathLike[str] | None = None,
+    second_reader: bool = False,
 ) -> Reading[NumberPrediction]:
     """The whole number in each image is read, as it is written.
 
     It helps to know its `length`, such as `9`, `"3-6"` or `(3, 6)`; its `pattern`, a regular
     expression such as `r"\\d+\\.\\d"`, or `integer`, `decimal`, `date` or `time`; or the numbers
     that are `allowed`, up to a million. `fill` names marks that fill unused boxes, such as `"X-"`.
-    `weights`, `risk` and `like` are those of `digits`.
+    `weights`, `risk` and `like` are those of `digits`. With a `second_reader`, a network of another
+    make reads each number, too, which needs the extra `second-reader` where the worker runs.
 
     Raises `UsageError` as `Known.check` and `ask`.
     """
     known = Known.check(length, allowed, pattern, fill)
-    return ask(Reading(NUMBER, known.encode()), weights, risk, like)
+    return ask(Reading(NUMBER, known.encode()), weights, risk, like, second_reader)
 
 
 def form(
@@ -173,17 +181,19 @@ def form(
     weights: FolderLike | None = None,
     risk: float | str | None = None,
     like: str | os.PathLike[str] | None = None,
+    second_reader: bool = False,
 ) -> Reading[dict[str, NumberPrediction]]:
     """Each image is a page with this form, given as the path of its file: the number in each field
     is read. An answer has one for each field, by its name, such as `student`, or `marks/4/c1` in a
-    table. `weights`, `risk` and `like` are those of `digits`; a risk is of numbers, not of ticks.
+    table. `weights`, `risk` and `like` are those of `digits`, and `second_reader` is that of
+    `numbers`; a risk is of numbers, not of ticks.
 
     Raises `UsageError` as `read_form` and `ask`.
     """
-    if isinstance(file, Form):
-        return ask(Reading(NUMBER, file.encode(), "a form in Python"), weights, risk, like)
-    encoded = read_form(Path(file)).encode()
-    return ask(Reading(NUMBER, encoded, os.path.abspath(file)), weights, risk, like)
+    page_form = file if isinstance(file, Form) else read_form(Path(file))
+    name = "a form in Python" if isinstance(file, Form) else os.path.abspath(file)
+    reading: Reading[Any] = Reading(NUMBER, page_form.encode(), name)
+    return ask(reading, weights, risk, like, second_reader or page_form.second_reader)
 
 
 def ask(
@@ -191,12 +201,14 @@ def ask(
     weights: FolderLike | None,
     risk: float | str | None,
     like: str | os.PathLike[str] | None,
+    second_reader: bool = False,
 ) -> Reading[AnswerT]:
-    """The reading with the network that must answer, and with what is asked of the answers that are
-    not marked. Raises as `find_own_network` and `choose_risk`, and `UsageError` for a risk if the
-    form has no numbers."""
-    if weights is None and risk is None and like is None:
-        return reading
+    """The reading with the networks that must answer, and with what is asked of the answers that
+    are not marked. Raises as `find_own_network` and `choose_risk`, and `UsageError` for a risk if
+    the form has no numbers."""
+    if second_reader:
+        known = replace(decode_known(reading.known), second_reader=True).encode()
+        reading = replace(reading, known=known, second_reader=True)
     if weights is not None:
         reading = reading.with_network(find_own_network(weights, reading.model))
     if risk is None and like is None:
@@ -236,6 +248,7 @@ def choose_reading(
     fill: str | None = None,
     risk: float | str | None = None,
     like: str | os.PathLike[str] | None = None,
+    second_reader: bool = False,
 ) -> Reading[Any]:
     """The reading that the options of a command or the arguments of a message name.
 
@@ -253,11 +266,14 @@ def choose_reading(
         raise UsageError(
             f"whole numbers have a network of their own: leave out the model {model!r}"
         )
+    asked: dict[str, Any] = {"risk": risk, "like": like, "second_reader": second_reader}
     if page_form is not None:
-        return form(page_form, risk=risk, like=like)
+        return form(page_form, **asked)
     if reads_numbers:
-        return numbers(
-            length=length, pattern=pattern, allowed=allowed, fill=fill, risk=risk, like=like
+        return numbers(length=length, pattern=pattern, allowed=allowed, fill=fill, **asked)
+    if second_reader:
+        raise UsageError(
+            'the second reader reads whole numbers: --read number or --form, or read="number"'
         )
     if is_any_known:
         raise UsageError(

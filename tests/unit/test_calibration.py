@@ -87,7 +87,7 @@ def draw_answers(slope: float, offset: float, is_known: bool, seed: int) -> Answ
     is_doubted = torch.rand(5000) < 0.2
     is_right &= ~is_doubted | (torch.rand(5000) < 0.3)
     known = torch.full((5000,), is_known)
-    return Answers(logits.sigmoid(), known, ~known, is_doubted, is_right)
+    return Answers(logits.sigmoid(), known, ~known & known, ~known, is_doubted, is_right)
 
 
 def test_the_confidence_of_a_number_is_fitted_apart_if_its_length_was_known() -> None:
@@ -110,7 +110,7 @@ def test_the_confidence_of_a_number_is_fitted_apart_if_its_length_was_known() ->
 def test_what_is_probably_wrong_is_to_review_whatever_was_learned() -> None:
     nothing, wrong = torch.zeros(50, dtype=torch.bool), torch.zeros(50, dtype=torch.bool)
     chances = torch.linspace(0, 0.01, 50)
-    answers = Answers(chances, nothing, ~nothing, nothing, wrong)
+    answers = Answers(chances, nothing, nothing, ~nothing, nothing, wrong)
     assert choose_threshold(chances, answers) == 0.5
     assert choose_threshold(chances, answers._replace(is_right=~wrong)) == 0.5
 

@@ -682,6 +682,11 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("torch", "worker", ["train", "mlp", "--data", "x", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
+        (
+            "rapidocr",
+            "second-reader",
+            ["classify", "IMAGES", "--read", "number", "--second-reader"],
+        ),
     ],
 )
 def test_what_is_not_installed(

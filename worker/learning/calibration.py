@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from digitq.protocol.asked.known import Known
-from digitq.protocol.asked.values import NUMERALS, only_digits
+from digitq.protocol.asked.values import AS_WRITTEN, NUMERALS, only_digits
 from digitq.protocol.chunk import CALIBRATION_BINS
 from digitq.worker.models.card import Card, list_features
 from digitq.worker.models.network import Network
@@ -140,6 +140,7 @@ class Answers(NamedTuple):
 
     chances: Tensor  # the probability of the reading, 0 if no number was read
     is_length_known: Tensor  # whether its count of digits was known
+    is_agreed: Tensor  # whether the second reader alone reads it, and the others without it
     is_free: Tensor  # whether nothing was known
     is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
     is_right: Tensor
@@ -148,6 +149,11 @@ class Answers(NamedTuple):
     def accuracy(self) -> float:
         """The share of the right ones of the free readings."""
         return measure_share(self.is_right[self.is_free])
+
+    def list_read(self, kept: Tensor) -> Iterator[tuple[float, bool, bool]]:
+        """What the confidence of each of these readings depends on, (N,)."""
+        columns = self.chances, self.is_length_known, self.is_agreed
+        return zip(*(column[kept].tolist() for column in columns), strict=True)
 
 
 def join_answers(parts: Iterable[Answers]) -> Answers:
@@ -162,7 +168,7 @@ def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> An
 
 def read_ways(
     reader: NumberReader, picture: Grey, number: str
-) -> Iterator[tuple[float, bool, bool, bool, bool]]:
+) -> Iterator[tuple[float, bool, bool, bool, bool, bool]]:
     """What `Answers` has of one picture, for each way to read it."""
     ways = Known(), Known("integer"), Known(write_form(number))
     wanted = number, only_digits(number), number
@@ -170,14 +176,15 @@ def read_ways(
     with suppress(ImageError):  # nothing was found
         seen = look(reader, picture)
     for known, right in zip(ways, wanted, strict=True):
-        best, reason, is_free = NO_READING, "", True
+        best, reason, is_free, is_agreed = NO_READING, "", True, False
         with suppress(ImageError):
             if seen:
-                (best, *_), reason, is_free, _ = choose_readings(seen, known)
+                (best, *_), reason, is_free, last = choose_readings(seen, known)
+                is_agreed = last.is_agreed(best.number, AS_WRITTEN if is_free else known.automaton)
         chance = best.chance if best.number else 0.0
         is_length_known = known.fixes_length and not is_free
         is_right = best.number == right
-        yield chance, is_length_known, known.is_nothing, reason != "", is_right
+        yield chance, is_length_known, is_agreed, known.is_nothing, reason != "", is_right
 
 
 def write_form(number: str) -> str:
@@ -192,9 +199,11 @@ def calibrate_card(card: Card, answers: Answers) -> Card:
     read wrongly, one with another line is not.
     """
     kept = ~answers.is_doubted & (answers.chances > 0)
-    rows = zip(answers.chances[kept].tolist(), answers.is_length_known[kept].tolist(), strict=True)
-    names = [*list_features(0.5, False)]  # the last one is the offset
-    values = [value for row in rows for value in list_features(*row).values()]
+    features = [list_features(*row) for row in answers.list_read(kept)]
+    names = [*list_features(0.5, False, False)]  # the last one is the offset
+    if not answers.is_agreed.any():  # there was no second reader
+        names.remove("agreed")
+    values = [[one[name] for name in names] for one in features]
     inputs = torch.tensor(values, dtype=torch.double).reshape(-1, len(names))[:, :-1]
     slopes = fit_logistic(inputs, answers.is_right[kept].double())
     rounded = (round(one, 4) for one in slopes)
@@ -204,8 +213,8 @@ def calibrate_card(card: Card, answers: Answers) -> Card:
 
 def calibrated(card: Card, answers: Answers) -> Tensor:
     """The confidence of each reading, (N,)."""
-    pairs = zip(answers.chances.tolist(), answers.is_length_known.tolist(), strict=True)
-    return torch.tensor([card.calibrate(*pair) for pair in pairs])
+    rows = answers.list_read(torch.ones_like(answers.is_right))
+    return torch.tensor([card.calibrate(*row) for row in rows])
 
 
 def measure_gaps(card: Card, answers: Answers) -> float:

@@ -28,6 +28,7 @@ from digitq.worker.learning.calibration import Judged, Score, measure_score, rai
 from digitq.worker.learning.held_back import hold_back
 from digitq.worker.learning.surest import MIN_SURE, TooFewError
 from digitq.worker.models.card import Card
+from digitq.worker.models.second_reader import is_second_reader_used
 
 T = TypeVar("T")
 OwnImage = tuple[str, T, Any]  # its id, what was read of it, and the right answer, or None
@@ -180,12 +181,15 @@ def write_if_better(trained: Trained, out: Path, **more: Any) -> str:
     The threshold for `review` rises until no more answers than before are wrong without a mark.
     `more` is what else the card says. Gives why the network was not written; "" if it was.
     """
-    old, below = trained.before.review_below, trained.card.review_below
+    has_second, card = is_second_reader_used(), trained.card
+    alone, with_second = (card.in_use(one).review_below for one in (False, True))
     if isinstance(trained.own, Taught):
         if why := show_taught(trained.own):
             return why
-        write_model(out, replace(trained.card, risks=(), **more), trained.weights)
+        card = replace(card.mark_below(alone, with_second), **more)
+        write_model(out, card, trained.weights)
         return ""
+    old, below = trained.before.review_below, with_second if has_second else alone
     assert trained.rehearsed
     compared = trained.own, trained.rehearsed
     for one in compared:
@@ -201,10 +205,12 @@ def write_if_better(trained: Trained, out: Path, **more: Any) -> str:
     print(f"{'to review below':34} {old:7.2%}  {below:7.2%}", file=sys.stderr)
     if why := find_refusal(own, rehearsed):
         return why
+    # The way in which it was not judged marks no less
+    alone, with_second = (
+        (max(alone, below), below) if has_second else (below, max(with_second, below))
+    )
     card = replace(
-        trained.card,
-        review_below=below,
-        risks=(),  # those of the old weights say nothing of the new ones
+        card.mark_below(alone, with_second),
         own_accuracy_before=own[0].right,
         own_accuracy=own[1].right,
         own_to_review_before=own[0].to_review,

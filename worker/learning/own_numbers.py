@@ -67,11 +67,12 @@ from digitq.worker.models.number_networks import (
     EXPERT_SIZE,
     NumberReader,
     StripSize,
-    Weights,
     make_reader,
     read_number_weights,
     take_weights,
 )
+from digitq.worker.models.onnx_session import Weights
+from digitq.worker.models.second_reader import is_second_reader_used, load_second_reader
 from digitq.worker.picture import Grey, ImageError
 from digitq.worker.sight.decoding.any_file import read_picture
 from digitq.worker.sight.decoding.scales import DECODED_SIDE
@@ -368,9 +369,10 @@ def teach_numbers(
     each round, and by the right ones where there are any. Raises `TooFewError`."""
 
     def answer(some: Sequence[OwnNumber]) -> list[Answered]:
-        networks = make_reader(weights), card
+        networks = make_reader(weights, second), card
         return [read_surely(networks, one.picture, one.known, one.said) for one in some]
 
+    second = load_second_reader() if is_second_reader_used() else None
     judged = slice(None, None, -(-len(own) // MAX_JUDGED))
     first = list[Answered]()
     for number, share in enumerate(NUMBER_ROUNDS):
@@ -401,7 +403,9 @@ def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Cour
     are its pages. Raises `TooFewError` if too few images have a right answer, and too few answers
     are sure."""
     torch.set_num_threads(1)
-    old, before = read_number_weights()
+    second = load_second_reader() if is_second_reader_used() else None
+    old, alone = read_number_weights()
+    before = alone.in_use(second is not None)
     said = dict[str, str]()
     images = (cut_fields(one, known, said) if isinstance(known, Form) else one for one in chunks)
     own = read_own(images, read_own_pictures, "number", course.seed)
@@ -412,7 +416,7 @@ def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Cour
     }
     scenes, tested = load_rehearsal()
     judged: Compared | Taught | None = None
-    card = before
+    card = alone
     rehearsed, left_out, learned = None, own.left_out, len(own.learned) + len(own.unknown)
     try:
         if own.unknown:
@@ -426,13 +430,14 @@ def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Cour
                 for id, picture, _ in (*own.learned, *own.unknown)
             ]
             weights, judged = teach_numbers(old, before, numbers, scenes, course)
-            card = replace(before, review_below=raise_odds(before.review_below))
+            cards = alone, alone.in_use(second_reader=True)
+            card = alone.mark_below(*(raise_odds(one.review_below) for one in cards))
     except TooFewError as error:
         if not own.held_back:
             raise
         print(f"{error}, so only right answers are learned", file=sys.stderr)
-    reader = make_reader(old)
     if not judged:
+        reader = make_reader(old)
         placed = [(id, place_number(reader, one)) for id, one in real.items()]
         clear = [one for _, one in placed if one]
         left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
@@ -449,7 +454,7 @@ def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Cour
             [(NumberPicture(picture, text), *matched[id]) for id, picture, text in own.held_back],
             [(one, Known(), True) for one in rendered],
         )
-        readers = reader, make_reader(weights)
+        readers = make_reader(old, second), make_reader(weights, second)
         judged, rehearsed = (
             Compared(*(judge_numbers((one, before), part) for one in readers)) for part in sets
         )

@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 from digitq.protocol.asked.risk import Curve, Risk, find_threshold
 from digitq.protocol.chunk import CLASSES
@@ -38,6 +39,8 @@ class Card:
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
     # What may be wrong above which confidence, on real hands that nobody trained with
     risks: Curve = ()
+    # What differs with the second reader: `calibration`, `review_below` and `risks`
+    second_reader: dict[str, Any] = field(default_factory=dict)
     sha256: str | None = None  # the SHA-256 of the weights file
     own_images: int = 0  # how many images of a user's own were learned
     own_held_back: int = 0  # how many were not, to measure the accuracy
@@ -53,6 +56,18 @@ class Card:
     rehearsed_unmarked_errors_before: float | None = None
     rehearsed_unmarked_errors: float | None = None
 
+    def in_use(self, second_reader: bool) -> Self:
+        """The card as it holds with the second reader, or without it."""
+        return replace(self, **self.second_reader) if second_reader else self
+
+    def mark_below(self, alone: float, with_second_reader: float) -> Self:
+        """The card of a network that has learned more: with these thresholds for `review`, of its
+        answers alone and with the second reader. What was measured of risks holds no longer."""
+        second = self.second_reader
+        if second:
+            second = {**second, "review_below": with_second_reader, "risks": ()}
+        return replace(self, review_below=alone, second_reader=second, risks=())
+
     def find_threshold(self, risk: Risk | None) -> float:
         """The confidence below which answers are to be reviewed, so that no more than the risk is
         wrong among the others. Raises `UnmetError`."""
@@ -64,9 +79,11 @@ class Card:
         """What may be wrong above which confidence: as a person has found, or on real hands."""
         return risk.curve or self.risks
 
-    def calibrate(self, chance: float, is_length_known: bool = False) -> float:
+    def calibrate(
+        self, chance: float, is_length_known: bool = False, is_agreed: bool = False
+    ) -> float:
         """The probability that a number is right, from that of its reading (J. Platt, 1999)."""
-        features = list_features(chance, is_length_known)
+        features = list_features(chance, is_length_known, is_agreed)
         odds = sum(self.calibration.get(name, 0.0) * value for name, value in features.items())
         return 1 / (1 + math.exp(-odds))
 
@@ -75,13 +92,14 @@ class Card:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def list_features(chance: float, is_length_known: bool) -> dict[str, float]:
+def list_features(chance: float, is_length_known: bool, is_agreed: bool) -> dict[str, float]:
     """What the confidence of a number depends on, by name.
 
     - chance: the log-odds of its probability among all numbers that are possible
     - length known: 1 if its count of digits was known, and so no other length takes a part of that
       probability, which is then too high more often
     - chance if length known: the log-odds once more in this case
+    - agreed: 1 if the second reader alone reads it, and the others without it
     - offset: always 1
     """
     odds = min(max(chance, NEVER_SURER), 1 - NEVER_SURER)
@@ -90,6 +108,7 @@ def list_features(chance: float, is_length_known: bool) -> dict[str, float]:
         "chance": logit,
         "length known": known,
         "chance if length known": known * logit,
+        "agreed": float(is_agreed),
         "offset": 1.0,
     }
 

@@ -10,8 +10,9 @@ from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.own_network import OwnNetwork, unpack_network
 from digitq.protocol.chunk import WEIGHTS_DIGITS
 from digitq.protocol.errors import BrokerError, DigitqError
-from digitq.protocol.settings import settings
+from digitq.protocol.settings import NUMBER, settings
 from digitq.worker.models.card import hash_card
+from digitq.worker.models.second_reader import SECOND_READER, is_second_reader_used
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,7 +33,7 @@ _lent: ContextVar[Lent | None] = ContextVar("lent", default=None)
 def use_network(model: str, name: str | None, fetch: Callable[[str], OwnNetwork]) -> Iterator[None]:
     """Within this context, the network of this name answers for the model, if there is one, in
     place of the worker's own. It is fetched unless this process has kept it."""
-    is_lent = name != describe_weights(model)
+    is_lent = name != name_network_in_use(model)
     token = _lent.set(Lent(name, fetch) if name and is_lent else None)
     try:
         yield
@@ -58,7 +59,13 @@ def refuse(error: Exception) -> str:
 
 def describe_weights(model: str) -> str:
     """How results name the network that answers: by the first digits of the SHA-256 of its card,
-    which has that of its weights."""
+    which has that of its weights, and `SECOND_READER` if that has read, too."""
+    second = SECOND_READER if model == NUMBER and is_second_reader_used() else ""
+    return name_network_in_use(model) + second
+
+
+def name_network_in_use(model: str) -> str:
+    """The same of the network alone."""
     lent = _lent.get()
     return lent.name if lent else describe_own(settings().weights, model)
 

@@ -10,16 +10,15 @@ how likely the middle of each digit or sign of `ALPHABET` is there, or of none (
 weights, and sees a higher strip.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.chunk import CLASSES
 from digitq.protocol.errors import DigitqError
@@ -27,6 +26,8 @@ from digitq.protocol.settings import NUMBER
 from digitq.worker.models.card import Card
 from digitq.worker.models.lent import CachedByWeights
 from digitq.worker.models.model import TORCH_THREADS, find_weights_of
+from digitq.worker.models.onnx_session import Session, Weights, make_session
+from digitq.worker.models.second_reader import is_second_reader_used, load_second_reader
 
 CELL = 4  # px: side of a cell of the map
 MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px
@@ -43,12 +44,11 @@ class StripSize(NamedTuple):
     digit: int  # px: the usual height of a digit in it
 
 
-COLUMNS_SIZE, EXPERT_SIZE = StripSize(28, 17), StripSize(40, 24)
+COLUMNS_SIZE, EXPERT_SIZE, SECOND_SIZE = StripSize(28, 17), StripSize(40, 24), StripSize(48, 28)
 STRIDE = 2  # px: a column of the answer covers this much of the strip's width
 BLANK = len(ALPHABET)  # the class, after these, of a column that is the middle of none of them
 
 GRAPHS_FOLDER = Path(__file__).parent / "graphs"
-Weights = dict[str, NDArray[np.float32]]  # a network's name is the prefix of its weights' names
 Array = TypeVar("Array", Tensor, NDArray[np.float32])
 
 
@@ -68,42 +68,19 @@ def divide(answer: Array) -> Maps[Array]:
 class NumberReader(NamedTuple):
     """The networks in ONNX Runtime, to read numbers."""
 
-    detector: Callable[[Tensor], Tensor]
-    columns: Callable[[Tensor], Tensor]
-    expert: Callable[[Tensor], Tensor]
+    detector: Session
+    columns: Session
+    expert: Session
+    second: Session | None = None  # the second reader, if the job asks for it
 
 
-def make_reader(weights: Weights) -> NumberReader:
-    """The networks with these weights, ready to read."""
-    return NumberReader(
-        *(
-            make_session(GRAPHS_FOLDER / f"{name}.onnx", take_weights(weights, name))
-            for name in NumberReader._fields
-        )
+def make_reader(weights: Weights, second: Session | None = None) -> NumberReader:
+    """The networks with these weights, ready to read, perhaps with the second reader."""
+    detector, columns, expert = (
+        make_session(GRAPHS_FOLDER / f"{name}.onnx", take_weights(weights, name))
+        for name in ("detector", "columns", "expert")
     )
-
-
-def make_session(graph: Path, weights: Weights) -> Callable[[Tensor], Tensor]:
-    """The network whose graph is in a file, with weights by the names that they have there.
-
-    ONNX Runtime computes it on one thread, in half of torch's time for a small picture.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # an exception says what goes wrong
-    values = [
-        onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-        for value in weights.values()
-    ]
-    options.add_external_initializers([*weights], values)
-    session = onnxruntime.InferenceSession(graph.read_bytes(), options, ["CPUExecutionProvider"])
-    (parameter,) = session.get_inputs()
-
-    def answer(images: Tensor, weights: object = values) -> Tensor:  # the session has no copy
-        (answers,) = session.run(None, {parameter.name: images.numpy()})
-        return torch.from_numpy(answers)
-
-    return answer
+    return NumberReader(detector, columns, expert, second)
 
 
 def take_weights(weights: Weights, network: str) -> Weights:
@@ -123,8 +100,23 @@ def read_number_weights() -> tuple[Weights, Card]:
     return {name: value.float().numpy() for name, value in weights.items()}, card
 
 
-@CachedByWeights
 def load_networks() -> tuple[NumberReader, Card]:
+    """The networks that read numbers, with the second reader if it is in use, and their card.
+    Raises what `load_own_networks` and `load_second_reader` raise, and `UnmetError` if nobody has
+    measured what confidence means with the second reader."""
+    reader, card = load_own_networks()
+    if not is_second_reader_used():
+        return reader, card
+    if not card.second_reader:
+        raise UnmetError(
+            "these weights were trained before digitq had a second reader: leave it out, or train "
+            "them again"
+        )
+    return reader._replace(second=load_second_reader()), card.in_use(second_reader=True)
+
+
+@CachedByWeights
+def load_own_networks() -> tuple[NumberReader, Card]:
     """The networks with these weights, ready to read. Raises what `read_number_weights` raises, and
     `DigitqError` for weights of other networks."""
     torch.set_num_threads(TORCH_THREADS)

@@ -31,6 +31,7 @@ from digitq.worker.classify import (
 )
 from digitq.worker.models.lent import describe_weights
 from digitq.worker.models.model import Model, load_model
+from digitq.worker.models.second_reader import use_second_reader
 from digitq.worker.picture import ImageError, error_of_row
 from digitq.worker.show.drawings import Inspected, draw_file, read
 from digitq.worker.sight.decoding.any_file import read_picture
@@ -226,7 +227,7 @@ def inspect_number(content: bytes, title: str, known: Known) -> Inspected:
     """The number with its alternatives, and the picture with a box around each digit."""
     watch.forget()
     try:
-        with watch.running(), watch.on(0):
+        with watch.running(), watch.on(0), use_second_reader(known.second_reader):
             reading = read_number(content, known)
             picture = read_picture(content, DECODED_SIDE)
     except Exception as error:
@@ -276,7 +277,9 @@ def read_placed(known: Path, page: Path, corners: list[Any], out: Path) -> dict[
     if not is_plausible(matrix, size, grey.shape):
         raise UsageError("these are no corners of a form, seen from its front")
     PIL.Image.fromarray(warp(grey, matrix, size)).save(out, "jpeg", quality=PLACED_QUALITY)
-    return {"rows": answer_page(out.read_bytes(), form), "weights": describe_weights(NUMBER)}
+    rows = answer_page(out.read_bytes(), form)
+    with use_second_reader(form.second_reader):
+        return {"rows": rows, "weights": describe_weights(NUMBER)}
 
 
 def inspect_page(content: bytes, title: str, form: Form) -> Inspected:

@@ -1,8 +1,9 @@
 """From the bytes of a file to the number in the picture."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from math import log
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from digitq.protocol.asked.values import (
     DIGITS_ONLY,
     MAX_DIGITS,
     NUMERALS,
+    AnyValue,
     Automaton,
     ValueSet,
     only_digits,
@@ -26,6 +28,7 @@ from digitq.worker.models.card import Card
 from digitq.worker.models.number_networks import (
     COLUMNS_SIZE,
     EXPERT_SIZE,
+    SECOND_SIZE,
     STRIDE,
     NumberReader,
     StripSize,
@@ -52,13 +55,16 @@ from digitq.worker.sight.numbers.line_strip import place_line, read_strip
 from digitq.worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
 from digitq.worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
 
-# The exponents of the probabilities: of the detector, and of the columns or the expert. With them,
-# most real numbers of other sources are right
-DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
+# The exponents of the probabilities: of the detector, of the columns or the expert, and of the
+# second reader. With them, most real numbers of other sources are right
+DETECTOR_POWER, COLUMNS_POWER, SECOND_POWER = 0.1, 0.9, 0.4
 SURE_CHANCE = 0.97  # the expert looks at a line whose number has a lower chance
+SURE_OF_BOTH = 0.999  # the same with the second reader, which makes the chances greater
 EXPERT_SHIFT = 0.12  # heights of a digit: it looks so much higher than the line is placed
 LIKELY_CHANCE = 0.7  # if its number has a lower chance, it looks again, at the line itself
 MIN_SUM = -60.0  # the least logarithm of a sum of probabilities
+MIN_WHOLE = 1e-30  # the least sum of the probabilities of all numbers that there can be
+MIN_SECOND = -40.0  # the second reader's logarithm of a probability counts as this at least
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 # If the numbers that are weighed have a greater probability, all others are not summed up
 SURE_SHARE = 0.9999
@@ -101,11 +107,18 @@ class Seen:
     size: StripSize = COLUMNS_SIZE
     look_closer: "Callable[[], Seen] | None" = None  # the same line as it is seen next, if unsure
     sure_chance: float = SURE_CHANCE  # nobody looks closer if the number has this chance
+    second: Answer | None = None  # what the second reader sees, if it is in use
 
     @cached_property
     def digits_answer(self) -> Answer:
         """The answer as if all signs were blank."""
         return pass_over(self.answer, DIGITS_ONLY)
+
+    @cached_property
+    def second_digits(self) -> Answer:
+        """The second reader's answer as if all signs were blank."""
+        assert self.second is not None
+        return pass_over(self.second, DIGITS_ONLY)
 
     def weigh(
         self, automaton: Automaton = AS_WRITTEN, others: Iterable[Proposal] = ()
@@ -115,14 +128,15 @@ class Seen:
         Their chances are shares of all numbers that the automaton has. The signs of a pattern or a
         list are put in where they are not seen. The detector is one judge, the network that read
         the line another. The product of their probabilities counts, each to a power, because they
-        learned from the same scenes. The detector judges the digits only: the others have its
-        probability.
+        learned from the same scenes. The second reader, if it is in use, is the third judge. The
+        detector and the second reader judge the digits only.
         """
         answer = pass_over(self.answer, automaton)
         chances = dict(others) | self.list_numbers(automaton, answer)
         numbers = [*chances]
         scores = weigh_columns(answer, numbers)
         share = float(np.exp(scores).sum())  # what these numbers are of all that there can be
+        whole = 1.0
         if isinstance(automaton, ValueSet):
             if automaton.signs:  # how likely it is to put one in says nothing: digits count
                 parts = sorted({*map(only_digits, numbers)})  # "" is the first
@@ -135,8 +149,12 @@ class Seen:
                 )
                 scores[some] += after - before
             if share < SURE_SHARE:
-                share /= max(share, sum_paths(self.digits_answer, automaton.without_signs))
+                whole = max(share, sum_paths(self.digits_answer, automaton.without_signs))
+                share /= whole
         scores = COLUMNS_POWER * scores + DETECTOR_POWER * np.log([*chances.values()])
+        if self.second is not None:
+            scores -= COLUMNS_POWER * log(max(whole, MIN_WHOLE))
+            scores, share = self.ask_second(automaton, numbers, scores, share)
         shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
         shares *= min(max(share, MIN_WEIGHED_SHARE), 1.0) / max(shares.sum(), 1e-9)
         readings = map(Proposal, numbers, shares.tolist())
@@ -144,21 +162,64 @@ class Seen:
         # An empty answer wins only above one half
         return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
+    def ask_second(
+        self,
+        automaton: Automaton,
+        numbers: Sequence[str],
+        scores: NDArray[np.float64],
+        share: float,
+    ) -> tuple[NDArray[np.float64], float]:
+        """The scores of numbers, (N,), and their share of all that the automaton has, once the
+        second reader has judged the digits, too."""
+        parts = sorted({*map(only_digits, numbers)})
+        logs = weigh_columns(self.second_digits, parts)
+        part, whole = float(np.exp(logs).sum()), 1.0
+        if isinstance(automaton, ValueSet) and part < SURE_SHARE:
+            whole = sum_paths(self.second_digits, automaton.without_signs)
+        whole = max(whole, part, MIN_WHOLE)
+        logs = (logs - log(whole)).clip(MIN_SECOND)
+        by_digits = dict(zip(parts, logs.tolist(), strict=True))
+        scores = scores + SECOND_POWER * np.array([by_digits[only_digits(one)] for one in numbers])
+        # All numbers that are not weighed count as one more, which the detector has not seen
+        rest = max(1 - share, 0.0) ** COLUMNS_POWER * UNSEEN_CHANCE**DETECTOR_POWER
+        rest *= (1 - part / whole) ** SECOND_POWER
+        weighed = float(np.exp(scores).sum())
+        return scores, weighed / max(weighed + rest, MIN_WHOLE)
+
+    def is_agreed(self, number: str, automaton: Automaton) -> bool:
+        """Whether the second reader alone, and the others without it, read this number. The signs
+        of a pattern or a list say nothing."""
+        if self.second is None:
+            return False
+        if isinstance(automaton, ValueSet):
+            number = only_digits(number)
+            seconds = propose(self.second_digits, automaton.without_signs)
+        else:
+            seconds = propose(pass_over(self.second, automaton), automaton)
+        if seconds[:1] != [number]:
+            return False
+        alone = [one.number for one in replace(self, second=None).weigh(automaton)[:1]]
+        return number in (alone if isinstance(automaton, AnyValue) else map(only_digits, alone))
+
     def list_numbers(self, automaton: Automaton, answer: Answer) -> dict[str, float]:
-        """The numbers that either network takes for likely, and "" for none, with the detector's
-        probability.
+        """The numbers that either network takes for likely, the second reader's first, and "" for
+        none, with the detector's probability.
         """
         values = automaton.without_signs if isinstance(automaton, ValueSet) else None
+        second = list[str]()
+        if self.second is not None:
+            second = propose(self.second_digits, values or DIGITS_ONLY)[:1]
         paths = propose_numbers(self.line, values or automaton)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
         read, written, has_all = list[str](), [*found], False
         if values and automaton.signs:
             digits = propose(self.digits_answer, values)[:MAX_PROPOSALS]
-            parts = [values.put_signs_in(one) for one in dict.fromkeys([*digits, *found])]
+            parts = [values.put_signs_in(one) for one in dict.fromkeys([*digits, *found, *second])]
             written = [one for part, _ in parts for one in part]
             has_all = all(is_whole for _, is_whole in parts)
         if not has_all:
             read = propose(answer, automaton)[:MAX_PROPOSALS]
+            read += second
         read += written
         chances = {one: found.get(only_digits(one), UNSEEN_CHANCE) for one in read}
         no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
@@ -253,7 +314,8 @@ def trace_readings(
     numbers, reason, is_free, seen = choose_readings(first, known)
     best = numbers[0]
     if best.number:
-        confidence = card.calibrate(best.chance, not is_free and known.fixes_length)
+        is_agreed = seen.is_agreed(best.number, AS_WRITTEN if is_free else known.automaton)
+        confidence = card.calibrate(best.chance, not is_free and known.fixes_length, is_agreed)
         if printed is not None and not has_ink(grey, printed):  # what is seen is print
             others = [one for one in numbers if one.number]
             numbers, confidence = [Proposal("", DOUBTED_EMPTY), *others], DOUBTED_EMPTY
@@ -312,7 +374,15 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     reason = find_others(found.candidates, line, fitted.height, "/" in spelled)
     reason = reason or ("other signs" if found.is_struck else "")
-    first = Seen(line, answer, to_strip, found.to_original, reason)
+    second = None
+    if reader.second:
+        second, _ = read_strip(reader.second, found.picture, fitted, SECOND_SIZE)
+    sure_chance = SURE_OF_BOTH if reader.second else SURE_CHANCE
+    first = Seen(
+        *(line, answer, to_strip, found.to_original, reason),
+        sure_chance=sure_chance,
+        second=second,
+    )
 
     @cache
     def look_closer() -> Seen:
