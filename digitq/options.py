@@ -90,6 +90,12 @@ wide = click.option(
     is_flag=True,
     help="also write OUT with `-wide` in its name: a row for each page, or for each row of a table",
 )
+key = click.option(
+    "--key",
+    metavar="KEY.csv",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="right answers of a form's questions, which give points, in place of those in its file",
+)
 adapt = click.option(
     "--adapt",
     "adapts",

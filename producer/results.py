@@ -52,6 +52,7 @@ class ResultFile:
     schema: pa.Schema  # it has `truth` and `corrected` if the file has them
     record: Record | None
     again: Mapping[str, PageAgain] = field(default_factory=dict)  # pages that were read again
+    key: Path | None = None  # a table of right answers, in place of those of the form
 
     @property
     def reads_numbers(self) -> bool:
@@ -197,7 +198,7 @@ def as_parsed(kind: pa.DataType) -> pa.DataType:
     return pa.list_(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind
 
 
-def open_results(path: Path) -> ResultFile:
+def open_results(path: Path, key: Path | None = None) -> ResultFile:
     """Open a result file. Raises `UsageError` if it can't be read, or if a column is missing."""
     suffix = path.suffix.lower()
     if suffix not in READERS:
@@ -230,7 +231,7 @@ def open_results(path: Path) -> ResultFile:
         if one.name in names:
             schema = schema.append(one)
     again = open_pages_again(again_path(path), record) if has_form and record else {}
-    return ResultFile(path, read, schema, record, again)
+    return ResultFile(path, read, schema, record, again, key)
 
 
 def open_pages_again(path: Path, record: Record) -> dict[str, PageAgain]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitq import options
-from digitq.commands.reports import check_page, check_wide, show_results
+from digitq.commands.reports import check_key, check_page, check_wide, show_results
 from digitq.protocol.errors import UsageError
 from digitq.protocol.settings import find_weights, settings
 from digitq.protocol.text import plural, shown
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @options.truth
 @options.wide
 @options.report
+@options.key
 @options.overwrite
 def classify(
     sources: tuple[str, ...],
@@ -54,6 +55,7 @@ def classify(
     truth: str | None,
     wide: bool,
     page: Path | None,
+    key: Path | None,
     overwrite: bool,
 ) -> None:
     """Classify images and write one row per image, in order.
@@ -82,6 +84,7 @@ def classify(
         check_page(page, overwrite, out)
     if wide:
         check_wide(reading.form_name, out, overwrite)
+    check_key(reading.form_name, key, wide, page)
     if out:
         _refuse_source(sources, out)
     answers = options.truth_file(truth)
@@ -115,7 +118,7 @@ def classify(
         report_adapted(adapted, sink.counts.review)
     report_risk(sink, reading.risk, reading.like, bool(reading.form))
     report_truth(sink.counts, reading.what, truth, opened[-1].gaps if opened else None)
-    show_results(out, wide, page)
+    show_results(out, wide, page, key)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 

@@ -12,7 +12,7 @@ import click
 
 import digitq
 from digitq import options
-from digitq.commands.reports import check_page, check_wide, show_results
+from digitq.commands.reports import check_key, check_page, check_wide, show_results
 from digitq.operate.tables import (
     View,
     describe_job,
@@ -184,6 +184,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
 @options.broker
 @options.wide
 @options.report
+@options.key
 @options.overwrite
 @click.option(
     "--keep",
@@ -196,6 +197,7 @@ def collect(
     broker: str | None,
     wide: bool,
     page: Path | None,
+    key: Path | None,
     overwrite: bool,
     keep: bool,
 ) -> None:
@@ -214,6 +216,8 @@ def collect(
     job = find_job(client, job_id)
     if wide:
         check_wide(job.origin.form, out, overwrite)
+    if key:
+        check_key(job.origin.form, key, wide, page)
     if overwrite and job.progress().freed_images:
         raise UsageError(
             f"results of job {job.id} are only in the file of the `digitq collect` that took them: "
@@ -239,7 +243,7 @@ def collect(
         if freed := job.progress().freed_images:
             rows = plural(freed, "field" if job.origin.form else "image")
             echo_err(f"the results of {rows} were deleted from Redis to make room")
-    show_results(out, wide, page)
+    show_results(out, wide, page, key)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 

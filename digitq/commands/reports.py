@@ -28,12 +28,14 @@ RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
     "unmarked ones may be wrong",
     limits=click.IntRange(1, MAX_SAMPLE),
 )
+@options.key
 @click.option("--overwrite", is_flag=True, help="replace the page")
 def report(
     results: Path,
     sources: tuple[str, ...],
     out: Path | None,
     sample: int | None,
+    key: Path | None,
     overwrite: bool,
 ) -> None:
     """Show results in a page, and correct them there.
@@ -48,9 +50,10 @@ def report(
     open_results(results)  # raises before anything else if it is no result file
     out = out or results.with_suffix(".html")
     check_page(out, overwrite)
-    if sample and is_workbook(out):
-        raise UsageError("--sample is a part of a page: name one that ends in .html")
-    show_page(results, sources, out, sample or 0)
+    if (sample or key) and is_workbook(out):
+        part = "--sample is" if sample else "points are"
+        raise UsageError(f"{part} a part of a page: name one that ends in .html")
+    show_page(results, sources, out, sample or 0, key)
 
 
 @click.command()
@@ -130,15 +133,16 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
 @click.command()
 @click.argument("results", type=RESULT_PATH)
 @options.out
+@options.key
 @click.option("--overwrite", is_flag=True, help="replace OUT")
-def wide(results: Path, out: str | None, overwrite: bool) -> None:
+def wide(results: Path, out: str | None, key: Path | None, overwrite: bool) -> None:
     """Write the results of pages with a column for each field.
 
     RESULTS is a file that `classify --form` wrote. OUT has a row for each page, or for each row of
     its tables. The column `review` names the fields that a person should check.
     """
-    show_wide(str(results), out or "-", overwrite)
-    show_people(str(results))
+    show_wide(str(results), out or "-", overwrite, key)
+    show_people(str(results), key)
 
 
 def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
@@ -154,42 +158,60 @@ def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
     check_out(name_wide(Path(str(out))), overwrite)
 
 
-def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> None:
+def check_key(form: str | None, key: Path | None, has_wide: bool, page: Path | None) -> None:
+    """Raises `UsageError` if the key of a form can't be read, or if nothing shows its points."""
+    from digitq.form_rows import read_form_file
+    from digitq.review.points import read_key
+
+    if key and not (form and (has_wide or (page and not is_workbook(page)))):
+        raise UsageError("--key gives points in --wide or a page of --report, of a form")
+    if form:
+        read_key(read_form_file(form), form, key)
+
+
+def show_wide(
+    results: str, out: str | None = None, overwrite: bool = True, key: Path | None = None
+) -> None:
     """Write the wide table of a result file, by default beside it, and say where it is."""
     from digitq.producer.results import open_results
     from digitq.review.wide import name_wide, write_wide
 
     target = name_wide(Path(results)) if out is None else Path(out)
-    rows = write_wide(open_results(Path(results)), target, overwrite)
+    rows = write_wide(open_results(Path(results), key), target, overwrite)
     if out != "-":
         echo_err(f"the wide table is in {target}: {plural(rows, 'row')}")
 
 
-def show_people(results: str | None) -> None:
-    """Say who of a form's lists is missing in a result file, or occurs twice, if the file can be
-    read."""
+def show_people(results: str | None, key: Path | None = None) -> None:
+    """Say who of a form's lists is missing in a result file, or occurs twice, and what its key
+    lacks, if the file can be read."""
     from digitq.producer.results import READERS, open_results
     from digitq.protocol.formats.stores import is_stored
     from digitq.review.page_fields import find_form
     from digitq.review.people import call_roll
+    from digitq.review.points import Tally, find_key
+    from digitq.review.wide import read_pages
 
     if not results or is_stored(results) or Path(results).suffix.lower() not in READERS:
         return
-    table = open_results(Path(results))
+    table = open_results(Path(results), key)
     form, notes = find_form(table.record) if table.has_form else (None, [])
-    for line in (*notes, *call_roll(table, form)):
+    notes += call_roll(table, form)
+    if key_of_form := find_key(table, form):
+        notes += Tally(key_of_form, read_pages(table, form)).tell()
+    for line in notes:
         echo_err(line)
 
 
-def show_results(results: str | None, has_wide: bool, page: Path | None) -> None:
+def show_results(results: str | None, has_wide: bool, page: Path | None, key: Path | None) -> None:
     """Write the wide table and the page of a run if they are asked for, and say who is missing or
     occurs twice."""
     if has_wide:
-        show_wide(str(results))
+        show_wide(str(results), key=key)
     if page:
-        show_page(Path(str(results)), (), page)
+        show_page(Path(str(results)), (), page, key=key)
     else:
-        show_people(results)
+        show_people(results, key)
 
 
 def check_readable(out: str | None, option: str) -> None:
@@ -220,14 +242,16 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     options.check_new(page, overwrite)
 
 
-def show_page(results: Path, sources: tuple[str, ...], page: Path, sample: int = 0) -> None:
+def show_page(
+    results: Path, sources: tuple[str, ...], page: Path, sample: int = 0, key: Path | None = None
+) -> None:
     """Write the page of a result file, with a random sample if it is asked for, and say what is in
     it."""
     from digitq.producer.results import open_results
     from digitq.review.page import write_page
     from digitq.review.picture_table import write_sheet
 
-    table = open_results(results)
+    table = open_results(results, key)
     if is_workbook(page):
         found, *notes = write_sheet(table, sources, page)
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import groupby
+from math import floor
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from textwrap import shorten
@@ -29,6 +30,7 @@ from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import CHECK_FAILED, checksum, list_no_values, suggest_training
 from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
+from digitq.review.points import DEFAULTS, Tally, find_key
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.template import fill_template
@@ -167,6 +169,9 @@ def make_page(
     """
     form, notes = find_form(results.record) if results.has_form else (None, [])
     notes += call_roll(results, form)
+    key = find_key(results, form)
+    tally = Tally(key, read_pages(results, form)) if key else None
+    notes += tally.tell() if tally else ()
     survey = Survey(results.read, mark_repeated(results, form), sample, results.has_form)
     images = list_images(survey)
     if results.has_form:
@@ -185,7 +190,7 @@ def make_page(
             "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
         )
     refused = count_refused(images, results)
-    text = render(results, survey, images, refused, notes, saved_in)
+    text = render(results, survey, images, refused, notes, saved_in, tally)
     return ReviewPage(text, images, [summarise(survey.counts, what=results.row), *notes])
 
 
@@ -392,6 +397,7 @@ def render(
     refused: Mapping[str, int],
     notes: Sequence[str],
     saved_in: str,
+    tally: Tally | None,
 ) -> str:
     """The text of the page. Text from files is escaped; only digitq's own text is markup."""
     figures = survey.scores.figures()
@@ -436,6 +442,9 @@ def render(
         saved_in=saved_in,
         answers=chart_answers(survey),
         confidences=chart_confidences(survey),
+        tally=tally,
+        outcomes=(*DEFAULTS, "undecided"),
+        points=chart_points(tally) if tally else (),
         worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix
         shown=Counter((image.truth, image.answer) for image in images),
     )
@@ -450,6 +459,20 @@ def chart_answers(survey: Survey) -> list[Bar]:
     end = np.flatnonzero(counts)[-1] + 1 if is_number else CLASSES
     shown = range(int(is_number and not counts[0]), end)
     return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
+
+
+def chart_points(tally: Tally) -> list[Bar]:
+    """How many pages have how many whole points; those that are undecided are to review."""
+    pages = Counter[tuple[int, bool]]()
+    for (points, is_decided), count in tally.pages.items():
+        if points is not None:
+            pages[floor(points), is_decided] += count
+    bins = [(at, pages[at, False], pages[at, True]) for at in sorted({at for at, _ in pages})]
+    scale = 100 / max([undecided + decided for _, undecided, decided in bins], default=1)
+    return [
+        Bar(f"{at:,}", one + other, scale * (one + other), one, scale * one)
+        for at, one, other in bins
+    ]
 
 
 def chart_confidences(survey: Survey) -> list[Bar]:

@@ -24,9 +24,10 @@ from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
 from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
 from digitq.review.people import mark_repeated
+from digitq.review.points import POINTS_COLUMNS, Key, find_key, mark_page
 
 RESULT_COLUMNS = (
-    *("id", "page", "table", "row", "field", "number", "confidence", "review", "reason"),
+    *("id", "page", "table", "row", "field", "number", "confidence", "error", "review", "reason"),
     CORRECTED.name,
 )
 BATCH_PAGES = 256  # this many pages are written at a time
@@ -55,7 +56,7 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
     if not results.has_form:
         raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
     form, _ = find_form(results.record)
-    batches = spread_pages(read_pages(results, form), form)
+    batches = spread_pages(read_pages(results, form), form, find_key(results, form))
     if str(out) == "-":
         with output_errors("the rows"):
             return write_table(batches, sys.stdout.buffer, ".csv")
@@ -81,7 +82,7 @@ def read_pages(results: ResultFile, form: Form | None = None) -> Iterator[list[R
 
 
 def spread_pages(
-    pages: Iterator[list[ResultRow]], form: Form | None = None
+    pages: Iterator[list[ResultRow]], form: Form | None = None, key: Key | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The wide rows; all pages have the fields of the first one. After a field are the columns that
     its list shows. There is at least one batch."""
@@ -93,27 +94,32 @@ def spread_pages(
         fields |= dict.fromkeys([place["field"], *shown])
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
-    last = ["checks", "review"] if form and form.checks else ["review"]
-    schema = pa.schema([*named, *((name, pa.string()) for name in (*fields, *last))])
+    named += [(name, pa.string()) for name in fields]
+    named += [*zip(POINTS_COLUMNS, (pa.float64(), pa.int32()), strict=True)] if key else []
+    named += [("checks", pa.string())] * bool(form and form.checks)
+    schema = pa.schema([*named, ("review", pa.string())])
     left = chain([first], pages)
     while part := [*islice(left, BATCH_PAGES)]:
-        rows = [row for page in part for row in spread_page(page, form)]
+        rows = [row for page in part for row in spread_page(page, form, key)]
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def spread_page(page: Sequence[ResultRow], form: Form | None) -> Iterator[dict[str, Any]]:
+def spread_page(
+    page: Sequence[ResultRow], form: Form | None, key: Key | None
+) -> Iterator[dict[str, Any]]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     shared = [place for place in page if place["row"] is None]
     rows = [place for place in page if place["row"] is not None]
     broken = [*find_broken_rules(form, page)] if form and form.checks else []
+    worth = dict(zip(POINTS_COLUMNS, mark_page(key, page), strict=False)) if key else {}
     of_page = [one for one in broken if one.bound.isdisjoint(place["id"] for place in rows)]
     if not rows and shared:
-        yield join(shared, form, of_page)
+        yield worth | join(shared, form, of_page)
     for (table, number), group in groupby(rows, key=itemgetter("table", "row")):
         row = [*group]
         here = [one for one in broken if not one.bound.isdisjoint(place["id"] for place in row)]
-        yield {"table": table, "row": number} | join([*shared, *row], form, of_page + here)
+        yield worth | {"table": table, "row": number} | join([*shared, *row], form, of_page + here)
 
 
 def join(

@@ -262,6 +262,7 @@ class FormFile(StrictModel):
     tables: dict[Name, TablePart] = {}
     checks: Annotated[list[CheckPart], Field(max_length=MAX_CELLS)] = []
     second_reader: bool = False
+    key: dict[str, Any] | None = None  # `read_key` tells what is wrong with it
 
 
 KINDS_OF_PART: dict[str, type[StrictModel]] = {
