@@ -91,10 +91,7 @@ wide = click.option(
     help="also write OUT with `-wide` in its name: a row for each page, or for each row of a table",
 )
 key = click.option(
-    "--key",
-    metavar="KEY.csv",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="right answers of a form's questions, which give points, in place of those in its file",
+    "--key", type=click.Path(path_type=Path), help="table of right answers to a form, for points"
 )
 adapt = click.option(
     "--adapt",

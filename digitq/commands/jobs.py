@@ -216,8 +216,7 @@ def collect(
     job = find_job(client, job_id)
     if wide:
         check_wide(job.origin.form, out, overwrite)
-    if key:
-        check_key(job.origin.form, key, wide, page)
+    check_key(job.origin.form if key else None, key, wide, page)
     if overwrite and job.progress().freed_images:
         raise UsageError(
             f"results of job {job.id} are only in the file of the `digitq collect` that took them: "

@@ -51,8 +51,7 @@ def report(
     out = out or results.with_suffix(".html")
     check_page(out, overwrite)
     if (sample or key) and is_workbook(out):
-        part = "--sample is" if sample else "points are"
-        raise UsageError(f"{part} a part of a page: name one that ends in .html")
+        raise UsageError("--sample and --key are parts of a page: name one that ends in .html")
     show_page(results, sources, out, sample or 0, key)
 
 
@@ -169,10 +168,8 @@ def check_key(form: str | None, key: Path | None, has_wide: bool, page: Path | N
         read_key(read_form_file(form), form, key)
 
 
-def show_wide(
-    results: str, out: str | None = None, overwrite: bool = True, key: Path | None = None
-) -> None:
-    """Write the wide table of a result file, by default beside it, and say where it is."""
+def show_wide(results: str, out: str | None, overwrite: bool, key: Path | None) -> None:
+    """Write the wide table of a result file, beside it if OUT is None, and say where it is."""
     from digitq.producer.results import open_results
     from digitq.review.wide import name_wide, write_wide
 
@@ -187,18 +184,11 @@ def show_people(results: str | None, key: Path | None = None) -> None:
     lacks, if the file can be read."""
     from digitq.producer.results import READERS, open_results
     from digitq.protocol.formats.stores import is_stored
-    from digitq.review.page_fields import find_form
-    from digitq.review.people import call_roll
-    from digitq.review.points import Tally, find_key
-    from digitq.review.wide import read_pages
+    from digitq.review.wide import look_up
 
     if not results or is_stored(results) or Path(results).suffix.lower() not in READERS:
         return
-    table = open_results(Path(results), key)
-    form, notes = find_form(table.record) if table.has_form else (None, [])
-    notes += call_roll(table, form)
-    if key_of_form := find_key(table, form):
-        notes += Tally(key_of_form, read_pages(table, form)).tell()
+    *_, notes = look_up(open_results(Path(results), key))
     for line in notes:
         echo_err(line)
 
@@ -207,9 +197,9 @@ def show_results(results: str | None, has_wide: bool, page: Path | None, key: Pa
     """Write the wide table and the page of a run if they are asked for, and say who is missing or
     occurs twice."""
     if has_wide:
-        show_wide(str(results), key=key)
+        show_wide(str(results), None, True, key)
     if page:
-        show_page(Path(str(results)), (), page, key=key)
+        show_page(Path(str(results)), (), page, 0, key)
     else:
         show_people(results, key)
 
@@ -243,7 +233,7 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
 
 
 def show_page(
-    results: Path, sources: tuple[str, ...], page: Path, sample: int = 0, key: Path | None = None
+    results: Path, sources: tuple[str, ...], page: Path, sample: int, key: Path | None
 ) -> None:
     """Write the page of a result file, with a random sample if it is asked for, and say what is in
     it."""

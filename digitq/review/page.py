@@ -28,14 +28,14 @@ from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
 from digitq.review.corrections import CHECK_FAILED, checksum, list_no_values, suggest_training
-from digitq.review.page_fields import Told, find_form, find_place, tell_rules
-from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
-from digitq.review.points import DEFAULTS, Tally, find_key
+from digitq.review.page_fields import Told, find_place, tell_rules
+from digitq.review.people import OCCURS_TWICE, mark_repeated
+from digitq.review.points import Tally
 from digitq.review.scores import percent
 from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
 from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
-from digitq.review.wide import read_pages
+from digitq.review.wide import look_up, read_pages
 from digitq.summary import summarise
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
@@ -167,11 +167,7 @@ def make_page(
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't.
     """
-    form, notes = find_form(results.record) if results.has_form else (None, [])
-    notes += call_roll(results, form)
-    key = find_key(results, form)
-    tally = Tally(key, read_pages(results, form)) if key else None
-    notes += tally.tell() if tally else ()
+    form, tally, notes = look_up(results)
     survey = Survey(results.read, mark_repeated(results, form), sample, results.has_form)
     images = list_images(survey)
     if results.has_form:
@@ -443,7 +439,6 @@ def render(
         answers=chart_answers(survey),
         confidences=chart_confidences(survey),
         tally=tally,
-        outcomes=(*DEFAULTS, "undecided"),
         points=chart_points(tally) if tally else (),
         worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix
         shown=Counter((image.truth, image.answer) for image in images),
@@ -463,15 +458,11 @@ def chart_answers(survey: Survey) -> list[Bar]:
 
 def chart_points(tally: Tally) -> list[Bar]:
     """How many pages have how many whole points; those that are undecided are to review."""
-    pages = Counter[tuple[int, bool]]()
-    for (points, is_decided), count in tally.pages.items():
-        if points is not None:
-            pages[floor(points), is_decided] += count
-    bins = [(at, pages[at, False], pages[at, True]) for at in sorted({at for at, _ in pages})]
-    scale = 100 / max([undecided + decided for _, undecided, decided in bins], default=1)
+    pages = Counter(map(floor, tally.decided + tally.open))
+    undecided, scale = Counter(map(floor, tally.open)), 100 / max(pages.values(), default=1)
     return [
-        Bar(f"{at:,}", one + other, scale * (one + other), one, scale * one)
-        for at, one, other in bins
+        Bar(f"{at:,}", pages[at], scale * pages[at], undecided[at], scale * undecided[at])
+        for at in sorted(pages)
     ]
 
 

@@ -10,8 +10,7 @@ from digitq.producer.sinks.sink import replacing
 from digitq.producer.sinks.workbook import write_workbook
 from digitq.protocol.text import plural
 from digitq.review.page import PageImage, add_pictures
-from digitq.review.page_fields import find_form
-from digitq.review.people import call_roll
+from digitq.review.wide import look_up
 
 MAX_PICTURES = 10_000  # Excel is slow with more pictures, and they are in memory until the end
 
@@ -24,8 +23,7 @@ def write_sheet(results: ResultFile, sources: Sequence[str], out: Path) -> list[
     rows = chain.from_iterable(batch.to_pylist() for batch in results.places())
     numbered = enumerate(islice(rows, MAX_PICTURES))
     images = [PageImage(row, number, {"answers"}) for number, row in numbered]
-    form, notes = find_form(results.record) if results.has_form else (None, [])
-    notes += call_roll(results, form)
+    form, _, notes = look_up(results)
     notes += add_pictures(images, results, sources, form)
     shown = {
         image.number: b64decode(image.picture.uri.partition(",")[2])

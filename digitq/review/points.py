@@ -20,18 +20,16 @@ from digitq.protocol.formats.csv_text import plain_text
 from digitq.protocol.text import name_some, plural
 from digitq.review.page_fields import find_place
 
-POINTS_COLUMNS = ("points", "undecided")  # of the wide table of a form with a key
-DEFAULTS = {"right": 1, "wrong": 0, "empty": 0, "several": 0}  # points for what comes of an answer
-KEY_KEYS = (*DEFAULTS, "version", "file", "answers")  # of a key in a form's file
-TABLE_COLUMNS = ("version", "table", "row", "field", "answer", *DEFAULTS)  # of a key's table
-MAX_POINTS = 1_000_000  # an answer gives or takes at most so many points
-MAX_UNANSWERED = 30  # a line names at most so many questions without a right answer
+WIDE_COLUMNS = ("points", "undecided")  # of the wide table of a form with a key
+POINTS = {"right": 1, "wrong": 0, "empty": 0, "several": 0}  # for what comes of a question
+PART = POINTS | {"version": "", "file": "", "answers": {}}  # what a form's file may say of its key
+COLUMNS = ("version", "table", "row", "field", "answer", *POINTS)  # of a table of answers
 Row = Mapping[str, Any]  # of `read_pages`
-# Where a key names a question, its version, `name_place`, right answers, and points of its own
-Entry = tuple[str, str, str, list[Any], dict[str, Any]]
-# The right answers, any of which is right, and points by the keys of `DEFAULTS`; by `name_place`,
-# by the version, which is "" if there is only one
+# The right answers, any of which is right, and what each of `POINTS` gives; by `name_place`, by the
+# version, which is "" if there is only one
 Questions = dict[str, dict[str, tuple[list[str], dict[str, Decimal]]]]
+# Where a key names a question, its version, `name_place`, right answers, and points of its own
+Entries = Iterator[tuple[str, str, str, list[Any], dict[str, Any]]]
 
 
 class Key(NamedTuple):
@@ -59,13 +57,16 @@ def read_key(form: Form, path: str, table: Path | None) -> Key | None:
         return None
     places = {cell.id: cell.known for cell in form.cells}
     with telling(path):
-        for name in part.keys() - {*KEY_KEYS}:
-            raise UsageError(f"key.{name}: there is no such key; there are {', '.join(KEY_KEYS)}")
+        for name, given in part.items():
+            if name not in PART:
+                raise UsageError(f"key.{name}: there is no such key; there are {', '.join(PART)}")
+            if name not in POINTS and type(given) is not type(PART[name]):
+                raise UsageError(f"key.{name}: {given!r} must be like {PART[name]!r}")
         for cell in form.cells:
-            if taken := {cell.field, *cell.known.people.columns} & {*POINTS_COLUMNS}:
+            if taken := {cell.field, *cell.known.people.columns} & {*WIDE_COLUMNS}:
                 raise UsageError(f"key: the wide table needs the name {taken.pop()!r}: rename it")
-        questions = read_questions(part, places, Path(path).parent)
-        field = part.get("version", "version" if any(questions) else "")
+        questions = read_questions(PART | part, places, Path(path).parent)
+        field = part.get("version") or ("version" if any(questions) else "")
         with telling("key.version"):
             if field and field not in places:
                 raise UsageError(f"the form has no field {field!r}")
@@ -76,26 +77,23 @@ def read_key(form: Form, path: str, table: Path | None) -> Key | None:
 
 def read_questions(part: dict[str, Any], places: Mapping[str, Known], folder: Path) -> Questions:
     """What is right in each place of each version. Raises `UsageError`."""
-    points = {one: read_points(f"key.{one}", part.get(one, DEFAULTS[one])) for one in DEFAULTS}
-    file, answers, found = part.get("file"), part.get("answers", {}), Questions()
-    entries = list_rows(folder / file) if file else list_answers(answers)
+    points, found = {one: read_points(f"key.{one}", part[one]) for one in POINTS}, Questions()
+    entries = list_rows(folder / part["file"]) if part["file"] else list_answers(part["answers"])
     for where, version, name, right, own in entries:
         with telling(where):
             if name not in places:
                 raise UsageError(f"the form has no field {name!r}")
             if name in found.setdefault(version, {}):
                 raise UsageError(f"{name!r} is in the key twice")
+            answers = [check_answer(one, places[name]) for one in right]
             own_points = {one: read_points(one, text) for one, text in own.items()}
-            found[version][name] = (
-                [check_answer(one, places[name]) for one in right],
-                points | own_points,
-            )
-    if not found or (file and answers):
+            found[version][name] = answers, points | own_points
+    if not found or (part["file"] and part["answers"]):
         raise UsageError("key: give right answers, either in `answers` or in a `file`")
     return found
 
 
-def list_answers(answers: dict[str, Any]) -> Iterator[Entry]:
+def list_answers(answers: dict[str, Any]) -> Entries:
     """What `answers` in a form's file says: by the question, or by the version before."""
     has_versions = all(isinstance(one, dict) for one in answers.values())
     for version, questions in (answers if has_versions else {"": answers}).items():
@@ -104,18 +102,18 @@ def list_answers(answers: dict[str, Any]) -> Iterator[Entry]:
             yield where, version, name, right if isinstance(right, list) and right else [right], {}
 
 
-def list_rows(table: Path) -> Iterator[Entry]:
+def list_rows(table: Path) -> Entries:
     """What a table says; a row without an answer is left out. Raises `UsageError`."""
     path, sheet, _ = find_column(table)
     with open_rows(path, sheet) as rows:
         names = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
         needed = [find(path, names, [name]) for name in ("field", "answer")]
-        for name in {*names, *needed} - {*TABLE_COLUMNS, ""}:
-            raise UsageError(f"{path}: {name!r} is none of the columns {', '.join(TABLE_COLUMNS)}")
+        for name in {*names, *needed} - {*COLUMNS, ""}:
+            raise UsageError(f"{path}: {name!r} is none of the columns {', '.join(COLUMNS)}")
         for row in rows:
-            cells = {one: plain_text((row.get(one) or "").strip()) for one in TABLE_COLUMNS}
+            cells = {one: plain_text((row.get(one) or "").strip()) for one in COLUMNS}
             name = "/".join(filter(None, (cells["table"], cells["row"], cells["field"])))
-            own = {one: cells[one] for one in DEFAULTS if cells[one]}
+            own = {one: cells[one] for one in POINTS if cells[one]}
             if answer := cells["answer"]:
                 where = f"line {rows.line_num} of {path}"
                 yield where, cells["version"], name, [*answer.split("|")], own
@@ -134,7 +132,7 @@ def check_answer(answer: Any, known: Known) -> str:
 def read_points(name: str, value: Any) -> Decimal:
     """A number of points, exactly. Raises `UsageError`."""
     with suppress(InvalidOperation):
-        if abs(points := Decimal(str(value).replace(",", "."))) <= MAX_POINTS:
+        if (points := Decimal(str(value).replace(",", "."))).is_finite():
             return points
     raise UsageError(f"{name}: {value!r} is no number of points, such as -0.25")
 
@@ -157,13 +155,13 @@ def mark_page(
     for name in asked.keys() & rows.keys():
         outcome = mark_answer(rows[name], asked[name][0], key.form.known_of(name))
         outcomes[name] = outcome, rows[name]["number"] or rows[name]["error"]
-        given += [asked[name][1][outcome]] if outcome in DEFAULTS else []
+        given += [asked[name][1][outcome]] if outcome in POINTS else []
     points = float(sum(given, Decimal())) if given else None
     return points, len(outcomes) - len(given), version, outcomes
 
 
 def mark_answer(row: Row, right: Sequence[str], known: Known) -> str:
-    """What comes of a row: one of `DEFAULTS`, or "undecided" if a person must look first. What a
+    """What comes of a row: one of `POINTS`, or "undecided" if a person must look first. What a
     person called illegible is wrong."""
     written, is_open = row["number"] or "", row["number"] is None or row["error"] is not None
     if row["review"] or (is_open and not row.get(CORRECTED.name)):
@@ -179,26 +177,22 @@ class Tally:
     """The points of all pages, and what came of each question."""
 
     def __init__(self, key: Key, pages: Iterable[Sequence[Row]]) -> None:
-        # Pages by their points, None if they have none, and whether all is decided
-        self.key, self.pages = key, Counter[tuple[float | None, bool]]()
+        self.key = key
+        self.decided, self.open, self.without = list[float](), list[float](), 0  # points of pages
         self.unknown = Counter[str]()  # pages by a version that the key lacks
         # By the version and the question
         self.outcomes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.wrong: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for page in pages:
             points, undecided, version, outcomes = mark_page(key, page)
-            self.pages[points, not undecided] += 1
+            if points is None:
+                self.without += 1
+            else:
+                (self.open if undecided else self.decided).append(points)
             self.unknown.update({version or ""} - {*key.questions} if version is not None else ())
             for name, (outcome, answer) in outcomes.items():
                 self.outcomes[version or "", name][outcome] += 1
                 self.wrong[version or "", name].update([answer] * (outcome == "wrong"))
-
-    def describe(self) -> str:
-        """How many pages are decided, and their mean."""
-        decided = [points or 0 for points, is_sure in self.pages.elements() if is_sure]
-        mean = f", with {sum(decided) / len(decided):.2f} points on average" if decided else ""
-        undecided = self.pages.total() - len(decided)
-        return f"{plural(len(decided), 'page')} decided{mean}; {undecided:,} undecided"
 
     def tell(self) -> Iterator[str]:
         """Lines about questions without a right answer, and versions that the key lacks."""
@@ -214,6 +208,6 @@ class Tally:
             if missing:
                 have = f"{plural(len(missing), 'question')} {'have' if missing[1:] else 'has'}"
                 where = f"the key of version {version}" if version else "the key"
-                yield f"{have} no right answer in {where}: {name_some(missing, MAX_UNANSWERED)}"
+                yield f"{have} no right answer in {where}: {name_some(missing)}"
         for version, count in self.unknown.items():
             yield f"{plural(count, 'page')} without points: the key has no version {version!r}"

@@ -23,8 +23,8 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.xlsx_rows import XLSX, import_openpyxl
 from digitq.review.amounts import find_amounts, measure_columns
 from digitq.review.page_fields import BrokenRule, find_broken_rules, find_form, find_place
-from digitq.review.people import mark_repeated
-from digitq.review.points import POINTS_COLUMNS, Key, find_key, mark_page
+from digitq.review.people import call_roll, mark_repeated
+from digitq.review.points import WIDE_COLUMNS, Key, Tally, find_key, mark_page
 
 RESULT_COLUMNS = (
     *("id", "page", "table", "row", "field", "number", "confidence", "error", "review", "reason"),
@@ -70,6 +70,14 @@ def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
         return write_table(batches, file, out.suffix.lower())
 
 
+def look_up(results: ResultFile) -> tuple[Form | None, Tally | None, list[str]]:
+    """The form on record, the points by its key, and lines about them and its lists of people."""
+    form, notes = find_form(results.record) if results.has_form else (None, [])
+    key = find_key(results, form)
+    tally = Tally(key, read_pages(results, form)) if key else None
+    return form, tally, [*notes, *call_roll(results, form), *(tally.tell() if tally else ())]
+
+
 def read_pages(results: ResultFile, form: Form | None = None) -> Iterator[list[ResultRow]]:
     """The rows of each page, as `mark_repeated` marks them."""
 
@@ -95,7 +103,7 @@ def spread_pages(
     named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
     named += [("row", pa.int32())] * bool(tables)
     named += [(name, pa.string()) for name in fields]
-    named += [*zip(POINTS_COLUMNS, (pa.float64(), pa.int32()), strict=True)] if key else []
+    named += [*zip(WIDE_COLUMNS, (pa.float64(), pa.int32()), strict=True)] if key else []
     named += [("checks", pa.string())] * bool(form and form.checks)
     schema = pa.schema([*named, ("review", pa.string())])
     left = chain([first], pages)
@@ -104,15 +112,13 @@ def spread_pages(
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def spread_page(
-    page: Sequence[ResultRow], form: Form | None, key: Key | None
-) -> Iterator[dict[str, Any]]:
+def spread_page(page: list[ResultRow], form: Form | None, key: Key | None) -> Iterator[ResultRow]:
     """The wide rows of a page: one, or one for each row that its tables have, which repeats the
     fields."""
     shared = [place for place in page if place["row"] is None]
     rows = [place for place in page if place["row"] is not None]
     broken = [*find_broken_rules(form, page)] if form and form.checks else []
-    worth = dict(zip(POINTS_COLUMNS, mark_page(key, page), strict=False)) if key else {}
+    worth = dict(zip(WIDE_COLUMNS, mark_page(key, page), strict=False)) if key else {}
     of_page = [one for one in broken if one.bound.isdisjoint(place["id"] for place in rows)]
     if not rows and shared:
         yield worth | join(shared, form, of_page)
