@@ -90,9 +90,7 @@ wide = click.option(
     is_flag=True,
     help="also write OUT with `-wide` in its name: a row for each page, or for each row of a table",
 )
-key = click.option(
-    "--key", type=click.Path(path_type=Path), help="table of right answers to a form, for points"
-)
+key = click.option("--key", type=click.Path(path_type=Path), help="right answers of a form, a CSV")
 adapt = click.option(
     "--adapt",
     "adapts",

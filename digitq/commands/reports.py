@@ -188,8 +188,7 @@ def show_people(results: str | None, key: Path | None = None) -> None:
 
     if not results or is_stored(results) or Path(results).suffix.lower() not in READERS:
         return
-    *_, notes = look_up(open_results(Path(results), key))
-    for line in notes:
+    for line in look_up(open_results(Path(results), key))[-1]:
         echo_err(line)
 
 

@@ -460,10 +460,8 @@ def chart_points(tally: Tally) -> list[Bar]:
     """How many pages have how many whole points; those that are undecided are to review."""
     pages = Counter(map(floor, tally.decided + tally.open))
     undecided, scale = Counter(map(floor, tally.open)), 100 / max(pages.values(), default=1)
-    return [
-        Bar(f"{at:,}", pages[at], scale * pages[at], undecided[at], scale * undecided[at])
-        for at in sorted(pages)
-    ]
+    bars = ((at, pages[at], undecided[at]) for at in sorted(pages))
+    return [Bar(f"{at:,}", all, scale * all, some, scale * some) for at, all, some in bars]
 
 
 def chart_confidences(survey: Survey) -> list[Bar]:

@@ -16,7 +16,6 @@ from digitq.protocol.asked.values import TWO_MARKS, tidy
 from digitq.protocol.chunk import CORRECTED
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find, find_column, open_rows
-from digitq.protocol.formats.csv_text import plain_text
 from digitq.protocol.text import name_some, plural
 from digitq.review.page_fields import find_place
 
@@ -25,6 +24,7 @@ POINTS = {"right": 1, "wrong": 0, "empty": 0, "several": 0}  # for what comes of
 PART = POINTS | {"version": "", "file": "", "answers": {}}  # what a form's file may say of its key
 COLUMNS = ("version", "table", "row", "field", "answer", *POINTS)  # of a table of answers
 Row = Mapping[str, Any]  # of `read_pages`
+Outcomes = dict[str, tuple[str, str]]  # what came of a question, and its answer; by `name_place`
 # The right answers, any of which is right, and what each of `POINTS` gives; by `name_place`, by the
 # version, which is "" if there is only one
 Questions = dict[str, dict[str, tuple[list[str], dict[str, Decimal]]]]
@@ -58,10 +58,11 @@ def read_key(form: Form, path: str, table: Path | None) -> Key | None:
     places = {cell.id: cell.known for cell in form.cells}
     with telling(path):
         for name, given in part.items():
-            if name not in PART:
-                raise UsageError(f"key.{name}: there is no such key; there are {', '.join(PART)}")
-            if name not in POINTS and type(given) is not type(PART[name]):
-                raise UsageError(f"key.{name}: {given!r} must be like {PART[name]!r}")
+            if name not in POINTS and type(given) is not type(PART.get(name)):
+                there_are = (
+                    f"the numbers {', '.join(POINTS)}, the texts version and file, and answers"
+                )
+                raise UsageError(f"key.{name}: there are {there_are}")
         for cell in form.cells:
             if taken := {cell.field, *cell.known.people.columns} & {*WIDE_COLUMNS}:
                 raise UsageError(f"key: the wide table needs the name {taken.pop()!r}: rename it")
@@ -111,12 +112,17 @@ def list_rows(table: Path) -> Entries:
         for name in {*names, *needed} - {*COLUMNS, ""}:
             raise UsageError(f"{path}: {name!r} is none of the columns {', '.join(COLUMNS)}")
         for row in rows:
-            cells = {one: plain_text((row.get(one) or "").strip()) for one in COLUMNS}
+            cells = {one: (row.get(one) or "").strip() for one in COLUMNS}
             name = "/".join(filter(None, (cells["table"], cells["row"], cells["field"])))
             own = {one: cells[one] for one in POINTS if cells[one]}
-            if answer := cells["answer"]:
-                where = f"line {rows.line_num} of {path}"
-                yield where, cells["version"], name, [*answer.split("|")], own
+            if text := cells["answer"]:
+                yield (
+                    f"line {rows.line_num} of {path}",
+                    cells["version"],
+                    name,
+                    text.split("|"),
+                    own,
+                )
 
 
 def check_answer(answer: Any, known: Known) -> str:
@@ -137,23 +143,19 @@ def read_points(name: str, value: Any) -> Decimal:
     raise UsageError(f"{name}: {value!r} is no number of points, such as -0.25")
 
 
-def mark_page(
-    key: Key, page: Iterable[Row]
-) -> tuple[float | None, int, str | None, dict[str, tuple[str, str]]]:
+def mark_page(key: Key, page: Iterable[Row]) -> tuple[float | None, int, str, Outcomes]:
     """The points of a page, None if nothing is decided; how many questions are undecided; its
-    version, None if it is to review; and what came of each question, with its answer."""
+    version, "" if that is to review; and what came of the questions."""
     rows: dict[str, Row] = {name_place(find_place(row)): row for row in page}
-    version: str | None = ""
+    version, outcomes, given = "", Outcomes(), list[Decimal]()
     if row := rows.get(key.version):
         known = key.form.known_of(key.version)
         found = {mark_answer(row, [one], known): one for one in key.questions}
-        version = None if "undecided" in found else found.get("right", row["number"] or "")
-    asked = key.questions.get(version or "")
-    if asked is None:
-        return None, max(map(len, key.questions.values())), version, {}
-    outcomes, given = {}, list[Decimal]()
+        version = "" if "undecided" in found else found.get("right", row["number"] or "")
+    asked = key.questions.get(version, max(key.questions.values(), key=len))
     for name in asked.keys() & rows.keys():
         outcome = mark_answer(rows[name], asked[name][0], key.form.known_of(name))
+        outcome = outcome if version in key.questions else "undecided"
         outcomes[name] = outcome, rows[name]["number"] or rows[name]["error"]
         given += [asked[name][1][outcome]] if outcome in POINTS else []
     points = float(sum(given, Decimal())) if given else None
@@ -177,22 +179,19 @@ class Tally:
     """The points of all pages, and what came of each question."""
 
     def __init__(self, key: Key, pages: Iterable[Sequence[Row]]) -> None:
-        self.key = key
-        self.decided, self.open, self.without = list[float](), list[float](), 0  # points of pages
-        self.unknown = Counter[str]()  # pages by a version that the key lacks
-        # By the version and the question
-        self.outcomes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self.wrong: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        # The points of pages that are decided, of those that are not, and 0 for those of no points
+        self.decided, self.open, self.none = (list[float]() for _ in range(3))
+        self.key, self.unknown = key, Counter[str]()  # pages by a version that the key lacks
+        # What came of a version's question, and the answers of which this came
+        self.counts: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
         for page in pages:
             points, undecided, version, outcomes = mark_page(key, page)
-            if points is None:
-                self.without += 1
-            else:
-                (self.open if undecided else self.decided).append(points)
-            self.unknown.update({version or ""} - {*key.questions} if version is not None else ())
+            alike = self.none if points is None else self.open if undecided else self.decided
+            alike.append(points or 0)
+            self.unknown.update({version} - {"", *key.questions})
             for name, (outcome, answer) in outcomes.items():
-                self.outcomes[version or "", name][outcome] += 1
-                self.wrong[version or "", name].update([answer] * (outcome == "wrong"))
+                self.counts[version, name][outcome] += 1
+                self.counts[version, name, outcome][answer] += 1
 
     def tell(self) -> Iterator[str]:
         """Lines about questions without a right answer, and versions that the key lacks."""

@@ -186,7 +186,7 @@ def test_answers_outside_of_a_sample_say_nothing_about_others(
     run("correct", results, corrections, "-o", tmp_path / "last.csv", status=2)
     assert "line 2" in (said := capsys.readouterr().err) and "has the sample 'first'" in said
     run("report", results, "--sample", 20, "-o", tmp_path / "shown.xlsx", status=2)
-    assert "--sample is a part of a page" in capsys.readouterr().err
+    assert "--sample and --key are parts of a page" in capsys.readouterr().err
 
 
 def test_what_a_person_answered_is_not_drawn_again(tmp_path: Path) -> None:
