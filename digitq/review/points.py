@@ -20,12 +20,12 @@ from digitq.protocol.text import name_some, plural
 from digitq.review.page_fields import find_place
 
 WIDE_COLUMNS = ("points", "undecided")  # of the wide table of a form with a key
-POINTS = {"right": 1, "wrong": 0, "empty": 0, "several": 0}  # for what comes of a question
-PART = POINTS | {"version": "", "file": "", "answers": {}}  # what a form's file may say of its key
-COLUMNS = ("version", "table", "row", "field", "answer", *POINTS)  # of a table of answers
+WORTH = {"right": 1, "wrong": 0, "empty": 0, "several": 0}  # points for what comes of a question
+PART = WORTH | {"version": "", "file": "", "answers": {}}  # what a form's file may say of its key
+COLUMNS = ("version", "table", "row", "field", "answer", *WORTH)  # of a table of answers
 Row = Mapping[str, Any]  # of `read_pages`
 Outcomes = dict[str, tuple[str, str]]  # what came of a question, and its answer; by `name_place`
-# The right answers, any of which is right, and what each of `POINTS` gives; by `name_place`, by the
+# The right answers, any of which is right, and what each of `WORTH` gives; by `name_place`, by the
 # version, which is "" if there is only one
 Questions = dict[str, dict[str, tuple[list[str], dict[str, Decimal]]]]
 # Where a key names a question, its version, `name_place`, right answers, and points of its own
@@ -58,11 +58,10 @@ def read_key(form: Form, path: str, table: Path | None) -> Key | None:
     places = {cell.id: cell.known for cell in form.cells}
     with telling(path):
         for name, given in part.items():
-            if name not in POINTS and type(given) is not type(PART.get(name)):
-                there_are = (
-                    f"the numbers {', '.join(POINTS)}, the texts version and file, and answers"
+            if name not in WORTH and type(given) is not type(PART.get(name)):
+                raise UsageError(
+                    f"key.{name}: a key has {', '.join(PART)}; version and file are text"
                 )
-                raise UsageError(f"key.{name}: there are {there_are}")
         for cell in form.cells:
             if taken := {cell.field, *cell.known.people.columns} & {*WIDE_COLUMNS}:
                 raise UsageError(f"key: the wide table needs the name {taken.pop()!r}: rename it")
@@ -78,7 +77,7 @@ def read_key(form: Form, path: str, table: Path | None) -> Key | None:
 
 def read_questions(part: dict[str, Any], places: Mapping[str, Known], folder: Path) -> Questions:
     """What is right in each place of each version. Raises `UsageError`."""
-    points, found = {one: read_points(f"key.{one}", part[one]) for one in POINTS}, Questions()
+    points, found = {one: read_points(f"key.{one}", part[one]) for one in WORTH}, Questions()
     entries = list_rows(folder / part["file"]) if part["file"] else list_answers(part["answers"])
     for where, version, name, right, own in entries:
         with telling(where):
@@ -114,15 +113,9 @@ def list_rows(table: Path) -> Entries:
         for row in rows:
             cells = {one: (row.get(one) or "").strip() for one in COLUMNS}
             name = "/".join(filter(None, (cells["table"], cells["row"], cells["field"])))
-            own = {one: cells[one] for one in POINTS if cells[one]}
-            if text := cells["answer"]:
-                yield (
-                    f"line {rows.line_num} of {path}",
-                    cells["version"],
-                    name,
-                    text.split("|"),
-                    own,
-                )
+            own = {one: cells[one] for one in WORTH if cells[one]}
+            if right := [*filter(None, cells["answer"].split("|"))]:
+                yield f"line {rows.line_num} of {path}", cells["version"], name, right, own
 
 
 def check_answer(answer: Any, known: Known) -> str:
@@ -157,13 +150,13 @@ def mark_page(key: Key, page: Iterable[Row]) -> tuple[float | None, int, str, Ou
         outcome = mark_answer(rows[name], asked[name][0], key.form.known_of(name))
         outcome = outcome if version in key.questions else "undecided"
         outcomes[name] = outcome, rows[name]["number"] or rows[name]["error"]
-        given += [asked[name][1][outcome]] if outcome in POINTS else []
+        given += [asked[name][1][outcome]] if outcome in WORTH else []
     points = float(sum(given, Decimal())) if given else None
     return points, len(outcomes) - len(given), version, outcomes
 
 
 def mark_answer(row: Row, right: Sequence[str], known: Known) -> str:
-    """What comes of a row: one of `POINTS`, or "undecided" if a person must look first. What a
+    """What comes of a row: one of `WORTH`, or "undecided" if a person must look first. What a
     person called illegible is wrong."""
     written, is_open = row["number"] or "", row["number"] is None or row["error"] is not None
     if row["review"] or (is_open and not row.get(CORRECTED.name)):

@@ -53,6 +53,16 @@ def test_what_is_not_edited_stays_as_it_is() -> None:
     assert change_parts(TEXT.replace("\n", "\r\n"), parts) == TEXT.replace("\n", "\r\n")
 
 
+def test_a_key_stays_while_parts_are_edited() -> None:
+    key = '# the key\n[key]\nwrong = -0.25 # a guess\n[key.answers]\nq = "A"\n'
+    for text in (TEXT + key, TEXT.replace("# all marks", f"{key}\n# all marks")):
+        parts = list_parts(text, Path("form.toml"))
+        parts[0]["name"] = "klasse"
+        added = {"kind": "fields", "name": "new", "was": None, "keys": {"box": [1, 2, 3, 4]}}
+        changed = change_parts(text, [*parts[1:], added, parts[0]])
+        assert key in changed and "[fields.new]" in changed and "[fields.klasse]" in changed
+
+
 def test_edits_keep_comments_and_order() -> None:
     parts = list_parts(TEXT, Path("form.toml"))
     field, table, _, check = parts

@@ -205,14 +205,14 @@ def test_without_a_key_nothing_changes(form: Path, capsys: pytest.CaptureFixture
         ('[key.answers]\nm = "A,D"', "key.answers.m: 'A,D' must be one of A, B, C, or several"),
         (
             '[key]\nworng = 1\n[key.answers]\nq1 = "A"',
-            "key.worng: there are the numbers right, wrong",
+            "key.worng: a key has right, wrong, empty",
         ),
         ('[key]\nwrong = "x"\n[key.answers]\nq1 = "A"', "key.wrong: 'x' is no number of points"),
         ('[key]\nwrong = nan\n[key.answers]\nq1 = "A"', "key.wrong: nan is no number of points"),
         ('[key]\nversion = "v"\n[key.answers.1]\nq1 = "A"', "key.version: the form has no field"),
         (
             '[key]\nversion = 1\n[key.answers.1]\nq1 = "A"',
-            "key.version: there are the numbers right",
+            "key.version: a key has right, wrong",
         ),
         (
             '[key]\nversion = "q2"\n[key.answers.1]\nq1 = "A"',
