@@ -81,9 +81,11 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         suggest_training,
     )
     from digitq.review.page_fields import find_form
+    from digitq.review.points import find_key
 
     table = open_results(results)
     form, _ = find_form(table.record) if table.has_form else (None, [])
+    find_key(table, form)  # raises before anything is written
     given = read_corrections(corrections, table, form)
     answers = given.answers
     zeros = find_other_zeros(corrections, answers, table)

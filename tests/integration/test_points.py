@@ -57,6 +57,11 @@ def test_answer_sheets_get_points(
     points = page.locator("#charts")
     expect(points).to_contain_text("1 page decided, with 5.00 points on average; 2 undecided.")
     expect(points.locator("tr", has_text=re.compile("^q1"))).to_contain_text("B (1)")
+    sent = ask("submit", pages, "--form", form, "--broker", local.url)[1].strip()
+    again = ("collect", sent, "-o", tmp_path / "again.csv", "--broker", local.url, "--key", key)
+    assert ask(*again)[0] == 2
+    assert ask(*again, "--wide")[0] == 1
+    assert read_points(tmp_path / "again-wide.csv") == found
     (tmp_path / "given.csv").write_text("id,number\nb.png/q4,two marks\n")
     final = tmp_path / "final.csv"
     assert ask("correct", out, tmp_path / "given.csv", "-o", final)[0] == 0

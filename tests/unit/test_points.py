@@ -116,10 +116,14 @@ def test_what_a_person_decides_gives_points(form: Path) -> None:
     out = write_pages(form, RIGHT | {"q1": "B?", "q2": "A?", "q3": "A?", "n1": "!"}, RIGHT)
     assert points_of(out) == [("2", "4"), ("6", "0")]
     answers = ("0.png/q1", "two marks"), ("0.png/q2", "B"), ("0.png/q3", "illegible")
-    given = write_corrections(form.with_name("c.csv"), [*answers, ("0.png/n1", "17")], "number")
+    answers += ("0.png/n1", "17"), ("1.png/q1", "")
+    given = write_corrections(form.with_name("c.csv"), answers, "number")
     final = form.with_name("final.csv")
+    form.write_text(form.read_text().replace("q1 =", "q9 ="))
+    assert run("correct", out, given, "-o", final) == 2 and not final.exists()
+    form.write_text(form.read_text().replace("q9 =", "q1 ="))
     assert run("correct", out, given, "-o", final) == 0
-    assert points_of(final) == [("3.7", "0"), ("6", "0")]  # 2 - 0.2 + 1 - 0.1 + 1
+    assert points_of(final) == [("3.7", "0"), ("5", "0")]  # 2 - 0.2 + 1 - 0.1 + 1
 
 
 def test_points_are_numbers_in_excel(form: Path) -> None:
@@ -179,9 +183,7 @@ def test_the_page_of_results_shows_points(form: Path) -> None:
     found = re.findall(r"q1 +1 +3 +0 +0 +0 +B \(2\)", text)
     assert found and re.search(r"\bm +3 +0 +0 +0 +1 ", text)
     bars = re.search(r"whole points.*?Pages with", text, re.DOTALL)
-    assert (
-        bars and bars[0].split()[-8:] == ["3", "1", "1", "4", "2", "6", "1", "Pages", "with"][-8:]
-    )
+    assert bars and re.findall(r"\d+", bars[0]) == ["3", "1", "1", "4", "2", "6", "1"]
     assert "1 question has no right answer in the key: t/2/c" in text
 
 
