@@ -18,6 +18,7 @@ from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find, find_column, open_rows
 from digitq.protocol.text import name_some, plural
 from digitq.review.page_fields import find_place
+from digitq.review.people import MAX_TOLD
 
 WIDE_COLUMNS = ("points", "undecided")  # of the wide table of a form with a key
 WORTH = {"right": 1, "wrong": 0, "empty": 0, "several": 0}  # points for what comes of a question
@@ -48,8 +49,7 @@ def find_key(results: ResultFile, form: Form | None) -> Key | None:
 
 
 def read_key(form: Form, path: str, table: Path | None) -> Key | None:
-    """The key in a form's file, if it has one, or with a table of answers in place of its own.
-    Raises `UsageError` with the place of a mistake."""
+    """The key in a form's file, perhaps with a table in place of its answers. Raises `UsageError`."""
     part = parse_form_file(Path(path)).key
     if table:
         part = {**(part or {}), "file": str(table.absolute()), "answers": {}}
@@ -200,6 +200,6 @@ class Tally:
             if missing:
                 have = f"{plural(len(missing), 'question')} {'have' if missing[1:] else 'has'}"
                 where = f"the key of version {version}" if version else "the key"
-                yield f"{have} no right answer in {where}: {name_some(missing)}"
+                yield f"{have} no right answer in {where}: {name_some(missing, MAX_TOLD)}"
         for version, count in self.unknown.items():
             yield f"{plural(count, 'page')} without points: the key has no version {version!r}"

@@ -171,6 +171,7 @@ def test_a_page_has_the_key_of_its_version(
     assert "1 page without points: the key has no version '3'\n" in said
     assert "3 questions have no right answer in the key of version 1: q2, q3, m\n" in said
     assert "2 questions have no right answer in the key of version 2: q3, m\n" in said
+    assert "…" not in said
 
 
 def test_the_page_of_results_shows_points(form: Path) -> None:
