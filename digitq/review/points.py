@@ -49,7 +49,7 @@ def find_key(results: ResultFile, form: Form | None) -> Key | None:
 
 
 def read_key(form: Form, path: str, table: Path | None) -> Key | None:
-    """The key in a form's file, perhaps with a table in place of its answers. Raises `UsageError`."""
+    """The key in a form's file, or with a table in place of its answers. Raises `UsageError`."""
     part = parse_form_file(Path(path)).key
     if table:
         part = {**(part or {}), "file": str(table.absolute()), "answers": {}}
