@@ -1,9 +1,11 @@
 """Reads a result file that digitq has written, batch by batch."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -16,9 +18,12 @@ import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record, find_record
 from digitq.producer.read_again import PageAgain, again_path, read_pages_again
+from digitq.producer.several_readings import READINGS, parse_readings
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from digitq.producer.sources.truth import are_answers, are_written
+from digitq.protocol.asked.form import Form, read_form
+from digitq.protocol.asked.known import TEXT_PATTERNS, Known
 from digitq.protocol.asked.values import WRITTEN_WORDS
 from digitq.protocol.chunk import (
     CELL_FIELDS,
@@ -49,7 +54,7 @@ class ResultFile:
 
     path: Path
     read: What
-    schema: pa.Schema  # it has `truth` and `corrected` if the file has them
+    schema: pa.Schema  # it has `truth`, `corrected` and `readings` if the file has them
     record: Record | None
     again: Mapping[str, PageAgain] = field(default_factory=dict)  # pages that were read again
 
@@ -70,6 +75,37 @@ class ResultFile:
     @property
     def answer_column(self) -> str:
         return "number" if self.reads_numbers else "label"
+
+    @cached_property
+    def form(self) -> Form | None:
+        """The form on record, for what is known of its fields: its tables may have another number
+        of rows. None if it can't be read."""
+        with suppress(UsageError):
+            if self.record and self.record.form:
+                return read_form(Path(self.record.form), lambda *_: 1)
+        return None
+
+    def find_fault(self, id: str, answer: str, form: Form | None) -> str:
+        """What is wrong with a person's answer, in words; empty if it can be one."""
+        known = form.known_of(id) if form else Known()
+        is_number = known.can_be(answer) or (self.has_form and not form)  # it may be an option
+        is_answer = is_number if self.reads_numbers else re.fullmatch("[0-9]?", answer)
+        if is_answer or answer in known.no_values:
+            return ""
+        wanted = known.wanted if self.reads_numbers else "a digit"
+        return (
+            f"the {self.answer_column} {answer!r} for {in_one_line(id)}: "
+            f"it must be {wanted}, {', '.join(known.no_values)}, or empty if there is none"
+        )
+
+    def is_text(self, id: str) -> bool:
+        """Whether two readings of a row agree only if they are the same text, and not if they are
+        worth the same."""
+        if self.has_form:
+            known = self.form.known_of(id) if self.form else None
+            return not known or known.is_text or bool(known.options)
+        record = self.record
+        return record is not None and (bool(record.allowed) or record.pattern in TEXT_PATTERNS)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in order, whatever the format; a CSV has no `digits` and `alternatives`, which
@@ -226,7 +262,7 @@ def open_results(path: Path) -> ResultFile:
         raise UsageError(
             f"{path} is no result file of this version of digitq: it has no column {missing[0]!r}"
         )
-    for one in (truth_field(read), CORRECTED):
+    for one in (truth_field(read), CORRECTED, READINGS):
         if one.name in names:
             schema = schema.append(one)
     again = open_pages_again(again_path(path), record) if has_form and record else {}
@@ -282,6 +318,9 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name in ("id", "review"):
             wrong, wanted = column.is_null(), "must not be empty"
+        elif name == READINGS.name:
+            wrong = pa.array([not are_readings(one) for one in column.to_pylist()], pa.bool_())
+            wanted = "must be a JSON object from the names of readers to texts"
         elif name not in ("label", "number", "truth"):
             continue
         elif pa.types.is_string(column.type) and "field" in batch.schema.names:
@@ -295,6 +334,14 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
             cell = column[index].as_py()
             shown = "" if cell is None else f" {in_one_line(str(cell))[:MAX_CELL_CHARACTERS]}"
             raise UsageError(f"row {first + index + 1:,} of {path}: {name}{shown} {wanted}")
+
+
+def are_readings(text: str | None) -> bool:
+    """Whether a cell has what was read in a row, or is empty."""
+    try:
+        return text is None or bool(parse_readings(text))
+    except ValueError:
+        return False
 
 
 def join_shares(batch: pa.RecordBatch) -> pa.Array:

@@ -17,6 +17,7 @@ import numpy as np
 from digitq.producer.found_images import FoundImage, find_images
 from digitq.producer.provenance import Record, all_fingerprints, all_weights
 from digitq.producer.results import ResultFile
+from digitq.producer.several_readings import DIFFER, MACHINE, READINGS, parse_readings
 from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
 from digitq.protocol.asked.form import Form, name_place
@@ -26,7 +27,7 @@ from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import CHECK_FAILED, checksum, list_no_values, suggest_training
+from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
 from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
@@ -45,6 +46,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "ink, but no digit": "something is written or drawn, such as a dash or a tick",
     "several lines": "there is another line or number",
     OCCURS_TWICE: "the person is on another page, too",
+    DIFFER: "another reader has read something else",
     "two marks": "more than one option is marked, or one stroke goes through two boxes",
     "beside the box": "nothing is in a box, and ink beside or around one may be the mark",
     "erased?": "a mark is faint, or there are remains of one",
@@ -89,6 +91,12 @@ class PageImage:
         self.is_corrected = bool(row.get(CORRECTED.name))
         is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
         self.confidence = percent(row["confidence"]) if is_shown else ""
+        read = parse_readings(row.get(READINGS.name) or "{}")
+        self.readings = [  # the names of other readers, and what each has read
+            (in_one_line(name), text)
+            for name, text in read.items()
+            if name != MACHINE or self.is_corrected
+        ]
         self.reason = in_one_line(row["error"] or row["reason"] or "")
 
     @property
@@ -405,7 +413,6 @@ def render(
         enough=MIN_OWN_IMAGES,
         results=results,
         illegible=ILLEGIBLE,
-        list_no_values=list_no_values,
         nothing="nothing written" if results.reads_numbers else "no digit",
         max_characters=MAX_CHARACTERS,
         finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",

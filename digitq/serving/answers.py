@@ -14,7 +14,7 @@ from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.formats.csv_text import guard_text
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import find_fault, read_corrections, select_written
+from digitq.review.corrections import read_corrections, select_written
 from digitq.review.page import ReviewPage
 from digitq.review.page_fields import Told, find_form, tell_rules
 from digitq.review.wide import read_pages
@@ -147,7 +147,7 @@ class Desk:
         for one in request:
             if one.id not in self.shown:
                 raise UsageError(f"the page has no {in_one_line(one.id)}")
-            if fault := find_fault(one.id, one.answer or "", self.file.results, self.file.form):
+            if fault := self.file.results.find_fault(one.id, one.answer or "", self.file.form):
                 raise UsageError(fault)
         self.look()
         if self._trouble:

@@ -1,0 +1,78 @@
+"""`compare`: a result file and what another reader has read, side by side."""
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from digitq.commands.reports import RESULT_PATH
+from digitq.protocol.text import plural
+from digitq.summary import open_sink, report_interruption, report_rows
+from digitq.terminal import echo_err
+
+
+@click.command()
+@click.argument("results", type=RESULT_PATH)
+@click.argument("other", metavar="OTHER[:COLUMN]", type=RESULT_PATH)
+@click.option(
+    "-o",
+    "--out",
+    metavar="OUT",
+    type=click.Path(),
+    help="file to write with both readings, .csv, .jsonl, .parquet or .xlsx; - is CSV on stdout",
+)
+@click.option(
+    "--sample",
+    metavar="CORRECTIONS",
+    type=RESULT_PATH,
+    help="answers of a random sample, as a page with `--sample` saves them: they say how many "
+    "errors both share",
+)
+@click.option("--overwrite", is_flag=True, help="replace OUT")
+def compare(
+    results: Path, other: Path, out: str | None, sample: Path | None, overwrite: bool
+) -> None:
+    """Compare results with what another reader read.
+
+    OTHER is any table of the same rows: of another program, of a person who typed them, or of an
+    earlier run. It has the column `id`, or `page`, `field` and `row`, and `number`, `label` or
+    COLUMN. OUT has all rows of RESULTS with both readings: those that agree are confirmed, and
+    those that differ are marked.
+    """
+    from digitq.producer.results import open_results
+    from digitq.producer.several_readings import lay_readings
+    from digitq.review.agreement import compare_tables
+    from digitq.review.corrections import identify, read_corrections, skip_rows
+    from digitq.review.page_fields import find_form
+
+    table = open_results(results)
+    form, notes = find_form(table.record) if table.has_form else (None, [])
+    given = read_corrections(sample, table, form) if sample else None
+    found = compare_tables(table, other, form)
+    for line in (*notes, *found.tabulate()):
+        echo_err(line)
+    if shared := found.measure_drawn(given) if given else found.measure_truth():
+        is_part = not given and shared.looked_at < shared.unmarked
+        part = ", if these are a random part of them" * is_part
+        echo_err(f"{shared.describe('rows in which both agree')}{part}")
+    elif given:
+        echo_err(f"both agree in no row of the sample in {sample}")
+    else:
+        both = out or "both.csv"
+        echo_err(
+            f"two tables can't tell how many errors they share{'; with -o both.csv' * (not out)}: "
+            f"`digitq report {both} --sample 200`, then `digitq correct {both} corrections.csv`"
+        )
+    if out is None:
+        return
+    run = identify(table, found.path) | {"reader": found.name}
+    with (
+        closing(open_sink(out, run, overwrite)) as sink,
+        report_interruption(sink, overwrite),
+    ):
+        for batch in skip_rows(table, sink.counts.images):
+            sink.write(lay_readings(batch, {found.name: found.read}, table.is_text))
+        sink.finish(table.read, table.record and replace(table.record, counts=sink.counts))
+    report_rows(sink, has_speed=False, what=table.row)
+    echo_err(f"{plural(found.differing, 'row')} with two readings that differ")
