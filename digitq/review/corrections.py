@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from digitq.producer.counts import differ_in_zeros
 from digitq.producer.provenance import Record, all_thresholds
 from digitq.producer.read_again import again_path
-from digitq.producer.results import ResultFile
+from digitq.producer.results import ResultFile, find_blind
 from digitq.producer.several_readings import NOTHING_THERE
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.risk import Curve, measure_curve
@@ -50,6 +50,7 @@ def identify(results: ResultFile, corrections: Path) -> dict[str, str]:
     """What differs if `correct` writes other rows."""
     files = {"results": results.path, "corrections": corrections}
     files |= {"again": again_path(results.path)} if results.again else {}
+    files |= {f"blind {name}": path for name, path in find_blind(results.path).items()}
     return {name: checksum(path) for name, path in files.items()}
 
 
@@ -61,9 +62,9 @@ class Given(NamedTuple):
     path: Path
 
 
-def read_corrections(path: Path, results: ResultFile, form: Form | None = None) -> Given:
+def read_corrections(path: Path, results: ResultFile) -> Given:
     """The answers in a table with the columns `id` and `label`, or `id` and `number`, and perhaps
-    `sample`. A form on record says which answers its questions have.
+    `sample`.
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
@@ -83,7 +84,7 @@ def read_corrections(path: Path, results: ResultFile, form: Form | None = None) 
         if row["id"] is None or row[column] is None:
             raise UsageError(f"line {number:,} of {path} has too few columns")
         id, answer = plain_text(row["id"]), tidy(plain_text(row[column]))
-        if fault := results.find_fault(id, answer, form):
+        if fault := results.find_fault(id, answer):
             raise UsageError(f"line {number:,} of {path} has {fault}")
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
@@ -131,10 +132,13 @@ class Looked(NamedTuple):
 
 
 def check_draw(results: ResultFile, given: Given) -> None:
-    """Raises `UsageError` if pages were read again after the draw: other rows are unmarked now."""
-    if results.again and given.path.stat().st_mtime < again_path(results.path).stat().st_mtime:
+    """Raises `UsageError` if pages or rows were read again after the draw: other rows are unmarked
+    now."""
+    later = [*find_blind(results.path).values(), *[again_path(results.path)] * bool(results.again)]
+    if any(given.path.stat().st_mtime < path.stat().st_mtime for path in later):
+        what = "pages were read again" if results.again else "others read the rows"
         raise UsageError(
-            f"the sample in {given.path} was drawn before pages were read again: other rows are "
+            f"the sample in {given.path} was drawn before {what}: other rows are "
             "unmarked now, so draw it anew"
         )
 
@@ -237,17 +241,6 @@ def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, 
     ids = batch.column("id").to_pylist()
     right = [corrections.get(id) for id in ids]
     return pa.array([id in corrections for id in ids], pa.bool_()), pa.array(right, pa.string())
-
-
-def correct_rows(
-    results: ResultFile,
-    corrections: Corrections,
-    skipped: int = 0,
-    checked: Checked = ((), ()),
-) -> Iterator[pa.RecordBatch]:
-    """All rows after the first `skipped`, with the corrections and the column `corrected`."""
-    for batch in skip_rows(results, skipped):
-        yield correct_batch(batch, corrections, checked)
 
 
 def skip_rows(results: ResultFile, skipped: int) -> Iterator[pa.RecordBatch]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
 from digitq.producer.provenance import Record, all_fingerprints, all_weights
 from digitq.producer.results import ResultFile
@@ -27,11 +28,12 @@ from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
+from digitq.review.agreement import count_readers
 from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
 from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
-from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
+from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, choose_rows, read_lines
 from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import read_pages
@@ -89,15 +91,17 @@ class PageImage:
         self.line = f"{row['table']}/{row['row']}" if row.get("row") else ""
         self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
         self.is_corrected = bool(row.get(CORRECTED.name))
-        is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
+        is_shown = (
+            row.get("confidence") is not None and not self.is_corrected
+        )  # it is the network's
         self.confidence = percent(row["confidence"]) if is_shown else ""
-        read = parse_readings(row.get(READINGS.name) or "{}")
+        read = parse_readings(row.get(READINGS.name))
         self.readings = [  # the names of other readers, and what each has read
             (in_one_line(name), text)
             for name, text in read.items()
             if name != MACHINE or self.is_corrected
         ]
-        self.reason = in_one_line(row["error"] or row["reason"] or "")
+        self.reason = in_one_line(row.get("error") or row.get("reason") or "")
 
     @property
     def is_sure(self) -> bool:
@@ -190,11 +194,34 @@ def make_page(
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
-            "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
+            "boxes around digits and alternatives are missing: only .jsonl and .parquet have them"
         )
     refused = count_refused(images, results)
     text = render(results, survey, images, refused, notes, saved_in)
     return ReviewPage(text, images, [summarise(survey.counts, what=results.row), *notes])
+
+
+def make_blind_page(
+    results: ResultFile, sources: Sequence[str], sample: int, has_all: bool
+) -> ReviewPage:
+    """Make the page of a person who sees no answer: of the rows to review, of all, or of so many at
+    random. Rows and pages have numbers in place of their names. Raises as `make_page`."""
+    form, notes = find_form(results.record) if results.has_form else (None, [])
+    rows = choose_rows(mark_repeated(results, form), sample, has_all)
+    images = [PageImage(row, number, {"review"}) for number, row in rows]
+    choose_keys(images, results.record, form)
+    notes += add_pictures(images, results, sources, form)
+    pages = dict.fromkeys(image.page for image in images)
+    numbers = {page: f"page {number}" for number, page in enumerate(pages, 1) if page}
+    for number, image in enumerate(images, 1):
+        image.page, image.id, image.seen = numbers.get(image.page), f"{number}", None
+        image.name = image.name if image.page else image.id
+        image.problem = None if image.picture else "it can't be shown"
+    survey = Survey(results.read)
+    survey.scores.counts = Counts(len(images), review=len(images))
+    saved_in = f"{results.path.stem}.blind-INITIALS.csv"
+    text = render(results, survey, images, {}, [], saved_in, "blind.html")
+    return ReviewPage(text, images, [f"{plural(len(images), results.row)} to read", *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:
@@ -399,6 +426,7 @@ def render(
     refused: Mapping[str, int],
     notes: Sequence[str],
     saved_in: str,
+    template: str = "page.html",
 ) -> str:
     """The text of the page. Text from files is escaped; only digitq's own text is markup."""
     figures = survey.scores.figures()
@@ -406,9 +434,10 @@ def render(
     record = results.record
     finished = record and datetime.fromisoformat(record.finished)
     return fill_template(
-        "page.html",
+        template,
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
+        readers=count_readers(results),
         training=suggest_training(results.record, "final.csv"),
         enough=MIN_OWN_IMAGES,
         results=results,

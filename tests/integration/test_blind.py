@@ -1,0 +1,159 @@
+"""Two people read blind in browsers: no answer reaches them, and what differs is decided."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Response, WebSocket, expect
+
+from tests.drawing import draw_one
+from tests.integration.test_report import PHONE, browser, run, write_table  # noqa: F401 (a fixture)
+from tests.integration.test_review import reviewing
+from tests.unit.test_compare import marks_of
+from tests.unit.test_reports import rows_of
+
+ANSWERS = ["8437261905", "5519283746", "6620193847", "7731204958", "9942315069"]
+SECRETS = [*ANSWERS, "1122334455", "occurs", "unsure", "0.4242", "42.42", "page not", "secret"]
+
+
+class Reader:
+    """A person's browser, and all that it has received."""
+
+    def __init__(self, browser: Browser, link: str, **device: object) -> None:  # noqa: F811
+        self.context = browser.new_context(reduced_motion="reduce", **device)
+        self.page = self.context.new_page()
+        self.received: list[str] = []
+        self.page.on("response", self._keep)
+        self.page.on("websocket", self._listen)
+        self.failed: list[str] = []
+        self.page.on("pageerror", lambda error: self.failed.append(str(error)))
+        self.page.goto(link)
+
+    def _keep(self, response: Response) -> None:
+        if response.request.method == "GET" and not response.url.startswith("data:"):
+            self.received.append(response.text())
+
+    def _listen(self, socket: WebSocket) -> None:
+        socket.on("framereceived", lambda frame: self.received.append(str(frame)))
+
+    def begin(self, initials: str) -> Page:
+        self.page.locator("#who input").fill(initials)
+        self.page.get_by_role("button", name="Begin").click()
+        return self.page
+
+    def read(self, numbers: dict[int, str]) -> None:
+        """Type what is on these cards, named by their places."""
+        for place, number in numbers.items():
+            card = self.page.locator(".card").nth(place)
+            card.locator("input").fill(number)
+        expect(self.page.locator("#save")).to_have_text("saved")
+
+    def close(self) -> None:
+        self.context.close()
+        assert not self.failed
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Numbers of five images whose names say their answers; the first four are marked."""
+    rows = [
+        {
+            "id": f"secret-{answer}.png",
+            "number": answer if at != 3 else None,
+            "confidence": 0.4242,
+            "digits": [],
+            "alternatives": [{"number": "1122334455", "probability": 0.4242}],
+            "review": at < 4,
+            "reason": "error" if at == 3 else "unsure" if at < 3 else None,
+            "error": "secret" if at == 3 else None,
+        }
+        for at, answer in enumerate(ANSWERS)
+    ]
+    pictures, path = tmp_path / "scans", tmp_path / "results.jsonl"
+    pictures.mkdir()
+    for row in rows:
+        draw_one().save(pictures / str(row["id"]))
+    write_table(path, rows, pictures)
+    return path
+
+
+def blind_file(results: Path, initials: str) -> Path:
+    return results.with_name(f"results.blind-{initials}.csv")
+
+
+def test_two_people_read_blind_and_a_third_decides(results: Path, browser: Browser) -> None:  # noqa: F811
+    with reviewing(results, "--blind", "--all") as server:
+        anna, ben = Reader(browser, server.link), Reader(browser, server.link, **PHONE)
+        for refused in ("../x", "<b>AB</b>", "", "-"):
+            anna.begin(refused)
+            expect(anna.page.locator("#who input:invalid")).to_have_count(1)
+        anna.begin("digitq")
+        expect(anna.page.locator("#who .warning")).to_contain_text("1 to 20 letters and digits")
+        for bad in ("../x", "<b>AB</b>", "", "a" * 21, "a/b", "a.b"):  # a page that checks nothing
+            asked = "(bad) => (initials = bad, initials || (initials = ' '), connect())"
+            anna.page.evaluate("part('#who .warning').textContent = ''")
+            anna.page.evaluate(asked, bad)
+            expect(anna.page.locator("#who .warning")).to_contain_text("1 to 20 letters")
+        anna.begin("AB")
+        expect(anna.page.locator(".card:visible")).to_have_count(5)
+        anna.read({0: ANSWERS[0], 1: "5519283747", 2: ANSWERS[2], 3: "3", 4: ANSWERS[4]})
+        ben.begin("CD")
+        ben.read({0: ANSWERS[0] + ".0", 1: ANSWERS[1], 3: "3", 4: ANSWERS[4]})
+        ben.page.locator(".card").nth(2).get_by_role("button", name="illegible").tap()
+        expect(ben.page.locator("#count")).to_have_text("5 of 5: all done")
+        expect(ben.page.locator("#save")).to_have_text("saved")
+        again = Reader(browser, server.link)
+        again.begin("AB")
+        expect(again.page.locator("#count")).to_have_text("5 of 5: all done")
+        expect(again.page.locator(".card .given").first).to_have_text("✓")
+        again.page.locator(".card").nth(4).locator("input").fill("4")
+        expect(again.page.locator("#save")).to_have_text("saved")
+        anna.page.keyboard.press("ArrowUp")
+        for one in (anna, ben, again):
+            received = "\n".join(one.received)
+            assert '"done"' in received and len(one.received) > 3
+            assert not [secret for secret in (*SECRETS, "5519283747") if secret in received]
+            shown = re.sub(r"<(style|script)>.*?</\1>", "", received, flags=re.DOTALL)
+            assert not re.search(r'data-answer|"answers"|class="seen"|<rect|%', shown)
+            one.close()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert "5 answers in" in server.said and "Traceback" not in server.said
+    assert sorted(one.name for one in results.parent.glob("*.csv")) == [
+        blind_file(results, initials).name for initials in ("AB", "CD")
+    ]
+    names = [f"secret-{answer}" for answer in ANSWERS]
+    marks = marks_of(results)
+    assert [marks[name][:2] for name in names] == [
+        (False, None),
+        (True, "two readings"),
+        (True, "two readings"),
+        (True, "error"),
+        (True, "two readings"),
+    ]
+    assert marks[names[1]][2] == {"digitq": ANSWERS[1], "AB": "5519283747", "CD": ANSWERS[1]}
+    with reviewing(results) as server:
+        eve = Reader(browser, server.link)
+        expect(eve.page.locator("#count")).to_have_text("0 of 4")
+        card = eve.page.locator(".card", has_text=names[1])
+        card.locator(".readings button", has_text="CD").click()
+        expect(eve.page.locator("#save")).to_have_text("saved")
+        expect(card.locator(".readings button", has_text="AB")).to_contain_text("5519283747")
+        eve.close()
+    corrections, final = results.with_suffix(".corrections.csv"), results.with_name("final.csv")
+    run("correct", results, corrections, "-o", final)
+    decided = rows_of(final)[1]
+    assert (decided["number"], decided["review"], decided["corrected"]) == (ANSWERS[1], False, True)
+    assert json.loads(decided["readings"]) == marks[names[1]][2]
+    assert marks_of(final)[names[2]] == marks[names[2]]
+    run("report", final)
+    text = re.sub(r"<.*?>", " ", final.with_suffix(".html").read_text())
+    found = re.search(r"Readers\s+rows .*?in favour(.*)", text, re.DOTALL)
+    assert (found[1] if found else "").split()[:25] == [
+        *("digitq", "4", "4", "1", "25.00%", "1", "1", "100.00%"),
+        *("AB", "5", "5", "2", "40.00%", "1", "0", "0.00%"),
+        *("CD", "5", "5", "2", "40.00%", "1", "1", "100.00%"),
+        "model",
+    ]
