@@ -33,7 +33,15 @@ from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
 from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
-from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, choose_rows, read_lines
+from digitq.review.survey import (
+    CONFIDENCE_BINS,
+    MAX_BESIDE,
+    MAX_BLIND,
+    Group,
+    Survey,
+    choose_rows,
+    read_lines,
+)
 from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import read_pages
@@ -217,11 +225,12 @@ def make_blind_page(
         image.page, image.id, image.seen = numbers.get(image.page), f"{number}", None
         image.name = image.name if image.page else image.id
         image.problem = None if image.picture else "it can't be shown"
+    most = ", as many as a page has" * (len(images) == MAX_BLIND)
     survey = Survey(results.read)
     survey.scores.counts = Counts(len(images), review=len(images))
     saved_in = f"{results.path.stem}.blind-INITIALS.csv"
     text = render(results, survey, images, {}, [], saved_in, "blind.html")
-    return ReviewPage(text, images, [f"{plural(len(images), results.row)} to read", *notes])
+    return ReviewPage(text, images, [f"{plural(len(images), results.row)} to read{most}", *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:

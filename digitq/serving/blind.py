@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from digitq.producer.results import ResultFile, blind_path
 from digitq.producer.several_readings import MACHINE
+from digitq.protocol.chunk import CORRECTED
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.text import in_one_line
 from digitq.review.page import ReviewPage
@@ -23,6 +24,7 @@ class BlindDesk(Desk):
         """Serve this page, in which rows have other names: their own may say what is on them."""
         self.ids = {image.id: str(image.row["id"]) for image in page.images}
         self.shown = {id: name for name, id in self.ids.items()}
+        self.version += 1
 
     def save(self, request: Sequence[Asked]) -> None:
         """Save answers: the last one counts. Raises `UsageError` if none is."""
@@ -48,7 +50,7 @@ class BlindDesks(dict[str, BlindDesk]):
 
     def __missing__(self, initials: str) -> BlindDesk:
         """Make a desk. Raises `UsageError` if these can't be initials."""
-        if not INITIALS.fullmatch(initials) or initials.casefold() == MACHINE:
+        if not INITIALS.fullmatch(initials) or initials in (MACHINE, CORRECTED.name):
             raise UsageError(f"initials are {ALLOWED}")
         file = AnswerFile(self.results, blind_path(self.results.path, initials))
         return self.setdefault(initials, BlindDesk(file, self.page))

@@ -5,14 +5,18 @@ import re
 import signal
 from pathlib import Path
 
+import cv2
 import pytest
 from playwright.sync_api import Browser, Page, Response, WebSocket, expect
 
+from digitq.private.processes import find_free_port
 from tests.drawing import draw_one
+from tests.forms import draw_blank
 from tests.integration.test_report import PHONE, browser, run, write_table  # noqa: F401 (a fixture)
 from tests.integration.test_review import reviewing
 from tests.unit.test_compare import marks_of
 from tests.unit.test_reports import rows_of
+from tests.waiting import wait_for
 
 ANSWERS = ["8437261905", "5519283746", "6620193847", "7731204958", "9942315069"]
 SECRETS = [*ANSWERS, "1122334455", "occurs", "unsure", "0.4242", "42.42", "page not", "secret"]
@@ -157,3 +161,54 @@ def test_two_people_read_blind_and_a_third_decides(results: Path, browser: Brows
         *("CD", "5", "5", "2", "40.00%", "1", "1", "100.00%"),
         "model",
     ]
+
+
+def test_what_is_not_saved_outlives_the_server(tmp_path: Path, browser: Browser) -> None:  # noqa: F811
+    """A form with questions, whose rows have other names in the page."""
+    cv2.imwrite(str(tmp_path / "blank.png"), draw_blank())
+    form, results = tmp_path / "form.toml", tmp_path / "results.csv"
+    form.write_text(
+        'blank = "blank.png"\n[choices.q]\noptions = ["A", "B"]\nrows = 2\n'
+        "box = [100, 100, 200, 200]\n"
+    )
+    rows = [
+        {"id": f"{page}/{field}", "page": page, "field": field, "number": "A", "confidence": 0.5}
+        | {"review": page == "b.png", "reason": "two marks" if page == "b.png" else None}
+        for page in ("a.png", "b.png")
+        for field in ("q1", "q2")
+    ]
+    write_table(results, rows, tmp_path / "pages", form)
+    port = find_free_port()
+    with reviewing(results, "--blind", port=port) as server:
+        anna = Reader(browser, server.link)
+        page = anna.begin("é_1")
+        expect(page.locator(".card:visible")).to_have_count(2)
+        expect(page.locator(".sheet > h3")).to_have_text("page 1")
+        page.keyboard.press("a")
+        expect(page.locator("#save")).to_have_text("saved")
+        page.context.set_offline(True)
+        expect(page.locator("#trouble")).to_contain_text("no connection")
+        page.keyboard.press("b")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("b")
+        expect(page.locator("#save")).to_have_text("2 not saved yet")
+        server.process.kill()
+        server.process.wait()
+        saved = blind_file(results, "é_1")
+        assert '"b.png/q1","A"' in saved.read_text() and "q2" not in saved.read_text()
+    with reviewing(results, "--blind", port=port) as server:
+        page.context.set_offline(False)
+        page.goto(server.link)
+        assert "b.png" not in page.content()
+        anna.begin("é_1")
+        expect(page.locator("#save")).to_have_text("saved")
+        assert [line.split(",")[1] for line in saved.read_text().splitlines()[1:]] == ['"B"', '"B"']
+        page.keyboard.press("Backspace")
+        wait_for(lambda: len(saved.read_text().splitlines()) == 2)
+        anna.close()
+    assert {id: mark[:2] for id, mark in marks_of(results).items()} == {
+        "a.png/q1": (False, None),
+        "a.png/q2": (False, None),
+        "b.png/q1": (True, "two marks"),
+        "b.png/q2": (True, "two readings"),
+    }
