@@ -20,13 +20,7 @@ import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record, find_record
 from digitq.producer.read_again import PageAgain, again_path, read_pages_again
-from digitq.producer.several_readings import (
-    READINGS,
-    Readers,
-    lay_readings,
-    parse_readings,
-    read_reader,
-)
+from digitq.producer.readers import READINGS, Readers, are_readings, lay_readings, read_reader
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from digitq.producer.sources.truth import are_answers, are_written
@@ -381,13 +375,6 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
             cell = column[index].as_py()
             shown = "" if cell is None else f" {in_one_line(str(cell))[:MAX_CELL_CHARACTERS]}"
             raise UsageError(f"row {first + index + 1:,} of {path}: {name}{shown} {wanted}")
-
-
-def are_readings(text: str | None) -> bool:
-    """Whether a cell has what was read in a row, or is empty."""
-    with suppress(ValueError):
-        return text is None or bool(parse_readings(text))
-    return False
 
 
 def join_shares(batch: pa.RecordBatch) -> pa.Array:

@@ -31,8 +31,8 @@ def compare(
     COLUMN. OUT has all rows of RESULTS: those that agree are confirmed, and others are marked.
     `--sample` takes what a page with `--sample` saves: it says how many errors both share.
     """
+    from digitq.producer.readers import lay_readings
     from digitq.producer.results import open_results
-    from digitq.producer.several_readings import lay_readings
     from digitq.protocol.formats.csv_rows import find_column
     from digitq.review.agreement import compare_tables
     from digitq.review.corrections import identify, read_corrections, skip_rows

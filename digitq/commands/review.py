@@ -4,7 +4,6 @@ import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -66,13 +65,12 @@ def review(
         page = make_blind_page(replace(table, blind={}), sources, sample or 0, has_all)
         echo_err("\n".join(page.lines))
         desks = BlindDesks(table, page)
-        routes: list[Any] = [("/", ServedPage, {"read": lambda: page.text})]
-        routes.append(("/answers", BlindConnection, {"desks": desks}))
-        serve(routes, host, port, what, desks.look)
+        served = ("/", ServedPage, {"read": lambda: page.text})
+        serve(
+            [served, ("/answers", BlindConnection, {"desks": desks})], host, port, what, desks.look
+        )
         for file in (one.file for one in desks.values()):
-            echo_err(
-                f"{plural(len(file.answers), 'answer')} in {results.with_name(file.path.name)}"
-            )
+            echo_err(f"{plural(len(file.answers), 'answer')} in {file.path.name}")
         echo_err(f"`{shlex.join(['digitq', 'review', str(results)])}` shows where readings differ")
         return
     saved = AnswerFile(table)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from digitq.producer.results import ResultFile
-from digitq.producer.several_readings import (
+from digitq.producer.readers import (
     MACHINE,
     READINGS,
     agree,
@@ -15,6 +14,7 @@ from digitq.producer.several_readings import (
     parse_readings,
     read_reader,
 )
+from digitq.producer.results import ResultFile
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.truth import take_truth
 from digitq.protocol.asked.sample import Sample, bound_count
@@ -22,7 +22,7 @@ from digitq.protocol.chunk import CORRECTED, corrected
 from digitq.protocol.errors import UsageError
 from digitq.protocol.formats.csv_rows import find_column
 from digitq.protocol.text import name_some, plural, printable
-from digitq.review.corrections import Given, check_draw, list_drawn
+from digitq.review.corrections import Given, list_drawn
 from digitq.review.people import mark_repeated
 from digitq.review.scores import percent, wilson
 
@@ -62,8 +62,6 @@ class Comparison:
 
     def tabulate(self) -> Iterator[str]:
         """The agreement of each field, and which rows one of the two lacks."""
-        if self.results.has_form and not self.results.form:
-            yield "the form can't be read: only what is written alike agrees"
         width = max([20, *(len(name) + 2 for name in self.compared)])
         yield f"{'agreement':{width}}{'rows':>10}{'agree':>10}{'share':>10}   95 % interval"
         fields = sorted(self.compared, key=lambda name: not name)  # all of them last
@@ -83,8 +81,8 @@ class Comparison:
         both readings, where all these rows are unmarked.
         """
         if given:
-            check_draw(self.results, given)
-            known = {id: given.answers[id] or "" for id in list_drawn(given) if id in self.agreed}
+            drawn = list_drawn(self.results, given)
+            known = {id: given.answers[id] or "" for id in drawn if id in self.agreed}
         else:
             truths = ((id, truth) for id, (_, truth, _) in self.agreed.items())
             known = {id: str(truth) for id, truth in truths if truth is not None}

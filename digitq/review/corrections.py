@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from digitq.producer.counts import differ_in_zeros
 from digitq.producer.provenance import Record, all_thresholds
 from digitq.producer.read_again import again_path
+from digitq.producer.readers import NOTHING_THERE
 from digitq.producer.results import ResultFile, find_blind
-from digitq.producer.several_readings import NOTHING_THERE
 from digitq.protocol.asked.form import Form
 from digitq.protocol.asked.risk import Curve, measure_curve
 from digitq.protocol.asked.sample import Sample, bound_count
@@ -131,9 +131,10 @@ class Looked(NamedTuple):
     unused: int = 0  # answers of the sample that do not count
 
 
-def check_draw(results: ResultFile, given: Given) -> None:
-    """Raises `UsageError` if pages or rows were read again after the draw: other rows are unmarked
-    now."""
+def list_drawn(results: ResultFile, given: Given) -> list[str]:
+    """The ids of the first rows of the draw, up to one without an answer: who skips rows that are
+    hard to read would find too few errors. Raises `UsageError` if pages or rows were read again
+    after the draw: other rows are unmarked now."""
     later = [*find_blind(results.path).values(), *[again_path(results.path)] * bool(results.again)]
     if any(given.path.stat().st_mtime < path.stat().st_mtime for path in later):
         what = "pages were read again" if results.again else "others read the rows"
@@ -141,11 +142,6 @@ def check_draw(results: ResultFile, given: Given) -> None:
             f"the sample in {given.path} was drawn before {what}: other rows are "
             "unmarked now, so draw it anew"
         )
-
-
-def list_drawn(given: Given) -> list[str]:
-    """The ids of the first rows of the draw, up to one without an answer: who skips rows that are
-    hard to read would find too few errors."""
     ids = {place: id for id, place in given.drawn.items()}
     return [ids[place] for place in takewhile(ids.__contains__, count(1))]
 
@@ -155,9 +151,9 @@ def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Look
     The curve is of numbers, and not of ticks; there is none if the form can't be read.
 
     The rows of `list_drawn` count. An illegible row counts as wrong. There is no sample without a
-    row that counts. Raises `UsageError` if a row can't be read, and as `check_draw`.
+    row that counts. Raises `UsageError` if a row can't be read, and as `list_drawn`.
     """
-    check_draw(results, given)
+    drawn = list_drawn(results, given)
     rows = answered = corrected = 0
     found: dict[str, tuple[float, bool, bool]] = {}  # by id: confidence, is wrong, is a number
     for batch in mark_repeated(results, form):
@@ -171,7 +167,7 @@ def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Look
                 wrong = answer != given.answers[id]
                 answered, corrected = answered + 1, corrected + wrong
                 found[id] = confidence or 0.0, wrong, is_number
-    looked_at = [found[id] for id in list_drawn(given) if id in found]
+    looked_at = [found[id] for id in drawn if id in found]
     if not looked_at:
         return Looked(unused=len(given.drawn))
     sure, is_wrong, weighed = map(np.array, zip(*looked_at, strict=True))

@@ -16,9 +16,9 @@ import numpy as np
 
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
-from digitq.producer.provenance import Record, all_fingerprints, all_weights
+from digitq.producer.provenance import all_fingerprints, all_weights
+from digitq.producer.readers import DIFFER, MACHINE, READINGS, parse_readings
 from digitq.producer.results import ResultFile
-from digitq.producer.several_readings import DIFFER, MACHINE, READINGS, parse_readings
 from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
 from digitq.protocol.asked.form import Form, name_place
@@ -33,15 +33,7 @@ from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
 from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, call_roll, mark_repeated
 from digitq.review.scores import percent
-from digitq.review.survey import (
-    CONFIDENCE_BINS,
-    MAX_BESIDE,
-    MAX_BLIND,
-    Group,
-    Survey,
-    choose_rows,
-    read_lines,
-)
+from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, choose_rows, read_lines
 from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import read_pages
@@ -99,16 +91,11 @@ class PageImage:
         self.line = f"{row['table']}/{row['row']}" if row.get("row") else ""
         self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
         self.is_corrected = bool(row.get(CORRECTED.name))
-        is_shown = (
-            row.get("confidence") is not None and not self.is_corrected
-        )  # it is the network's
-        self.confidence = percent(row["confidence"]) if is_shown else ""
+        is_of_network = row.get("confidence") is not None and not self.is_corrected
+        self.confidence = percent(row["confidence"]) if is_of_network else ""
         read = parse_readings(row.get(READINGS.name))
-        self.readings = [  # the names of other readers, and what each has read
-            (in_one_line(name), text)
-            for name, text in read.items()
-            if name != MACHINE or self.is_corrected
-        ]
+        # What others have read, by their names
+        self.readings = {one: read[one] for one in read if one != MACHINE or self.is_corrected}
         self.reason = in_one_line(row.get("error") or row.get("reason") or "")
 
     @property
@@ -198,7 +185,7 @@ def make_page(
             )
         for image in images:
             image.rules = told.get(image.id, ())
-    choose_keys(images, results.record, form)
+    choose_keys(images, results)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
@@ -215,9 +202,9 @@ def make_blind_page(
     """Make the page of a person who sees no answer: of the rows to review, of all, or of so many at
     random. Rows and pages have numbers in place of their names. Raises as `make_page`."""
     form, notes = find_form(results.record) if results.has_form else (None, [])
-    rows = choose_rows(mark_repeated(results, form), sample, has_all)
+    rows, count = choose_rows(mark_repeated(results, form), sample, has_all)
     images = [PageImage(row, number, {"review"}) for number, row in rows]
-    choose_keys(images, results.record, form)
+    choose_keys(images, results)
     notes += add_pictures(images, results, sources, form)
     pages = dict.fromkeys(image.page for image in images)
     numbers = {page: f"page {number}" for number, page in enumerate(pages, 1) if page}
@@ -225,12 +212,12 @@ def make_blind_page(
         image.page, image.id, image.seen = numbers.get(image.page), f"{number}", None
         image.name = image.name if image.page else image.id
         image.problem = None if image.picture else "it can't be shown"
-    most = ", as many as a page has" * (len(images) == MAX_BLIND)
     survey = Survey(results.read)
     survey.scores.counts = Counts(len(images), review=len(images))
     saved_in = f"{results.path.stem}.blind-INITIALS.csv"
     text = render(results, survey, images, {}, [], saved_in, "blind.html")
-    return ReviewPage(text, images, [f"{plural(len(images), results.row)} to read{most}", *notes])
+    what = f"{len(images):,} of {plural(count, results.row)} to read"
+    return ReviewPage(text, images, [what, *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:
@@ -304,11 +291,10 @@ def count_refused(images: Sequence[PageImage], results: ResultFile) -> dict[str,
     return {page: count[0] for page, count in counts if len(count) == 1 < count[0]}
 
 
-def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
+def choose_keys(images: Sequence[PageImage], results: ResultFile) -> None:
     """Give the images what is known of them, and a keypad without signs where there are none."""
-    of_all = Known(record.pattern if record else None)
     for image in images:
-        image.known = form.known_at(image.place) if form and image.place else of_all
+        image.known = results.known_of(str(image.row["id"])) or Known()
         if not image.known.automaton.signs:
             image.keys = "numeric"
 

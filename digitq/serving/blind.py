@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from digitq.producer.readers import MACHINE
 from digitq.producer.results import ResultFile, blind_path
-from digitq.producer.several_readings import MACHINE
 from digitq.protocol.chunk import CORRECTED
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.text import in_one_line

@@ -90,6 +90,16 @@ class Known:
         return self.allowed is not None or self.pattern in TEXT_PATTERNS
 
     @property
+    def in_words(self) -> str:
+        """What a value looks like; empty if nothing is known."""
+        if self.allowed is not None:
+            return f"one of {len(self.allowed):,} in a list"
+        length = re.fullmatch(r"\\d\{(\d+),?(\d*)\}", self.pattern or "")  # see `write_pattern`
+        return (
+            f"{' to '.join(filter(None, length.groups()))} digits" if length else self.pattern or ""
+        )
+
+    @property
     def no_values(self) -> Sequence[str]:
         """What a person may say in place of an answer."""
         has_one = len(self.options) > 1 and not self.many

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from digitq.producer.readers import agree, lay_readings
 from digitq.producer.results import open_results
-from digitq.producer.several_readings import agree, lay_readings
 from digitq.protocol.asked.sample import bound_count, show_bound
 from digitq.protocol.chunk import CORRECTED, FORM_SCHEMA, NUMBER_SCHEMA, NUMBER_TRUTH
 from digitq.protocol.errors import UsageError

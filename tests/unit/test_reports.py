@@ -24,8 +24,8 @@ from digitq.cli import main
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage
 from digitq.producer.provenance import Record
+from digitq.producer.readers import DIFFER
 from digitq.producer.results import open_results
-from digitq.producer.several_readings import DIFFER
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.form import read_form
 from digitq.protocol.chunk import (

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,6 +68,13 @@ def parse_readings(text: str | None) -> dict[str, str]:
     if not (isinstance(found, dict) and all(isinstance(one, str) for one in found.values())):
         raise ValueError("it is no JSON object of texts")
     return found
+
+
+def are_readings(text: str | None) -> bool:
+    """Whether a cell has what was read in a row, or is empty."""
+    with suppress(ValueError):
+        return text is None or bool(parse_readings(text))
+    return False
 
 
 def agree(texts: Iterable[str], is_text: bool) -> bool:
