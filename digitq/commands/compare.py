@@ -49,9 +49,9 @@ def compare(
     elif given:
         echo_err(f"both agree in no row of the sample in {drawn}")
     else:
-        both = out or "both.csv"
+        both, how = ("both.csv", "; with -o both.csv") if out in (None, "-") else (out, "")
         echo_err(
-            f"two tables can't tell how many errors they share{'; with -o both.csv' * (not out)}: "
+            f"two tables can't tell how many errors they share{how}: "
             f"`digitq report {both} --sample 200`, then `digitq correct {both} corrections.csv`"
         )
     if out is None:

@@ -67,7 +67,7 @@ def review(
         desks = BlindDesks(table, page)
         served = ("/", ServedPage, {"read": lambda: page.text})
         serve(
-            [served, ("/answers", BlindConnection, {"desks": desks})], host, port, what, desks.look
+            [served, ("/answers", BlindConnection, {"desk": desks})], host, port, what, desks.look
         )
         for file in (one.file for one in desks.values()):
             echo_err(f"{plural(len(file.answers), 'answer')} in {file.path.name}")

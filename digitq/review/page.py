@@ -293,8 +293,9 @@ def count_refused(images: Sequence[PageImage], results: ResultFile) -> dict[str,
 
 def choose_keys(images: Sequence[PageImage], results: ResultFile) -> None:
     """Give the images what is known of them, and a keypad without signs where there are none."""
+    of_all = results.known_of("")  # without a form
     for image in images:
-        image.known = results.known_of(str(image.row["id"])) or Known()
+        image.known = (results.known_of(image.row["id"]) if image.place else of_all) or Known()
         if not image.known.automaton.signs:
             image.keys = "numeric"
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from typing import Any
 
 from digitq.producer.readers import MACHINE
 from digitq.producer.results import ResultFile, blind_path
@@ -64,8 +64,8 @@ class BlindDesks(dict[str, BlindDesk]):
 class BlindConnection(Connection):
     """The page of one person."""
 
-    def initialize(self, desks: BlindDesks) -> None:  # type: ignore[override]
-        self.desks = desks
+    def initialize(self, desk: Any) -> None:
+        self.desks: BlindDesks = desk
 
     def open(self, *_: str, **__: str) -> None:
         try:
@@ -76,5 +76,5 @@ class BlindConnection(Connection):
         super().open()
 
     def on_close(self) -> None:
-        with suppress(AttributeError):  # it was refused
+        if hasattr(self, "desk"):  # it was not refused
             super().on_close()
