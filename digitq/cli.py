@@ -12,6 +12,7 @@ import click
 from click.shell_completion import shell_complete
 
 from digitq.commands.classify import classify, demo
+from digitq.commands.compare import compare
 from digitq.commands.evaluate import evaluate
 from digitq.commands.forms import form
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
@@ -26,7 +27,7 @@ from digitq.terminal import ExitStatus, echo_err
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),
     "Make the form of pages": (form,),
-    "Look at results and correct them": (report, review, correct, wide),
+    "Look at results and correct them": (report, review, compare, correct, wide),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
     "Run and watch": (up, worker, flower, metrics, doctor),
     "Train": (train,),

@@ -1,9 +1,13 @@
 """Reads a result file that digitq has written, batch by batch."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from glob import escape
 from itertools import groupby
 from pathlib import Path
 
@@ -16,9 +20,12 @@ import pyarrow.parquet as pq
 
 from digitq.producer.provenance import Record, find_record
 from digitq.producer.read_again import PageAgain, again_path, read_pages_again
+from digitq.producer.readers import READINGS, Readers, are_readings, lay_readings, read_reader
 from digitq.producer.sinks.encoders import LISTS
 from digitq.producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from digitq.producer.sources.truth import are_answers, are_written
+from digitq.protocol.asked.form import Form, read_form
+from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.values import WRITTEN_WORDS
 from digitq.protocol.chunk import (
     CELL_FIELDS,
@@ -49,10 +56,11 @@ class ResultFile:
 
     path: Path
     read: What
-    schema: pa.Schema  # it has `truth` and `corrected` if the file has them
+    schema: pa.Schema  # it has `truth`, `corrected` and `readings` if the file has them
     record: Record | None
     again: Mapping[str, PageAgain] = field(default_factory=dict)  # pages that were read again
     key: Path | None = None  # a table of right answers, in place of those of the form
+    blind: Readers = field(default_factory=dict)  # what people read who saw no answer
 
     @property
     def reads_numbers(self) -> bool:
@@ -72,13 +80,51 @@ class ResultFile:
     def answer_column(self) -> str:
         return "number" if self.reads_numbers else "label"
 
+    @cached_property
+    def form(self) -> Form | None:
+        """The form on record, for what is known of its fields: its tables may have another number
+        of rows. None if it can't be read."""
+        with suppress(UsageError):
+            if self.record and self.record.form:
+                return read_form(Path(self.record.form), lambda *_: 1)
+        return None
+
+    def known_of(self, id: str) -> Known | None:
+        """What is known of the answer of a row; None if its form can't be read."""
+        if self.has_form:
+            return self.form.known_of(id) if self.form else None
+        return Known(self.record.pattern if self.record else None)
+
+    def find_fault(self, id: str, answer: str) -> str:
+        """What is wrong with a person's answer, in words; empty if it can be one."""
+        known = self.known_of(id) or Known()
+        is_number = known.can_be(answer) or (self.has_form and not self.form)  # maybe an option
+        is_answer = is_number if self.reads_numbers else re.fullmatch("[0-9]?", answer)
+        if is_answer or answer in known.no_values:
+            return ""
+        wanted = known.wanted if self.reads_numbers else "a digit"
+        return (
+            f"the {self.answer_column} {answer!r} for {in_one_line(id)}: "
+            f"it must be {wanted}, {', '.join(known.no_values)}, or empty if there is none"
+        )
+
+    def is_text(self, id: str) -> bool:
+        """Whether readings of a row must be the same text, and not only worth the same."""
+        known, is_listed = self.known_of(id), bool(self.record and self.record.allowed)
+        return known is None or known.is_text or bool(known.options) or is_listed
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in order, whatever the format; a CSV has no `digits` and `alternatives`, which
-        are then null. Those of a page that was read again take the place of its own.
+        are then null. Those of a page that was read again take the place of its own. They have what
+        people read blind.
 
         Raises `UsageError` if a row can't be read, or if there are not as many rows as the record
         counts.
         """
+        for batch in self._last_batches():
+            yield lay_readings(batch, self.blind, self.is_text) if self.blind else batch
+
+    def _last_batches(self) -> Iterator[pa.RecordBatch]:
         if not self.again:
             yield from self._own_batches()
             return
@@ -227,11 +273,42 @@ def open_results(path: Path, key: Path | None = None) -> ResultFile:
         raise UsageError(
             f"{path} is no result file of this version of digitq: it has no column {missing[0]!r}"
         )
-    for one in (truth_field(read), CORRECTED):
+    for one in (truth_field(read), CORRECTED, READINGS):
         if one.name in names:
             schema = schema.append(one)
     again = open_pages_again(again_path(path), record) if has_form and record else {}
-    return ResultFile(path, read, schema, record, again, key)
+    results = ResultFile(path, read, schema, record, again, key)
+    return replace(results, blind=read_blind(results))
+
+
+def blind_path(results: Path, initials: str) -> Path:
+    """Where the answers of a person are who has read a result file blind."""
+    return results.with_suffix(f".blind-{initials}.csv")
+
+
+def find_blind(results: Path) -> dict[str, Path]:
+    """The files of all such people, by their initials."""
+    found = sorted(results.parent.glob(f"{escape(results.stem)}.blind-*.csv"))
+    return {path.stem.removeprefix(f"{results.stem}.blind-"): path for path in found}
+
+
+def read_blind(results: ResultFile) -> Readers:
+    """What they read. Raises `UsageError` if a file can't be read, or has other answers."""
+    paths = find_blind(results.path)
+    for path in paths.values():
+        check_age(path, results.record)
+    column, check = results.answer_column, results.find_fault
+    return {initials: read_reader(path, column, check) for initials, path in paths.items()}
+
+
+def check_age(path: Path, record: Record | None) -> None:
+    """Raises `UsageError` if answers to results are older than these."""
+    finished = datetime.fromisoformat(record.finished).timestamp() if record else 0
+    if path.exists() and path.stat().st_mtime < finished - 1:
+        raise UsageError(
+            f"{path} is older than the results, so its answers are of earlier ones: "
+            "rename it, or `touch` it if they are of these"
+        )
 
 
 def open_pages_again(path: Path, record: Record) -> dict[str, PageAgain]:
@@ -283,6 +360,9 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name in ("id", "review"):
             wrong, wanted = column.is_null(), "must not be empty"
+        elif name == READINGS.name:
+            wrong = pa.array([not are_readings(one) for one in column.to_pylist()], pa.bool_())
+            wanted = "must be a JSON object from the names of readers to texts"
         elif name not in ("label", "number", "truth"):
             continue
         elif pa.types.is_string(column.type) and "field" in batch.schema.names:

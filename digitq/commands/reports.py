@@ -72,12 +72,13 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     from digitq.review.corrections import (
         Looked,
         check_again,
-        correct_rows,
+        correct_batch,
         count_learned,
         find_other_zeros,
         identify,
         measure_sample,
         read_corrections,
+        skip_rows,
         suggest_training,
     )
     from digitq.review.page_fields import find_form
@@ -86,7 +87,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     table = open_results(results)
     form, _ = find_form(table.record) if table.has_form else (None, [])
     find_key(table, form)  # raises before anything is written
-    given = read_corrections(corrections, table, form)
+    given = read_corrections(corrections, table)
     answers = given.answers
     zeros = find_other_zeros(corrections, answers, table)
     checked = check_again(table, answers, form) if form else ((), ())
@@ -98,8 +99,8 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         closing(open_sink(out, identify(table, corrections), overwrite)) as sink,
         report_interruption(sink, overwrite),
     ):
-        for batch in correct_rows(table, answers, sink.counts.images, checked):
-            sink.write(batch)
+        for batch in skip_rows(table, sink.counts.images):
+            sink.write(correct_batch(batch, answers, checked))
         record = table.record and replace(table.record, counts=sink.counts)
         if record and looked.sample:  # what an earlier sample has said stays true
             record = replace(record, sample=looked.sample, curve=looked.curve)

@@ -1,18 +1,14 @@
 """Which columns of a wide table are numbers in an Excel file, and what their values are worth."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from digitq.protocol.asked.form import Form
-from digitq.protocol.asked.rules import SEPARATOR, read_values
+from digitq.protocol.asked.rules import NO_AMOUNT, SEPARATOR, read_values
 
 NO_FIELDS = ("page", "table", "row", "checks", "review")  # columns of a wide table
-# A zero at the beginning, the sign of a fraction or a time, or the point after a date's month
-NO_AMOUNT = re.compile(r"[+-]?0\d|.*[/:]|.*[.,]\d+[.,]$")
-TEXT_PATTERNS = ("date", "time")  # a time may be written as 9.30
 
 
 @dataclass
@@ -67,9 +63,7 @@ def find_amounts(batches: Iterable[pa.RecordBatch], form: Form | None) -> dict[s
     the column stays text. So do numbers of a list, dates and times.
     """
     texts = {
-        cell.field
-        for cell in (form.cells if form else ())
-        if cell.known.allowed is not None or cell.known.pattern in TEXT_PATTERNS or cell.known.many
+        cell.field for cell in (form.cells if form else ()) if cell.known.is_text or cell.known.many
     }
     found: dict[str, Amounts] = {}
     for batch in batches:

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from digitq.producer.counts import differ_in_zeros
 from digitq.producer.provenance import Record, all_thresholds
 from digitq.producer.read_again import again_path
-from digitq.producer.results import ResultFile
+from digitq.producer.readers import NOTHING_THERE
+from digitq.producer.results import ResultFile, find_blind
 from digitq.protocol.asked.form import Form
-from digitq.protocol.asked.known import Known
 from digitq.protocol.asked.risk import Curve, measure_curve
 from digitq.protocol.asked.sample import Sample, bound_count
 from digitq.protocol.asked.values import ILLEGIBLE, NO_VALUES, tidy
@@ -32,7 +32,6 @@ from digitq.review.people import mark_repeated
 from digitq.review.wide import read_pages
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
-NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
 # Right answers by id, or one of NO_VALUES; None if there is no digit
 Corrections = Mapping[str, str | None]
 # The ids of fields that are marked because a rule failed, but whose rules hold now; and of fields
@@ -51,6 +50,7 @@ def identify(results: ResultFile, corrections: Path) -> dict[str, str]:
     """What differs if `correct` writes other rows."""
     files = {"results": results.path, "corrections": corrections}
     files |= {"again": again_path(results.path)} if results.again else {}
+    files |= {f"blind {name}": path for name, path in find_blind(results.path).items()}
     return {name: checksum(path) for name, path in files.items()}
 
 
@@ -62,9 +62,9 @@ class Given(NamedTuple):
     path: Path
 
 
-def read_corrections(path: Path, results: ResultFile, form: Form | None = None) -> Given:
+def read_corrections(path: Path, results: ResultFile) -> Given:
     """The answers in a table with the columns `id` and `label`, or `id` and `number`, and perhaps
-    `sample`. A form on record says which answers its questions have.
+    `sample`.
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
@@ -84,7 +84,7 @@ def read_corrections(path: Path, results: ResultFile, form: Form | None = None) 
         if row["id"] is None or row[column] is None:
             raise UsageError(f"line {number:,} of {path} has too few columns")
         id, answer = plain_text(row["id"]), tidy(plain_text(row[column]))
-        if fault := find_fault(id, answer, results, form):
+        if fault := results.find_fault(id, answer):
             raise UsageError(f"line {number:,} of {path} has {fault}")
         right = answer if results.reads_numbers else answer or None
         if found.setdefault(id, right) != right:
@@ -97,27 +97,6 @@ def read_corrections(path: Path, results: ResultFile, form: Form | None = None) 
                 )
             drawn[id] = int(place)
     return Given(found, drawn, path)
-
-
-def find_fault(id: str, answer: str, results: ResultFile, form: Form | None) -> str:
-    """What is wrong with a person's answer, in words; empty if it can be one."""
-    known = form.known_of(id) if form else Known()
-    is_number = known.can_be(answer) or (results.has_form and not form)  # it may be an option
-    is_answer = is_number if results.reads_numbers else re.fullmatch("[0-9]?", answer)
-    others = list_no_values(known)
-    if is_answer or answer in others:
-        return ""
-    wanted = known.wanted if results.reads_numbers else "a digit"
-    return (
-        f"the {results.answer_column} {answer!r} for {in_one_line(id)}: "
-        f"it must be {wanted}, {', '.join(others)}, or empty if there is none"
-    )
-
-
-def list_no_values(known: Known) -> Sequence[str]:
-    """What a person may say in place of an answer."""
-    has_one = len(known.options) > 1 and not known.many
-    return NO_VALUES if has_one else NO_VALUES[:1]
 
 
 def count_learned(corrections: Corrections, form: Form | None) -> int:
@@ -152,23 +131,31 @@ class Looked(NamedTuple):
     unused: int = 0  # answers of the sample that do not count
 
 
+def list_drawn(results: ResultFile, given: Given) -> list[str]:
+    """The ids of the first rows of the draw, up to one without an answer: who skips rows that are
+    hard to read would find too few errors. Raises `UsageError` if pages or rows were read again
+    after the draw: other rows are unmarked now."""
+    later = [*find_blind(results.path).values(), *[again_path(results.path)] * bool(results.again)]
+    if any(given.path.stat().st_mtime < path.stat().st_mtime for path in later):
+        what = "pages were read again" if results.again else "others read the rows"
+        raise UsageError(
+            f"the sample in {given.path} was drawn before {what}: other rows are "
+            "unmarked now, so draw it anew"
+        )
+    ids = {place: id for id, place in given.drawn.items()}
+    return [ids[place] for place in takewhile(ids.__contains__, count(1))]
+
+
 def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Looked:
     """What the rows of the random sample say about all unmarked rows, as the page has marked them.
     The curve is of numbers, and not of ticks; there is none if the form can't be read.
 
-    Only the first rows of the draw count, up to one without an answer: who skips rows that are hard
-    to read would find too few errors. An illegible row counts as wrong. There is no sample without
-    a row that counts. Raises `UsageError` if a row can't be read, or if pages were read again after
-    the draw: other rows are unmarked now.
+    The rows of `list_drawn` count. An illegible row counts as wrong. There is no sample without a
+    row that counts. Raises `UsageError` if a row can't be read, and as `list_drawn`.
     """
-    if results.again and given.path.stat().st_mtime < again_path(results.path).stat().st_mtime:
-        raise UsageError(
-            f"the sample in {given.path} was drawn before pages were read again: other rows are "
-            "unmarked now, so draw it anew"
-        )
+    drawn = list_drawn(results, given)
     rows = answered = corrected = 0
-    # Confidence, is wrong, is a number; by the place in the draw
-    found: dict[int, tuple[float, bool, bool]] = {}
+    found: dict[str, tuple[float, bool, bool]] = {}  # by id: confidence, is wrong, is a number
     for batch in mark_repeated(results, form):
         batch = batch.filter(unmarked(batch))
         rows += batch.num_rows
@@ -179,9 +166,8 @@ def measure_sample(results: ResultFile, given: Given, form: Form | None) -> Look
             if id in given.answers:
                 wrong = answer != given.answers[id]
                 answered, corrected = answered + 1, corrected + wrong
-                if id in given.drawn:
-                    found[given.drawn[id]] = confidence or 0.0, wrong, is_number
-    looked_at = [found[place] for place in takewhile(found.__contains__, count(1))]
+                found[id] = confidence or 0.0, wrong, is_number
+    looked_at = [found[id] for id in drawn if id in found]
     if not looked_at:
         return Looked(unused=len(given.drawn))
     sure, is_wrong, weighed = map(np.array, zip(*looked_at, strict=True))
@@ -253,16 +239,11 @@ def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, 
     return pa.array([id in corrections for id in ids], pa.bool_()), pa.array(right, pa.string())
 
 
-def correct_rows(
-    results: ResultFile,
-    corrections: Corrections,
-    skipped: int = 0,
-    checked: Checked = ((), ()),
-) -> Iterator[pa.RecordBatch]:
-    """All rows after the first `skipped`, with the corrections and the column `corrected`."""
+def skip_rows(results: ResultFile, skipped: int) -> Iterator[pa.RecordBatch]:
+    """All rows after the first `skipped`."""
     for batch in results.batches():
         if skipped < batch.num_rows:
-            yield correct_batch(batch.slice(skipped), corrections, checked)
+            yield batch.slice(skipped)
         skipped = max(0, skipped - batch.num_rows)
 
 

@@ -2,7 +2,8 @@
 
 const { read, nothing, illegible, images, column, results } = document.body.dataset;
 const savedIn = document.body.dataset.saved; // the file in which a server saves the answers, if one does
-const storageKey = `digitq ${results}`;
+let storageKey = `digitq ${results}`; // and the initials of who reads blind
+let initials;
 const typed = read === "number" ? /[0-9½¼¾ .,\-+/:%]/ : /[0-9]/; // an answer's characters
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
@@ -90,7 +91,7 @@ function show(card, isNew) {
   for (const button of card.querySelectorAll("[data-give]"))
     button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
   for (const button of card.querySelectorAll("[data-option]"))
-    button.setAttribute("aria-pressed", isGiven && answer.split(",").includes(button.dataset.option));
+    button.setAttribute("aria-pressed", isGiven && answer?.split(",").includes(button.dataset.option));
   if (savedIn) showContest(card);
 }
 
@@ -409,8 +410,10 @@ function send(closing) {
 
 /** What the server says: answers that are saved, rules, why nothing is saved, or that this was all
  * to what this page has sent, or that there is another page now. Its first message has all answers. */
-function take({ answers = [], rules = {}, trouble = "", others, isReply, version }) {
+function take({ answers = [], rules = {}, trouble = "", others, isReply, version, refused, done }) {
   clearTimeout(waitForMessage.timer);
+  if (refused) return void ((part("#who .warning").textContent = refused), (socket = socket.onclose = undefined));
+  if (done) answers = fillIn(done);
   if (version) return void (take.version === undefined ? (take.version = version) : version === take.version || loadOther());
   answers = answers.filter(([id]) => cardOf.has(id)); // there may be another page
   if (others) return meet(others);
@@ -432,6 +435,15 @@ function take({ answers = [], rules = {}, trouble = "", others, isReply, version
   for (const [id] of answers) show(cardOf.get(id), !ours.has(id) && before.get(id) !== saved.get(id)); // a field with the focus, too
   for (const [id, each] of Object.entries(rules)) if (cardOf.has(id)) showRules(cardOf.get(id), each);
   showProgress();
+}
+
+/** The answers to which a server says only that a person who reads blind has given one, or taken it back. What has changed
+ * since it was sent, or was sent to a server that has ended, has no reply yet. */
+function fillIn(done) {
+  if (part("#who").open) part("#who").close(), load(), chooseGroup(part("[data-group]"), false);
+  const hasReply = (id) => !unsaved.has(id) || (isConnected && unsaved.get(id).isSent);
+  const answerOf = (id) => (unsaved.has(id) ? unsaved.get(id).answer : saved.get(id));
+  return done.filter(([id]) => hasReply(id)).map(([id, isGiven]) => [id, isGiven ? answerOf(id) : null]);
 }
 
 /** Tell the server at which card this person is. */
@@ -549,7 +561,7 @@ function showSaved() {
 }
 
 function connect() {
-  const made = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/answers${location.search}`);
+  const made = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/answers${location.search}${initials ? `&initials=${encodeURIComponent(initials)}` : ""}`);
   made.onmessage = ({ data }) => take(JSON.parse(data));
   made.onclose = disconnect;
   waitForMessage();
@@ -660,14 +672,22 @@ addEventListener("storage", ({ key }) => {
 });
 
 for (const card of all) showRules(card, JSON.parse(card.dataset.rules ?? "[]"));
-if (all.length) {
+part("#who")?.addEventListener("cancel", (event) => event.preventDefault());
+part("#who")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  initials = part("#who input").value;
+  storageKey = `digitq ${results} ${initials}`;
+  if (!socket) connect();
+});
+if (all.length && !part("#who")) {
   load();
   chooseGroup(part("[data-group]"), false);
 }
 if (all.length && savedIn) {
   addEventListener("offline", disconnect);
   addEventListener("pagehide", send);
-  connect();
+  if (part("#who")) part("#who").showModal();
+  else connect();
 }
 
 // The editor of a form. `parts` are those of its file, with changes that may not be saved yet

@@ -15,8 +15,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage, find_images
-from digitq.producer.provenance import Record, all_fingerprints, all_weights
+from digitq.producer.provenance import all_fingerprints, all_weights
+from digitq.producer.readers import DIFFER, MACHINE, READINGS, parse_readings
 from digitq.producer.results import ResultFile
 from digitq.producer.sinks.sink import replacing
 from digitq.progress import show_progress
@@ -27,12 +29,13 @@ from digitq.protocol.asked.sample import show_bound
 from digitq.protocol.asked.values import ILLEGIBLE, MAX_CHARACTERS
 from digitq.protocol.chunk import CLASSES, CORRECTED
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import CHECK_FAILED, checksum, list_no_values, suggest_training
-from digitq.review.page_fields import Told, find_place, tell_rules
+from digitq.review.agreement import count_readers
+from digitq.review.corrections import CHECK_FAILED, checksum, suggest_training
+from digitq.review.page_fields import Told, find_form, find_place, tell_rules
 from digitq.review.people import OCCURS_TWICE, mark_repeated
 from digitq.review.points import Tally
 from digitq.review.scores import percent
-from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, read_lines
+from digitq.review.survey import CONFIDENCE_BINS, MAX_BESIDE, Group, Survey, choose_rows, read_lines
 from digitq.review.template import fill_template
 from digitq.review.thumbnails import SURE_SIDES, THUMBNAIL_SIDES, Eyes, Thumbnail, make_thumbnail
 from digitq.review.wide import look_up, read_pages
@@ -47,6 +50,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "ink, but no digit": "something is written or drawn, such as a dash or a tick",
     "several lines": "there is another line or number",
     OCCURS_TWICE: "the person is on another page, too",
+    DIFFER: "another reader has read something else",
     "two marks": "more than one option is marked, or one stroke goes through two boxes",
     "beside the box": "nothing is in a box, and ink beside or around one may be the mark",
     "erased?": "a mark is faint, or there are remains of one",
@@ -89,9 +93,12 @@ class PageImage:
         self.line = f"{row['table']}/{row['row']}" if row.get("row") else ""
         self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
         self.is_corrected = bool(row.get(CORRECTED.name))
-        is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
-        self.confidence = percent(row["confidence"]) if is_shown else ""
-        self.reason = in_one_line(row["error"] or row["reason"] or "")
+        is_of_network = row.get("confidence") is not None and not self.is_corrected
+        self.confidence = percent(row["confidence"]) if is_of_network else ""
+        read = parse_readings(row.get(READINGS.name))
+        # What others have read, by their names
+        self.readings = {one: read[one] for one in read if one != MACHINE or self.is_corrected}
+        self.reason = in_one_line(row.get("error") or row.get("reason") or "")
 
     @property
     def is_sure(self) -> bool:
@@ -179,15 +186,39 @@ def make_page(
             )
         for image in images:
             image.rules = told.get(image.id, ())
-    choose_keys(images, results.record, form)
+    choose_keys(images, results)
     notes += add_pictures(images, results, sources, form)
     if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
-            "boxes around digits and other readings are missing: only .jsonl and .parquet have them"
+            "boxes around digits and alternatives are missing: only .jsonl and .parquet have them"
         )
     refused = count_refused(images, results)
     text = render(results, survey, images, refused, notes, saved_in, tally)
     return ReviewPage(text, images, [summarise(survey.counts, what=results.row), *notes])
+
+
+def make_blind_page(
+    results: ResultFile, sources: Sequence[str], sample: int, has_all: bool
+) -> ReviewPage:
+    """Make the page of a person who sees no answer: of the rows to review, of all, or of so many at
+    random. Rows and pages have numbers in place of their names. Raises as `make_page`."""
+    form, notes = find_form(results.record) if results.has_form else (None, [])
+    rows, count = choose_rows(mark_repeated(results, form), sample, has_all)
+    images = [PageImage(row, number, {"review"}) for number, row in rows]
+    choose_keys(images, results)
+    notes += add_pictures(images, results, sources, form)
+    pages = dict.fromkeys(image.page for image in images)
+    numbers = {page: f"page {number}" for number, page in enumerate(pages, 1) if page}
+    for number, image in enumerate(images, 1):
+        image.page, image.id, image.seen = numbers.get(image.page), f"{number}", None
+        image.name = image.name if image.page else image.id
+        image.problem = None if image.picture else "it can't be shown"
+    survey = Survey(results.read)
+    survey.scores.counts = Counts(len(images), review=len(images))
+    saved_in = f"{results.path.stem}.blind-INITIALS.csv"
+    text = render(results, survey, images, {}, [], saved_in, None, "blind.html")
+    what = f"{len(images):,} of {plural(count, results.row)} to read"
+    return ReviewPage(text, images, [what, *notes])
 
 
 def list_images(survey: Survey) -> list[PageImage]:
@@ -261,11 +292,11 @@ def count_refused(images: Sequence[PageImage], results: ResultFile) -> dict[str,
     return {page: count[0] for page, count in counts if len(count) == 1 < count[0]}
 
 
-def choose_keys(images: Sequence[PageImage], record: Record | None, form: Form | None) -> None:
+def choose_keys(images: Sequence[PageImage], results: ResultFile) -> None:
     """Give the images what is known of them, and a keypad without signs where there are none."""
-    of_all = Known(record.pattern if record else None)
+    of_all = results.known_of("")  # without a form
     for image in images:
-        image.known = form.known_at(image.place) if form and image.place else of_all
+        image.known = (results.known_of(image.row["id"]) if image.place else of_all) or Known()
         if not image.known.automaton.signs:
             image.keys = "numeric"
 
@@ -394,6 +425,7 @@ def render(
     notes: Sequence[str],
     saved_in: str,
     tally: Tally | None,
+    template: str = "page.html",
 ) -> str:
     """The text of the page. Text from files is escaped; only digitq's own text is markup."""
     figures = survey.scores.figures()
@@ -401,14 +433,14 @@ def render(
     record = results.record
     finished = record and datetime.fromisoformat(record.finished)
     return fill_template(
-        "page.html",
+        template,
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
+        readers=count_readers(results),
         training=suggest_training(results.record, "final.csv"),
         enough=MIN_OWN_IMAGES,
         results=results,
         illegible=ILLEGIBLE,
-        list_no_values=list_no_values,
         nothing="nothing written" if results.reads_numbers else "no digit",
         max_characters=MAX_CHARACTERS,
         finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",

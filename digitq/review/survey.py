@@ -24,10 +24,12 @@ MAX_OF_DIGIT = 100  # the page shows this many answers of a digit that need no r
 MAX_SURE_NUMBERS = 200  # the least sure whole numbers that need no review
 MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
 MAX_BESIDE = 2000  # cells that are only shown because another of their table's row is
+MAX_BLIND = 5000  # a page for a person who sees no answer has at most this many
 MAX_IN_CELL = 5  # a random sample of each wrong cell of the confusion matrix
 SAMPLE_SEED = 0  # a file always gives the same page
 MAX_ERRORS = 1000  # different errors that are counted apart; all others count as one
 OTHER_ERRORS = "other errors"
+PLACE_NAMES = ("id", "page", "table", "row", "field")  # columns that say nothing of an answer
 CONFIDENCE_BINS = 20
 
 Histogram = NDArray[np.int64]
@@ -145,6 +147,23 @@ class Survey:
     def groups(self) -> dict[Group, NumberedRows]:
         """The rows that the page shows, by why it shows them; a row may be in several groups."""
         return {group: kept.rows() for group, kept in self._kept.items()}
+
+
+def choose_rows(
+    batches: Iterable[pa.RecordBatch], sample: int, has_all: bool
+) -> tuple[NumberedRows, int]:
+    """The first `MAX_BLIND` rows to review, or of all, or so many of all at random, in the order of
+    the file, with nothing but their places; and how many there are to choose from."""
+    kept, random = Smallest(sample or MAX_BLIND), np.random.default_rng(SAMPLE_SEED)
+    first = count = 0
+    for batch in batches:
+        names = [name for name in PLACE_NAMES if name in batch.schema.names]
+        is_wanted = to_numpy(batch["review"]) | (has_all or sample > 0)
+        end, draws = first + batch.num_rows, random.random(batch.num_rows)
+        order = draws if sample else np.arange(first, end, dtype=np.float64)
+        kept.offer(batch.select(names), first, is_wanted, order)
+        first, count = end, count + int(is_wanted.sum())
+    return sorted(kept.rows(), key=itemgetter(0)), count
 
 
 def read_lines(

@@ -3,18 +3,17 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from digitq.producer.results import ResultFile
+from digitq.producer.results import ResultFile, check_age
 from digitq.producer.sinks.sink import replacing
 from digitq.protocol.errors import DigitqError, UsageError
 from digitq.protocol.formats.csv_text import guard_text
 from digitq.protocol.text import in_one_line, plural
-from digitq.review.corrections import find_fault, read_corrections, select_written
+from digitq.review.corrections import read_corrections, select_written
 from digitq.review.page import ReviewPage
 from digitq.review.page_fields import Told, find_form, tell_rules
 from digitq.review.wide import read_pages
@@ -39,20 +38,15 @@ REQUESTS: TypeAdapter[list[Asked] | str] = TypeAdapter(list[Asked] | str)
 class AnswerFile:
     """The file of the answers. A person may change it, too."""
 
-    def __init__(self, results: ResultFile) -> None:
+    def __init__(self, results: ResultFile, path: Path | None = None) -> None:
         """Raises `UsageError` if the file has answers to earlier results, or can't be read."""
-        self.results, self.path = results, results.path.with_suffix(".corrections.csv")
+        self.results = results
+        self.path = path or results.path.with_suffix(".corrections.csv")
         self.form = find_form(results.record)[0] if results.has_form else None
         self.answers: Answers = {}
         self.drawn: dict[str, int] = {}  # by id: the place of a row in a page's random sample
         self._seen: object = None  # the state of the file that was read or written last
-        record = results.record
-        finished = datetime.fromisoformat(record.finished).timestamp() if record else 0
-        if self.path.exists() and self.path.stat().st_mtime < finished - 1:
-            raise UsageError(
-                f"{self.path} is older than the results, so its answers are of earlier ones: "
-                "rename it, or `touch` it if they are of these"
-            )
+        check_age(self.path, results.record)
         self.read_again()
 
     def read_again(self) -> set[str]:
@@ -66,7 +60,7 @@ class AnswerFile:
             return set()
         now, before = describe(self.path), self.answers
         if now != self._seen:
-            found, drawn, _ = read_corrections(self.path, self.results, self.form)
+            found, drawn, _ = read_corrections(self.path, self.results)
             self.answers = {id: one or "" for id, one in found.items()}
             self.drawn |= drawn
             self._seen = now
@@ -147,7 +141,7 @@ class Desk:
         for one in request:
             if one.id not in self.shown:
                 raise UsageError(f"the page has no {in_one_line(one.id)}")
-            if fault := find_fault(one.id, one.answer or "", self.file.results, self.file.form):
+            if fault := self.file.results.find_fault(one.id, one.answer or ""):
                 raise UsageError(fault)
         self.look()
         if self._trouble:

@@ -162,15 +162,21 @@ class Form:
     def by_place(self) -> dict[Place, Cell]:
         return {cell.place: cell for cell in self.cells}
 
+    @cached_property
+    def by_column(self) -> dict[tuple[str, str], Known]:
+        """What is known of the values of each field, or column and table; "" is any table."""
+        anywhere = {(cell.field, ""): cell.known for cell in reversed(self.cells)}
+        return anywhere | {(cell.field, cell.table): cell.known for cell in self.cells}
+
     def known_at(self, place: Place) -> Known:
-        """What is known of the values at a place; nothing if the form lacks it."""
-        return self.by_place[place].known if place in self.by_place else Known()
+        """What is known of the values at a place; nothing if the form lacks its column."""
+        return self.by_column.get(place[:2], Known())
 
     def known_of(self, id: str) -> Known:
         """The same for the id of a row, as in `name_place`; no field is named as a column is."""
         *_, table, row, field = ["", "", *id.split("/")]
-        is_cell = row.isdecimal() and (field, table, int(row)) in self.by_place
-        return self.known_at((field, table, int(row)) if is_cell else (field, "", 0))
+        is_cell = row.isdecimal() and (field, table) in self.by_column
+        return self.known_at((field, table if is_cell else "", 0))
 
     def are_numbers(self, ids: Iterable[str]) -> list[bool]:
         """Whether each of these rows has a number, and not what is ticked."""

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from digitq.protocol.asked.risk import RISK, Risk
 from digitq.protocol.asked.values import (
     MAX_DIGITS,
+    NO_VALUES,
     PUNCTUATION,
     WRITTEN_WORDS,
     AnyValue,
@@ -37,6 +38,7 @@ from digitq.protocol.text import in_one_line, name_some
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
 FILL_MARKS = "X-/"
+TEXT_PATTERNS = ("date", "time")  # values that are no amounts: a time may be written as 9.30
 TICK = ("1",)  # the only option of a box that is ticked or not
 OPTION_SEPARATOR = ","  # between several options that are marked
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
@@ -82,6 +84,27 @@ class Known:
     @property
     def is_nothing(self) -> bool:
         return self.pattern is None and self.allowed is None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values are names, dates or times, whose worth says nothing."""
+        return self.allowed is not None or self.pattern in TEXT_PATTERNS
+
+    @property
+    def in_words(self) -> str:
+        """What a value looks like; empty if nothing is known."""
+        if self.allowed is not None:
+            return f"one of {len(self.allowed):,} in a list"
+        length = re.fullmatch(r"\\d\{(\d+),?(\d*)\}", self.pattern or "")  # see `write_pattern`
+        return (
+            f"{' to '.join(filter(None, length.groups()))} digits" if length else self.pattern or ""
+        )
+
+    @property
+    def no_values(self) -> Sequence[str]:
+        """What a person may say in place of an answer."""
+        has_one = len(self.options) > 1 and not self.many
+        return NO_VALUES if has_one else NO_VALUES[:1]
 
     def can_be(self, answer: str) -> bool:
         """Whether a person's answer can be this one, perhaps against the pattern or the list."""

@@ -33,6 +33,8 @@ JOINED = "digits"  # the function that makes a number of places with a digit eac
 QUOTE = "a name in a rule begins with a letter, or is in quotes"
 BEGINS_WITH_DIGIT = re.compile(r"(?<![\w.'\"])\d+[^\W\d]\w*")  # such as 2b
 VALUE = re.compile(r"([+-]?)(\d*(?:[.,]\d+)*)[.,]?[-%]?")  # such as 1,234.50 or 50.- or 40%
+# No value: a zero at the beginning, a fraction or a time, or the point after a date's month
+NO_AMOUNT = re.compile(r"[+-]?0\d|.*[/:]|.*[.,]\d+[.,]$")
 POINTS = (".", ",")
 SEPARATOR = re.compile("[.,]")
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

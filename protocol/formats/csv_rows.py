@@ -1,7 +1,8 @@
-"""The rows and columns of a CSV or Parquet file, or of a sheet of an Excel file."""
+"""The rows and columns of a CSV, JSON lines or Parquet file, or of a sheet of an Excel file."""
 
 import csv
 import io
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from digitq.protocol.formats.xlsx_rows import XLSX, read_sheet
 from digitq.protocol.host.regular_files import open_regular
 from digitq.protocol.text import name_some
 
-PARQUET = ".parquet"
+PARQUET, LINES = ".parquet", ".jsonl"
 
 
 def find_column(where: str | Path) -> tuple[Path, str, str]:
@@ -33,7 +34,7 @@ def is_workbook(name: str | Path) -> bool:
 
 @contextmanager
 def open_rows(path: Path, sheet: str = "", limit: int = sys.maxsize) -> Iterator[Any]:
-    """The rows of a CSV or Parquet file, or of a sheet as `read_sheet` chooses it, as
+    """The rows of such a file, or of a sheet as `read_sheet` chooses it, as
     `csv.DictReader` gives them. Raises `UsageError` if they can't be read, or the file has more
     than `limit` bytes."""
     try:
@@ -43,7 +44,12 @@ def open_rows(path: Path, sheet: str = "", limit: int = sys.maxsize) -> Iterator
             yield csv.DictReader(file, delimiter=delimiter)
     except UnicodeError:
         raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
-    except (OSError, ValueError, csv.Error) as error:  # a 0 byte in a path raises ValueError
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        csv.Error,
+    ) as error:  # a 0 byte in a path raises ValueError
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"can't read {path}: {reason}") from None
 
@@ -53,9 +59,9 @@ def open_text(path: Path, sheet: str, limit: int) -> IO[str]:
     if is_workbook(path):
         return read_sheet(path, sheet, limit)
     file: IO[bytes] = open_regular(path, limit)
-    if path.suffix.lower() == PARQUET:
+    if (suffix := path.suffix.lower()) in (PARQUET, LINES):
         with file:
-            file = copy_parquet(file)
+            file = copy_parquet(file) if suffix == PARQUET else copy_lines(file)
     return io.TextIOWrapper(file, "utf-8-sig", newline="")
 
 
@@ -74,6 +80,15 @@ def copy_parquet(file: IO[bytes]) -> IO[bytes]:
             writer.write_batch(batch)
     copy.seek(0)
     return copy
+
+
+def copy_lines(file: IO[bytes]) -> IO[bytes]:
+    """JSON lines as CSV, with the columns of the first line."""
+    rows, text = [{**json.loads(line)} for line in file], io.StringIO()
+    writer = csv.DictWriter(text, [*rows[0]] if rows else [], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return io.BytesIO(text.getvalue().encode())
 
 
 def choose_delimiter(first: str) -> str:

@@ -24,6 +24,7 @@ from digitq.cli import main
 from digitq.producer.counts import Counts
 from digitq.producer.found_images import FoundImage
 from digitq.producer.provenance import Record
+from digitq.producer.readers import DIFFER
 from digitq.producer.results import open_results
 from digitq.producer.sources.truth import read_truths
 from digitq.protocol.asked.form import read_form
@@ -133,7 +134,7 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
 
 
 def test_each_reason_has_a_meaning() -> None:
-    assert {*MEANINGS} == {*REASONS, OCCURS_TWICE} - {"", "error"}
+    assert {*MEANINGS} == {*REASONS, OCCURS_TWICE, DIFFER} - {"", "error"}
 
 
 def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
