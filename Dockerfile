@@ -53,7 +53,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     else pip install --no-deps --index-url "$TORCH_INDEX" torch torchvision; fi
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
-    pip install "$(echo /dist/*.whl)[worker]"
+    pip install "$(echo /dist/*.whl)[worker,second-reader]"
 
 FROM dependencies AS producer
 RUN --mount=type=bind,from=package,source=/dist,target=/dist \

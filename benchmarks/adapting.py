@@ -9,7 +9,7 @@ batches from which little is to be learned. It appends a line for each run, befo
 
 Runs that are in RUNS already are left out. Right answers are for judging only. `--keep DIR` keeps
 all rows there, two Parquet files for each run. `--write` instead writes the table of all runs into
-docs/accuracy.md.
+docs/accuracy.md. With `--second-reader`, a network of another make reads the whole numbers, too.
 """
 
 import argparse
@@ -117,13 +117,14 @@ def list_digits(folders: Sequence[Path], model: str, cuts: bool = True) -> Itera
         yield Batch(name, digits(model), [cut[row] for row in rows], [truths[row] for row in rows])
 
 
-def list_numbers(folders: Sequence[Path]) -> Iterator[Batch]:
+def list_numbers(folders: Sequence[Path], second_reader: bool) -> Iterator[Batch]:
     """The whole numbers of each source, for each way to read them."""
     for path in list_sources(folders, "*/*/labels.csv"):
         for way in list_ways(path):
             if way.name in WAYS and path.parent.name not in CURVE_SKIPS:
                 items = [way.items[row] for row in choose_rows(len(way.items))]
-                name, reading = f"{path.parent.name}, {way.name}", numbers(pattern=way.name)
+                reading = numbers(pattern=way.name, second_reader=second_reader)
+                name = f"{path.parent.name}, {way.name}"
                 files, truths = zip(
                     *((one.path.read_bytes(), one.truth) for one in items), strict=True
                 )
@@ -194,10 +195,10 @@ def shuffle(rows: Sequence[T]) -> list[T]:
     return [rows[row] for row in np.random.default_rng(0).permutation(len(rows)).tolist()]
 
 
-def list_batches(data: Path, model: str) -> Iterator[Batch]:
+def list_batches(data: Path, model: str, second_reader: bool = False) -> Iterator[Batch]:
     """All that is read with a model."""
     if model == NUMBER:
-        yield from list_numbers([data / DEV])
+        yield from list_numbers([data / DEV], second_reader)
         return
     sources = [*list_digits([data / DEV], model)]
     yield from sources
@@ -268,6 +269,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--second-reader", action="store_true")
     asked = parser.parse_args()
     asked.out.touch()
     runs = [Run(**json.loads(line)) for line in asked.out.read_text().splitlines()]
@@ -278,7 +280,7 @@ def main() -> None:
     done = {(one.source, one.model, one.seed) for one in runs}
     with digitq.local() as client, asked.out.open("a") as file:
         for model in asked.model or (*SINGLE, NUMBER):
-            for batch in list_batches(asked.data, model):
+            for batch in list_batches(asked.data, model, asked.second_reader):
                 for seed in range(asked.seeds if (asked.only or "") in batch.name else 0):
                     if (batch.name, model, seed) not in done:
                         one = run(client, batch, seed, asked.keep)

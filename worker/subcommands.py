@@ -66,6 +66,8 @@ def train(task: dict[str, Any]) -> None:
     is done, and why nothing was gained, in JSON. The network must be one of `weights`, as results
     name them, if the task has any.
     """
+    from digitq.protocol.asked.form import Form
+    from digitq.protocol.asked.known import Known
     from digitq.protocol.asked.reading import decode_known
     from digitq.protocol.chunk import read_chunks
     from digitq.worker.learning.learner import Course
@@ -82,20 +84,23 @@ def train(task: dict[str, Any]) -> None:
         course = course._replace(tell=lambda share: print(f"{share:.4f}", flush=True))
     try:
         check_writable(out, name)
-        with open(task["images"], "rb") as file, open(task["known"], "rb") as known_file:
-            chunks, known = read_chunks(file), decode_known(known_file.read())
-            with use_second_reader(known.second_reader):
-                if (used := task.get("weights")) and (own := describe_weights(name)) not in used:
-                    raise UsageError(
-                        f"the workers have read with {', '.join(used)}, and {own} would learn: "
-                        "name their weights with --weights, or DIGITQ_WEIGHTS"
-                    )
-                if name == NUMBER:
-                    trained = train_own_numbers(chunks, known, course)
-                else:
-                    trained = train_own_digits(name, chunks, course, task["mnist"])
-                command = f"{trained.before.command}; {task['command']}"
-                why = write_if_better(trained, out, seed=seed, command=command)
+        known: Known | Form = Known()
+        if name == NUMBER:
+            with open(task["known"], "rb") as known_file:
+                known = decode_known(known_file.read())
+        with open(task["images"], "rb") as file, use_second_reader(known.second_reader):
+            chunks = read_chunks(file)
+            if (used := task.get("weights")) and (own := describe_weights(name)) not in used:
+                raise UsageError(
+                    f"the workers have read with {', '.join(used)}, and {own} would learn: "
+                    "name their weights with --weights, or DIGITQ_WEIGHTS"
+                )
+            if name == NUMBER:
+                trained = train_own_numbers(chunks, known, course)
+            else:
+                trained = train_own_digits(name, chunks, course, task["mnist"])
+            command = f"{trained.before.command}; {task['command']}"
+            why = write_if_better(trained, out, seed=seed, command=command)
         advice = advise(trained)
     except TooFewError as error:
         why, advice = str(error), ""

@@ -67,7 +67,7 @@ def test_a_reading_is_a_value() -> None:
     assert nine == numbers(pattern=r"\d{9}") != numbers() and {nine: 1}[numbers(length=9)]
     assert digits() == digits("mlp") != digits("cnn") and hash(digits()) == hash(digits("mlp"))
     assert repr(digits("cnn", risk=0.1)) == (
-        "Reading(model='cnn', form_name=None, risk=0.1, like=None)"
+        "Reading(model='cnn', form_name=None, risk=0.1, like=None, second_reader=False)"
     )
     assert len(repr(numbers(allowed=range(10_000)))) < 100  # a notebook shows it
     with pytest.raises(AttributeError, match="cannot assign"):
