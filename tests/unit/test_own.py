@@ -274,6 +274,21 @@ def test_more_answers_become_sure_than_change(capsys: pytest.CaptureFixture[str]
     assert show_taught(pupil._replace(teacher=torn)) == why
 
 
+def test_a_second_reader_says_whether_anything_is_gained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """More answers change than become sure, and the second reader agrees with more."""
+    sure, places = np.arange(100) < 80, np.arange(100)
+    torn = Taught(sure, places < 84, places >= 95)
+    assert show_taught(torn._replace(agreed=(60, 62))) == ""
+    assert show_taught(torn._replace(agreed=(60, 61))) == (
+        "the second reader agrees with 60 answers and would agree with 61, and at least 2 more are "
+        "needed"
+    )
+    changed = torn._replace(has_changed=places < 2, agreed=(60, 70))
+    assert show_taught(changed) == "2.5% of the answers that were sure would be others"
+
+
 def judge(right: Sequence[float], wrong: Sequence[float]) -> Judged:
     """Answers with these confidences."""
     confidence = torch.tensor([*right, *wrong], dtype=torch.float32)

@@ -63,6 +63,8 @@ class Taught(NamedTuple):
     is_unmarked: NDArray[np.bool_]
     has_changed: NDArray[np.bool_]  # whether the answer is another one
     teacher: "Taught | None" = None  # of the network whose answers it learned, if that is another
+    # In how many it agrees with the second reader, before and after, if that is in use
+    agreed: tuple[int, int] | None = None
 
     @property
     def to_review(self) -> int:
@@ -237,6 +239,8 @@ def show_taught(own: Taught) -> str:
     )
     if changed > MAX_CHANGED * sure:
         return f"{changed / sure:.1%} of the answers that were sure would be others"
+    if own.agreed:
+        return refuse_disagreement(*own.agreed, ceil(MIN_SAVED * images))
     # What is no digit has no answer to be sure of: a network that learns it goes to and fro
     teacher = own.teacher or own
     if (others := int(teacher.has_changed.sum())) > teacher.confirmed:
@@ -250,6 +254,17 @@ def show_taught(own: Taught) -> str:
             "are needed"
         )
     return ""
+
+
+def refuse_disagreement(before: int, after: int, needed: int) -> str:
+    """Why a network has not gained that agrees with the second reader in so many answers; gives ""
+    if it has. The second reader does not learn, so it can be asked."""
+    if after - before >= needed:
+        return ""
+    return (
+        f"the second reader agrees with {before:,} answers and would agree with {after:,}, and at "
+        f"least {needed:,} more are needed"
+    )
 
 
 def show_scores(what: str, scores: tuple[Score, Score]) -> None:

@@ -126,6 +126,7 @@ class Answered(NamedTuple):
     number: str
     confidence: float  # 0 where the answer is doubted
     is_confirmed: bool  # by something else than the confidence
+    is_agreed: bool = False  # whether the second reader alone reads it, and the others without it
 
     @property
     def sureness(self) -> float:
@@ -339,8 +340,8 @@ def check_answers(own: Sequence[OwnImage[Grey]], known: Known, has_signs: bool) 
 def read_surely(
     networks: tuple[NumberReader, Card], picture: Grey, known: Known, said: str | None
 ) -> Answered:
-    """The number in a picture. It is confirmed if all networks read the same digits, or if it is
-    what was `said`."""
+    """The number in a picture. It is confirmed if it is what was `said`; or, without a second
+    reader, if all networks read the same digits."""
     try:
         readings = find_readings(picture, known, networks)
     except ImageError:
@@ -348,6 +349,8 @@ def read_surely(
     number, first, values = readings.numbers[0].number, readings.first, known.automaton
     if not number or readings.reason:
         return Answered(number, 0.0, False)
+    if readings.seen.second is not None:  # its confidence says whether both agree
+        return Answered(number, readings.confidence, number == said, readings.is_agreed)
     closer = first.look_closer() if first.look_closer else first
     possible = values.without_signs if isinstance(values, ValueSet) else values
     each = first.weigh(values), closer.weigh(values), propose_numbers(first.line, possible)
@@ -395,7 +398,9 @@ def teach_numbers(
         for each, below in ((first, card.review_below), (last, raise_odds(card.review_below)))
     )
     has_changed = [one.number != other.number for one, other in zip(first, last, strict=True)]
-    return weights, Taught(was_unmarked, is_unmarked, np.array(has_changed))
+    before, after = (sum(one.is_agreed for one in each) for each in (first, last))
+    agreed = (before, after) if second else None
+    return weights, Taught(was_unmarked, is_unmarked, np.array(has_changed), agreed=agreed)
 
 
 def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Course) -> Trained:

@@ -239,6 +239,7 @@ class Readings:
     fill: str = ""  # marks that fill unused boxes, and count as paper
     printed: Grey | None = None  # this part of the form's blank
     needs_answer: bool = True  # whether a person should look at it if nothing is written
+    is_agreed: bool = False  # whether each of two readers alone reads it, see `Seen.is_agreed`
 
     @property
     def calibrated(self) -> list[Proposal]:
@@ -312,7 +313,7 @@ def trace_readings(
     first = read_line(reader, found)
     yield None
     numbers, reason, is_free, seen = choose_readings(first, known)
-    best = numbers[0]
+    best, is_agreed = numbers[0], False
     if best.number:
         is_agreed = seen.is_agreed(best.number, AS_WRITTEN if is_free else known.automaton)
         confidence = card.calibrate(best.chance, not is_free and known.fixes_length, is_agreed)
@@ -321,7 +322,10 @@ def trace_readings(
             numbers, confidence = [Proposal("", DOUBTED_EMPTY), *others], DOUBTED_EMPTY
     else:
         confidence = measure_emptiness(found, best.chance, known.fill)
-    return Readings(numbers, confidence, seen, first, grey, reason, known.fill, printed)
+    return Readings(
+        *(numbers, confidence, seen, first, grey, reason, known.fill, printed),
+        is_agreed=is_agreed,
+    )
 
 
 def find_readings(
