@@ -184,7 +184,7 @@ def write_if_better(trained: Trained, out: Path, **more: Any) -> str:
     `more` is what else the card says. Gives why the network was not written; "" if it was.
     """
     has_second, card = is_second_reader_used(), trained.card
-    alone, with_second = (card.in_use(one).review_below for one in (False, True))
+    alone, with_second = card.thresholds
     if isinstance(trained.own, Taught):
         if why := show_taught(trained.own):
             return why

@@ -361,7 +361,7 @@ def read_surely(
 def raise_odds(review_below: float) -> float:
     """The confidence below which answers are to be reviewed, once networks have learned their own:
     they have become surer of all, also of their errors."""
-    odds = SURER * review_below / (1 - review_below)
+    odds = SURER * review_below / max(1 - review_below, 1e-9)
     return round(odds / (1 + odds), 4)
 
 
@@ -435,8 +435,7 @@ def train_own_numbers(chunks: Iterable[Chunk], known: Known | Form, course: Cour
                 for id, picture, _ in (*own.learned, *own.unknown)
             ]
             weights, judged = teach_numbers(old, before, numbers, scenes, course)
-            cards = alone, alone.in_use(second_reader=True)
-            card = alone.mark_below(*(raise_odds(one.review_below) for one in cards))
+            card = alone.mark_below(*map(raise_odds, alone.thresholds))
     except TooFewError as error:
         if not own.held_back:
             raise

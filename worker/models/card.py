@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.risk import Curve, Risk, find_threshold
 from digitq.protocol.chunk import CLASSES
 from digitq.protocol.errors import DigitqError
@@ -57,8 +58,21 @@ class Card:
     rehearsed_unmarked_errors: float | None = None
 
     def in_use(self, second_reader: bool) -> Self:
-        """The card as it holds with the second reader, or without it."""
-        return replace(self, **self.second_reader) if second_reader else self
+        """The card as it holds with the second reader, or without it. Raises `UnmetError` if nobody
+        has measured what confidence means with the second reader."""
+        if not second_reader:
+            return self
+        if not self.second_reader:
+            raise UnmetError(
+                "these weights were trained before digitq had a second reader: leave it out, or "
+                "train them again"
+            )
+        return replace(self, **self.second_reader)
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """The thresholds for `review`: of the network alone, and with the second reader."""
+        return self.review_below, self.second_reader.get("review_below", 1.0)
 
     def mark_below(self, alone: float, with_second_reader: float) -> Self:
         """The card of a network that has learned more: with these thresholds for `review`, of its

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from digitq.protocol.asked import UnmetError
 from digitq.protocol.asked.values import ALPHABET
 from digitq.protocol.chunk import CLASSES
 from digitq.protocol.errors import DigitqError
@@ -102,16 +101,10 @@ def read_number_weights() -> tuple[Weights, Card]:
 
 def load_networks() -> tuple[NumberReader, Card]:
     """The networks that read numbers, with the second reader if it is in use, and their card.
-    Raises what `load_own_networks` and `load_second_reader` raise, and `UnmetError` if nobody has
-    measured what confidence means with the second reader."""
+    Raises what `load_own_networks`, `load_second_reader` and `Card.in_use` raise."""
     reader, card = load_own_networks()
     if not is_second_reader_used():
         return reader, card
-    if not card.second_reader:
-        raise UnmetError(
-            "these weights were trained before digitq had a second reader: leave it out, or train "
-            "them again"
-        )
     return reader._replace(second=load_second_reader()), card.in_use(second_reader=True)
 
 
